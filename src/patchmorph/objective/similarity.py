@@ -1,0 +1,72 @@
+"""How alike two patches look: one value a patch, lower is better."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+MIN_VARIANCE = 1e-4
+"""Local variance of the fixed image (intensities 0 to 1) below which there is nothing to compare."""
+
+
+def mse(fixed: Float[Tensor, "b 1 x y z"], moving: Float[Tensor, "b 1 x y z"]) -> Float[Tensor, " b"]:
+    """Mean squared difference."""
+    return (fixed - moving).square().mean((1, 2, 3, 4))
+
+
+def lncc(
+    fixed: Float[Tensor, "b 1 x y z"], moving: Float[Tensor, "b 1 x y z"], radius: int = 3
+) -> Float[Tensor, " b"]:
+    """One minus the squared local normalised cross-correlation (Avants et al., Med Image Anal 2008).
+
+    Means run over boxes of ``2 radius + 1`` voxels a side. Only voxels where the fixed image varies count, so
+    empty background neither helps nor divides by zero. Computed in float32, since variances are small
+    differences of large sums; a gradient flows to ``moving`` only.
+    """
+    fixed, moving = fixed.float().detach(), moving.float()
+    fixed_mean, fixed_square = _BoxMean.apply(torch.cat([fixed, fixed * fixed], 1), radius).split(1, 1)
+    moments = torch.cat([moving, moving * moving, fixed * moving], 1)
+    moving_mean, moving_square, product = _BoxMean.apply(moments, radius).split(1, 1)
+    fixed_variance = (fixed_square - fixed_mean * fixed_mean).clamp(min=0)
+    moving_variance = (moving_square - moving_mean * moving_mean).clamp(min=0)
+    covariance = product - fixed_mean * moving_mean
+    squared = covariance * covariance / (fixed_variance * moving_variance + 1e-6)
+    counted = fixed_variance > MIN_VARIANCE
+    counts = counted.sum((1, 2, 3, 4)).clamp(min=1)
+    return 1 - (squared * counted).sum((1, 2, 3, 4)) / counts
+
+
+class _BoxMean(torch.autograd.Function):
+    """Mean over a box around each voxel, over what lies inside the array: three passes of one axis each.
+
+    Its adjoint is the same box sum again, so the backward pass is as cheap as the forward pass; that of
+    ``avg_pool3d`` scatters with atomic adds.
+    """
+
+    @staticmethod
+    def forward(ctx, values: Tensor, radius: int) -> Tensor:
+        ctx.radius = radius
+        return _box_sum(values, radius) * _inverse_counts(values, radius)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return _box_sum(gradient * _inverse_counts(gradient, ctx.radius), ctx.radius), None
+
+
+def _box_sum(values: Tensor, radius: int) -> Tensor:
+    width = 2 * radius + 1
+    for axis in range(3):
+        kernel = [width if k == axis else 1 for k in range(3)]
+        padding = [radius if k == axis else 0 for k in range(3)]
+        values = functional.avg_pool3d(values, kernel, 1, padding, divisor_override=1)
+    return values
+
+
+def _inverse_counts(values: Tensor, radius: int) -> Tensor:
+    """One over the number of voxels inside the array in each box."""
+    result = torch.ones((), device=values.device)
+    for axis, size in enumerate(values.shape[2:]):
+        index = torch.arange(size, device=values.device)
+        inside = (index + radius).clamp(max=size - 1) - (index - radius).clamp(min=0) + 1
+        result = result / inside.reshape([-1 if k == axis else 1 for k in range(3)])
+    return result

@@ -1,0 +1,116 @@
+"""Where patches lie at inference: a lattice that covers a box, aligned with one velocity grid."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise, product
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from patchmorph.spatial.affine import from_linear
+from patchmorph.spatial.grid import Grid, Shape, triple
+
+Start = tuple[int, int, int]
+"""A patch's first voxel in the velocity grid."""
+
+
+@dataclass(frozen=True)
+class PatchLattice:
+    """Overlapping patches over a box of the world.
+
+    Each patch covers a block of ``width``³ voxels of one common velocity grid, so local answers are put
+    together by plain slicing.
+
+    Attributes:
+        grid: the velocity grid, axis-aligned, at least one patch wide along each axis.
+        width: velocity voxels along each side of a patch.
+        rows: first velocity voxel of each patch; patches of a row share a place along the first axis.
+    """
+
+    grid: Grid
+    width: int
+    rows: tuple[tuple[Start, ...], ...]
+
+    @classmethod
+    def cover(
+        cls,
+        box_world: Float[Tensor, "2 3"],
+        spacing_mm: float,
+        width: int,
+        overlap: float = 0.5,
+        jitter: torch.Generator | None = None,
+    ) -> "PatchLattice":
+        """The lattice whose patches cover ``box_world`` (lower and upper corner, RAS+ mm).
+
+        Args:
+            box_world: what must be covered.
+            spacing_mm: of the velocity grid.
+            width: velocity voxels along a side of a patch.
+            overlap: the least share of a patch that its neighbour covers too, from 0 to below 1.
+            jitter: draws a random shift of each inner patch; the patches still cover the box.
+        """
+        extent = (box_world[1] - box_world[0]).tolist()
+        shape = triple(max(width, math.ceil(length / spacing_mm)) for length in extent)
+        grid = Grid.centered(shape, spacing_mm, box_world.double().mean(0, keepdim=True))
+        axes = [_axis_starts(count, width, overlap) for count in shape]
+        rows = [
+            tuple(_jittered((x, y, z), shape, axes, width, jitter) for y, z in product(*axes[1:]))
+            for x in axes[0]
+        ]
+        return cls(grid, width, tuple(rows))
+
+    @property
+    def starts(self) -> list[Start]:
+        """First velocity voxel of every patch."""
+        return [start for row in self.rows for start in row]
+
+    def block(self, start: Start, origin: Start = (0, 0, 0), factor: int = 1) -> tuple[slice, ...]:
+        """The voxels of the patch at ``start`` in a grid ``factor`` times finer that begins at ``origin``."""
+        firsts = [factor * (a - b) for a, b in zip(start, origin, strict=True)]
+        return tuple(slice(first, first + factor * self.width) for first in firsts)
+
+    def region(self, starts: Sequence[Start], factor: int) -> tuple[Start, Grid]:
+        """The box around some patches: its first velocity voxel, and its grid, ``factor`` times finer."""
+        lower = triple(min(first) for first in zip(*starts, strict=True))
+        upper = tuple(max(first) + self.width for first in zip(*starts, strict=True))
+        shape = triple(factor * (b - a) for a, b in zip(lower, upper, strict=True))
+        return lower, self._finer([lower], shape, factor)
+
+    def patches(self, starts: Sequence[Start], factor: int) -> Grid:
+        """One batch of patch grids, ``factor`` times finer than the velocity grid."""
+        return self._finer(starts, triple([self.width * factor] * 3), factor)
+
+    def _finer(self, starts: Sequence[Start], shape: Shape, factor: int) -> Grid:
+        first = torch.tensor(starts, dtype=torch.float64, device=self.grid.device)
+        linear = torch.eye(3, dtype=torch.float64, device=self.grid.device) / factor
+        patch_to_grid = from_linear(linear.expand(len(starts), 3, 3), first - (factor - 1) / (2 * factor))
+        return Grid(shape, self.grid.voxel_to_world @ patch_to_grid)
+
+
+def _axis_starts(count: int, width: int, overlap: float) -> list[int]:
+    """First voxels of evenly spread patches that cover ``count`` voxels."""
+    slack = count - width
+    steps = math.ceil(slack / max(1, math.floor(width * (1 - overlap))))
+    return [round(slack * k / steps) for k in range(steps + 1)] if steps else [0]
+
+
+def _jittered(
+    start: Start,
+    shape: tuple[int, ...],
+    axes: list[list[int]],
+    width: int,
+    generator: torch.Generator | None,
+) -> Start:
+    """Shift inner patches by up to half of what they share with their neighbours on both sides."""
+    if generator is None:
+        return start
+    moved = []
+    for first, count, firsts in zip(start, shape, axes, strict=True):
+        inner = 0 < first < count - width
+        stride = max((b - a for a, b in pairwise(firsts)), default=width)
+        reach = (width - stride) // 2 if inner else 0
+        shift = int(torch.randint(-reach, reach + 1, (1,), generator=generator)) if reach > 0 else 0
+        moved.append(min(max(first + shift, 0), count - width))
+    return triple(moved)

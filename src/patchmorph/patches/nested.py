@@ -1,0 +1,42 @@
+"""Where patches lie in training: a random chain, each child somewhere inside its parent."""
+
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from patchmorph.spatial.grid import Grid
+
+
+def nested_chain(
+    root_center: Float[Tensor, "b 3"],
+    placement: Float[Tensor, "s b 3"],
+    patch_size: int,
+    spacings_mm: list[float],
+    inward: float = 1.0,
+) -> list[Grid]:
+    """Patches from coarse to fine, each inside the one before.
+
+    Args:
+        root_center: middle of the coarsest patches, RAS+ mm.
+        placement: for each finer scale, where in its parent the child lies: −1 and 1 touch the parent's
+            faces, 0 is the middle. Drawn uniformly in training.
+        patch_size: voxels along each side, the same at every scale.
+        spacings_mm: one value a scale, decreasing.
+        inward: share of the first child's freedom that is used. The coarsest patch is larger than the
+            content, and a child at its rim would see nothing.
+    """
+    shape = (patch_size, patch_size, patch_size)
+    center = root_center.double()
+    chain = [Grid.centered(shape, spacings_mm[0], center)]
+    for scale, (parent, child) in enumerate(pairwise(spacings_mm)):
+        slack = (parent - child) * patch_size / 2
+        center = center + placement[scale] * slack * (inward if scale == 0 else 1.0)
+        chain.append(Grid.centered(shape, child, center))
+    return chain
+
+
+def draw_placement(scales: int, batch: int, generator: torch.Generator) -> Float[Tensor, "s b 3"]:
+    """Uniform placements of the ``scales − 1`` children in their parents."""
+    return 2 * torch.rand(scales - 1, batch, 3, generator=generator) - 1

@@ -1,0 +1,51 @@
+"""Where in the world an image has something to show."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from patchmorph.spatial.image import Image
+
+THRESHOLD = 0.06
+"""Normalised intensity above which a voxel counts as content."""
+
+MARGIN = 0.05
+"""Room around the content's box, as a share of its longest side."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """The foreground of an image, in RAS+ mm.
+
+    Attributes:
+        center_world: float64 ``[1, 3]``, centre of mass of the intensities.
+        box_world: float64 ``[2, 3]``, corners of the box around the foreground, with a margin.
+        extent_mm: longest side of the foreground's box, without the margin.
+        margin_mm: room around it.
+    """
+
+    center_world: Float[Tensor, "1 3"]
+    box_world: Float[Tensor, "2 3"]
+    extent_mm: float
+    margin_mm: float
+
+
+def find_content(image: Image) -> Content:
+    """The content of a normalised image, seen at a 64th of its longest side, so in no unit."""
+    longest = max(n * spacing for n, spacing in zip(image.grid.shape, image.spacing_mm, strict=True))
+    level = image.level(longest / 64)
+    weight = foreground(level.data.float())[0, 0] * level.data[0, 0].double()
+    points = level.grid.points_world()[0].double()
+    center = (weight[..., None] * points).sum((0, 1, 2)) / weight.sum()
+    inside = points[weight > 0]
+    lower, upper = inside.amin(0), inside.amax(0)
+    extent = float((upper - lower).max())
+    margin = MARGIN * extent
+    return Content(center[None], torch.stack([lower - margin, upper + margin]), extent, margin)
+
+
+def foreground(values: Float[Tensor, "*n"]) -> Bool[Tensor, "*n"]:
+    """Which normalised intensities are content."""
+    return values > THRESHOLD

@@ -1,0 +1,73 @@
+"""A registration model: its networks, and the schedule that they were trained for."""
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator
+from torch import nn
+
+from patchmorph.networks import registry
+
+
+class NetworkSpec(BaseModel):
+    """A network by its name in the registry, and its keyword arguments."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    options: dict[str, Any] = {}
+
+
+class ModelSpec(BaseModel):
+    """Everything but the weights; travels as JSON inside the model file.
+
+    Attributes:
+        patch_size: voxels along each side of a patch, at every scale.
+        spacings_mm: voxel size of the patches, coarse to fine, for content of the reference extent.
+        reference_extent_mm: longest side of the fixed image's content for which ``spacings_mm`` holds; for
+            other content all spacings scale along, so one model serves a human and a mouse. ``null``: the
+            spacings are mm whatever the content.
+        affine: network of the affine stage, at the coarsest scale.
+        affine_repeats: how often the affine stage looks again.
+        dense: network of each dense stage.
+        integration_steps: squarings per dense stage.
+        overlap: least share of a patch that its lattice neighbour covers too.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    patch_size: PositiveInt = 64
+    spacings_mm: list[PositiveFloat] = Field(default=[4.0, 2.0, 1.0], min_length=1)
+    reference_extent_mm: PositiveFloat | None = 175.0
+    affine: NetworkSpec = NetworkSpec(name="affine-encoder")
+    affine_repeats: PositiveInt = 4
+    dense: NetworkSpec = NetworkSpec(name="unet")
+    integration_steps: PositiveInt = 6
+    overlap: float = Field(default=0.5, ge=0, lt=1)
+
+    @field_validator("spacings_mm")
+    @classmethod
+    def _coarse_to_fine(cls, spacings: list[float]) -> list[float]:
+        if any(fine >= coarse for coarse, fine in pairwise(spacings)):
+            raise ValueError(f"spacings_mm must decrease from coarse to fine, got {spacings}")
+        return spacings
+
+
+class PatchMorphModel(nn.Module):
+    """The networks of a model: one affine encoder and one dense network a scale."""
+
+    def __init__(self, spec: ModelSpec):
+        super().__init__()
+        self.spec = spec
+        options = {"patch_size": spec.patch_size, **spec.affine.options}
+        self.affine = registry.build(registry.AFFINE, spec.affine.name, options)
+        self.dense = nn.ModuleList(
+            registry.build(registry.DENSE, spec.dense.name, spec.dense.options) for _ in spec.spacings_mm
+        )
+        self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return next(self.parameters()).device

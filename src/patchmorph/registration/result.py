@@ -1,0 +1,44 @@
+"""What a registration gives back."""
+
+import functools
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from patchmorph.spatial.image import Image
+from patchmorph.spatial.sampling import Interpolation
+from patchmorph.transforms.base import Transform
+from patchmorph.transforms.jacobian import jacobian_determinant
+from patchmorph.transforms.resample import resample
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A pair of images and the map between them.
+
+    Attributes:
+        fixed: the image whose space the result is in.
+        moving: the image that was brought there.
+        transform: fixed world → moving world (pull-back), RAS+ mm.
+        history: the transform after the start and after each stage; the last is ``transform``.
+    """
+
+    fixed: Image
+    moving: Image
+    transform: Transform
+    history: tuple[Transform, ...]
+
+    @functools.cached_property
+    def inverse(self) -> Transform:
+        """Moving world → fixed world."""
+        return self.transform.inverse()
+
+    def warped(self, image: Image | None = None, interpolation: Interpolation = "linear") -> Image:
+        """The moving image, or another one in its space such as its labels, on the fixed grid."""
+        image = self.moving if image is None else image.to(self.fixed.grid.device)
+        return resample(image, self.transform, self.fixed.grid, interpolation)
+
+    def jacobian(self) -> Float[Tensor, "x y z"]:
+        """Jacobian determinant of ``transform`` on the fixed grid."""
+        return jacobian_determinant(self.transform, self.fixed.grid)

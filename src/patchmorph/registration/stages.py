@@ -1,0 +1,162 @@
+"""The stages of a registration: each takes the transform so far and returns a better one.
+
+A stage registers the fixed image to the moving image as already warped, so its residual is composed on the
+inner side: ``transform @ residual``. The functions at the top turn a network's answer into a residual; they
+serve these stages and training alike.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from patchmorph.networks.contract import VELOCITY_STRIDE, predict
+from patchmorph.patches.blending import Blend, rim
+from patchmorph.patches.extraction import extract, matrix_to_world, velocity_to_world
+from patchmorph.patches.lattice import PatchLattice, Start
+from patchmorph.registration.content import Content, foreground
+from patchmorph.registration.model import PatchMorphModel
+from patchmorph.spatial.affine import exponential
+from patchmorph.spatial.grid import Grid
+from patchmorph.spatial.image import ImageSource
+from patchmorph.transforms.affine import AffineTransform
+from patchmorph.transforms.base import Transform
+from patchmorph.transforms.velocity import VelocityField
+
+CONTENT_MARGIN = 3
+"""Velocity voxels around the content that still count as content: as far as a flow may leave it."""
+
+
+def affine_residual(network: nn.Module, pair: Float[Tensor, "b 2 n n n"], patch: Grid) -> AffineTransform:
+    """The affine map of the world that a network sees between the patches of ``pair``."""
+    matrix = exponential(predict(network, pair).double())
+    return AffineTransform(matrix_to_world(matrix, patch))
+
+
+def patch_velocity(
+    network: nn.Module, pair: Float[Tensor, "b 2 n n n"], patch: Grid
+) -> Float[Tensor, "b 3 m m m"]:
+    """The velocity (mm, world axes) on ``patch.coarsen(VELOCITY_STRIDE)`` that a network sees in ``pair``."""
+    return velocity_to_world(predict(network, pair), patch)
+
+
+class Stage(Protocol):
+    """One step of the fold."""
+
+    def refine(self, fixed: ImageSource, moving: ImageSource, transform: Transform) -> Transform:
+        """A better transform than ``transform``, which maps fixed to moving world."""
+        ...
+
+
+@dataclass(frozen=True)
+class AffineStage:
+    """Looks several times at one patch over the whole content.
+
+    Attributes:
+        network: affine network (see `patchmorph.networks.contract`).
+        patch: where it looks.
+        spacing_mm: voxel size of the patch.
+        repeats: how often.
+    """
+
+    network: nn.Module
+    patch: Grid
+    spacing_mm: float
+    repeats: int
+
+    def refine(self, fixed: ImageSource, moving: ImageSource, transform: Transform) -> Transform:
+        """``transform @ affine``."""
+        fixed_patch = extract(fixed, self.patch, self.spacing_mm)
+        for _ in range(self.repeats):
+            pair = torch.cat([fixed_patch, extract(moving, self.patch, self.spacing_mm, transform)], dim=1)
+            transform = transform @ affine_residual(self.network, pair, self.patch)
+        return transform
+
+
+@dataclass(frozen=True)
+class DenseStage:
+    """Looks at every patch of a lattice and blends the answers into one velocity field.
+
+    Attributes:
+        network: dense network (see `patchmorph.networks.contract`).
+        content: of the fixed image; its box is what the lattice covers.
+        spacing_mm: voxel size of the patches.
+        patch_size: voxels along each side of a patch.
+        overlap: least share of a patch that its neighbour covers too.
+        steps: squarings when the velocity is integrated.
+        jitter: if given, draws a random shift of the inner patches.
+        skip_empty: leave out patches that hold no content of the fixed image.
+    """
+
+    network: nn.Module
+    content: Content
+    spacing_mm: float
+    patch_size: int
+    overlap: float
+    steps: int
+    jitter: torch.Generator | None = None
+    skip_empty: bool = True
+
+    def refine(self, fixed: ImageSource, moving: ImageSource, transform: Transform) -> Transform:
+        """``transform @ exp(velocity)``."""
+        width = self.patch_size // VELOCITY_STRIDE
+        spacing_mm = self.spacing_mm * VELOCITY_STRIDE
+        lattice = PatchLattice.cover(self.content.box_world, spacing_mm, width, self.overlap, self.jitter)
+        blend = Blend(lattice)
+        batch_size = 32 if lattice.grid.device.type == "cuda" else 4
+        for row in self._rows(fixed, lattice):
+            origin, region = lattice.region(row, VELOCITY_STRIDE)
+            pair = torch.cat(
+                [
+                    extract(fixed, region, self.spacing_mm),
+                    extract(moving, region, self.spacing_mm, transform),
+                ],
+                dim=1,
+            )
+            for first in range(0, len(row), batch_size):
+                starts = row[first : first + batch_size]
+                blocks = [lattice.block(start, origin, VELOCITY_STRIDE) for start in starts]
+                pairs = torch.stack([pair[(0, slice(None), *block)] for block in blocks])
+                patches = lattice.patches(starts, VELOCITY_STRIDE)
+                blend.add(starts, patch_velocity(self.network, pairs, patches))
+        fade = rim(lattice.grid.shape, max(1, int(self.content.margin_mm / spacing_mm)), lattice.grid.device)
+        return transform @ VelocityField(blend.velocity() * fade, lattice.grid, self.steps)
+
+    def _rows(self, fixed: ImageSource, lattice: PatchLattice) -> Iterator[Sequence[Start]]:
+        if not self.skip_empty:
+            yield from lattice.rows
+            return
+        seen = foreground(extract(fixed, lattice.grid, self.spacing_mm * VELOCITY_STRIDE)).float()
+        size = 2 * CONTENT_MARGIN + 1
+        mask = functional.max_pool3d(seen, size, 1, CONTENT_MARGIN)[0, 0].bool().cpu().numpy()
+        for row in lattice.rows:
+            starts = [start for start in row if mask[lattice.block(start)].any()]
+            if starts:
+                yield starts
+
+
+def schedule(model: PatchMorphModel, content: Content, jitter: torch.Generator | None = None) -> list[Stage]:
+    """The stages of ``model`` for a fixed image with this ``content``: affine, then dense, coarse to fine."""
+    spec = model.spec
+    unit = 1.0 if spec.reference_extent_mm is None else content.extent_mm / spec.reference_extent_mm
+    spacings_mm = [spacing * unit for spacing in spec.spacings_mm]
+    side = spec.patch_size
+    coarsest = Grid.centered((side, side, side), spacings_mm[0], content.center_world)
+    stages: list[Stage] = [AffineStage(model.affine, coarsest, spacings_mm[0], spec.affine_repeats)]
+    for network, spacing_mm in zip(model.dense, spacings_mm, strict=True):
+        stages.append(
+            DenseStage(
+                network,
+                content,
+                spacing_mm,
+                spec.patch_size,
+                spec.overlap,
+                spec.integration_steps,
+                jitter,
+            )
+        )
+    return stages

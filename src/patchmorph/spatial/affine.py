@@ -1,0 +1,97 @@
+"""Algebra of batched 4×4 homogeneous matrices.
+
+Matrices are float64 ``[B, 4, 4]`` and read ``source_to_target``; points are float32 ``[B, ..., 3]``.
+Nothing here waits for the GPU, so that a training step can be captured as one graph.
+"""
+
+import functools
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Matrix = Float[Tensor, "b 4 4"]
+
+
+@functools.lru_cache(maxsize=64)
+def constant(values: tuple[float, ...], device: torch.device) -> Float[Tensor, " n"]:
+    """A float64 vector that is copied to the device once, not at every step."""
+    return torch.tensor(values, dtype=torch.float64, device=device)
+
+
+def apply_affine(
+    matrix: Float[Tensor, "#b 4 4"], points: Float[Tensor, "#b *n 3"]
+) -> Float[Tensor, "_ *n 3"]:
+    """Map ``points`` by ``matrix``.
+
+    Multiplies and adds columns instead of a batched matrix product, whose backward pass over millions of
+    points and a 3×3 matrix took most of a training step (docs/decisions/002).
+    """
+    matrix = matrix.to(points.dtype)
+    column = (-1, *(1 for _ in points.shape[1:-1]), 3)
+    x, y, z = points.split(1, dim=-1)
+    mapped = torch.addcmul(matrix[:, :3, 3].reshape(column), x, matrix[:, :3, 0].reshape(column))
+    mapped = torch.addcmul(mapped, y, matrix[:, :3, 1].reshape(column))
+    return torch.addcmul(mapped, z, matrix[:, :3, 2].reshape(column))
+
+
+def rotate_vectors(
+    linear: Float[Tensor, "#b 3 3"], vectors: Float[Tensor, "#b 3 *n"]
+) -> Float[Tensor, "_ 3 *n"]:
+    """Multiply vectors, stored as channels, by the linear part of an affine map."""
+    linear = linear.to(vectors.dtype)
+    row = (-1, 3, *(1 for _ in vectors.shape[2:]))
+    return sum(linear[:, :, k].reshape(row) * vectors[:, k : k + 1] for k in range(3))  # type: ignore[return-value]
+
+
+def invert_affine(matrix: Matrix) -> Matrix:
+    """Invert by cofactors: exact enough in float64, and without the host synchronisation of ``inv``."""
+    rows = matrix[:, :3, :3].unbind(1)
+    cofactors = torch.stack([torch.linalg.cross(rows[k - 2], rows[k - 1]) for k in range(3)], dim=-1)
+    determinant = (rows[0] * cofactors[..., 0]).sum(-1)
+    linear = cofactors / determinant[:, None, None]
+    return from_linear(linear, -(linear @ matrix[:, :3, 3:])[..., 0])
+
+
+def from_linear(linear: Float[Tensor, "b 3 3"], translation: Float[Tensor, "b 3"]) -> Matrix:
+    """Homogeneous matrix of ``x ↦ linear x + translation``."""
+    top = torch.cat([linear, translation[..., None]], dim=-1)
+    bottom = torch.zeros_like(top[:, :1])
+    bottom[..., 3] = 1
+    return torch.cat([top, bottom], dim=1)
+
+
+def from_translation(translation: Float[Tensor, "b 3"]) -> Matrix:
+    """Homogeneous matrix of a shift."""
+    identity = torch.eye(3, dtype=translation.dtype, device=translation.device)
+    return from_linear(identity.expand(len(translation), 3, 3), translation)
+
+
+def about_point(linear: Float[Tensor, "b 3 3"], center: Float[Tensor, "b 3"]) -> Matrix:
+    """Homogeneous matrix that applies ``linear`` and leaves ``center`` where it is."""
+    return from_linear(linear, center - (linear @ center[..., None])[..., 0])
+
+
+def exponential(
+    generator: Float[Tensor, "b n n"], squarings: int = 6, order: int = 6
+) -> Float[Tensor, "b n n"]:
+    """Matrix exponential by a scaled Taylor series, squared back.
+
+    ``torch.linalg.matrix_exp`` chooses its order on the host, which stalls the GPU. Here both are fixed:
+    for a norm up to 4 the remainder is below 1e-10.
+    """
+    scaled = generator / 2**squarings
+    identity = torch.eye(generator.shape[-1], dtype=generator.dtype, device=generator.device)
+    result = identity.expand_as(scaled)
+    for k in range(order, 0, -1):
+        result = identity + scaled @ result / k
+    for _ in range(squarings):
+        result = result @ result
+    return result
+
+
+def skew(vector: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3 3"]:
+    """Cross-product matrix: the generator of a rotation about ``vector`` by its length in radians."""
+    x, y, z = vector.unbind(-1)
+    zero = torch.zeros_like(x)
+    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).reshape(-1, 3, 3)

@@ -1,0 +1,110 @@
+"""A regular lattice of points in the world: of an image, of a patch, of a velocity field."""
+
+import functools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from patchmorph.spatial.affine import apply_affine, constant, from_linear, from_translation, invert_affine
+
+Shape = tuple[int, int, int]
+
+
+def triple(values: Iterable[int]) -> Shape:
+    """Three numbers as a shape or an index."""
+    x, y, z = values
+    return x, y, z
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """``B`` lattices of one shape, each with its own pose in the world.
+
+    Attributes:
+        shape: number of voxels along the three array axes.
+        voxel_to_world: float64 ``[B, 4, 4]``, voxel indices (centres at integers) to RAS+ mm.
+    """
+
+    shape: Shape
+    voxel_to_world: Float[Tensor, "b 4 4"]
+
+    @classmethod
+    def centered(cls, shape: Shape, spacing_mm: float, center_world: Float[Tensor, "b 3"]) -> "Grid":
+        """Axis-aligned grids of isotropic spacing around ``center_world`` (RAS+ mm)."""
+        center_world = center_world.double()
+        middle = (constant(shape, center_world.device) - 1) / 2
+        linear = torch.eye(3, dtype=torch.float64, device=center_world.device) * spacing_mm
+        return cls(
+            shape, from_linear(linear.expand(len(center_world), 3, 3), center_world - middle * spacing_mm)
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the pose lies."""
+        return self.voxel_to_world.device
+
+    @property
+    def spacing_mm(self) -> Float[Tensor, "b 3"]:
+        """Distance between neighbours along each array axis."""
+        return self.voxel_to_world[:, :3, :3].norm(dim=1)
+
+    @property
+    def center_world(self) -> Float[Tensor, "b 3"]:
+        """The middle of the lattice, RAS+ mm."""
+        middle = (constant(self.shape, self.device) - 1) / 2
+        return apply_affine(self.voxel_to_world, middle[None, None])[:, 0]
+
+    @functools.cached_property
+    def world_to_voxel(self) -> Float[Tensor, "b 4 4"]:
+        """Inverse of ``voxel_to_world``."""
+        return invert_affine(self.voxel_to_world)
+
+    def to_voxel(self, points_world: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
+        """Voxel indices, not rounded, of points given in RAS+ mm."""
+        return apply_affine(self.world_to_voxel, points_world)
+
+    def points_voxel(self) -> Float[Tensor, "1 x y z 3"]:
+        """Voxel indices of every lattice point, float32."""
+        return _indices(self.shape, self.device)
+
+    def points_world(self) -> Float[Tensor, "b x y z 3"]:
+        """World position of every lattice point, RAS+ mm, float32."""
+        return apply_affine(self.voxel_to_world, self.points_voxel())
+
+    def corners_world(self) -> Float[Tensor, "b 8 3"]:
+        """World position of the eight outermost voxel centres, RAS+ mm, float64."""
+        ends = [constant((0, n - 1), self.device) for n in self.shape]
+        return apply_affine(self.voxel_to_world, torch.cartesian_prod(*ends)[None])
+
+    def coarsen(self, factor: int) -> "Grid":
+        """The grid whose voxels are blocks of ``factor``³ voxels of this one; its shape must divide."""
+        assert all(n % factor == 0 for n in self.shape), f"{self.shape} does not divide by {factor}"
+        linear = torch.eye(3, dtype=torch.float64, device=self.device) * factor
+        offset = constant(((factor - 1) / 2,) * 3, self.device)
+        shape = triple(n // factor for n in self.shape)
+        return Grid(shape, self.voxel_to_world @ from_linear(linear[None], offset[None]))
+
+    def crop(self, start: Shape, shape: Shape) -> "Grid":
+        """The sub-lattice of ``shape`` whose first voxel is ``start`` (which may lie outside)."""
+        return Grid(shape, self.voxel_to_world @ from_translation(constant(start, self.device)[None]))
+
+    def slabs(self, max_voxels: int) -> Iterator[tuple[slice, "Grid"]]:
+        """Cut along the first axis into grids of at most about ``max_voxels``, to bound memory."""
+        _, y, z = self.shape
+        thickness = max(1, max_voxels // (y * z))
+        for start in range(0, self.shape[0], thickness):
+            stop = min(start + thickness, self.shape[0])
+            yield slice(start, stop), self.crop((start, 0, 0), (stop - start, y, z))
+
+    def to(self, device: torch.device | str) -> "Grid":
+        """The same grid on another device."""
+        return Grid(self.shape, self.voxel_to_world.to(device))
+
+
+@functools.lru_cache(maxsize=16)
+def _indices(shape: Shape, device: torch.device) -> Float[Tensor, "1 x y z 3"]:
+    axes = [torch.arange(n, dtype=torch.float32, device=device) for n in shape]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)[None]

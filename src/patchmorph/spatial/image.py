@@ -1,0 +1,75 @@
+"""A volume on its own grid that answers what it looks like at any point and resolution."""
+
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Num
+from torch import Tensor
+
+from patchmorph.errors import PatchMorphError
+from patchmorph.spatial.grid import Grid
+from patchmorph.spatial.pyramid import downsample, level_spacing
+from patchmorph.spatial.sampling import sample_linear
+
+
+class ImageSource(Protocol):
+    """Anything that has an intensity at every point of the world."""
+
+    def sample(self, points_world: Float[Tensor, "#b *n 3"], spacing_mm: float) -> Float[Tensor, "_ c *n"]:
+        """Intensities at ``points_world`` (RAS+ mm), no detail below ``spacing_mm``; zero outside."""
+        ...
+
+
+class Image:
+    """One volume in memory.
+
+    Attributes:
+        data: ``[1, C, X, Y, Z]`` in nibabel's array order, any number type.
+        grid: one grid of the same shape.
+        name: what to call it in messages, usually its path.
+    """
+
+    def __init__(self, data: Num[Tensor, "1 c x y z"], grid: Grid, name: str = "image"):
+        assert tuple(data.shape[2:]) == grid.shape, f"data {tuple(data.shape)} on a grid of {grid.shape}"
+        self.data = data
+        self.grid = grid
+        self.name = name
+        self.spacing_mm = tuple(grid.spacing_mm[0].tolist())
+        self._levels: dict[tuple[float, ...], Image] = {self.spacing_mm: self}
+
+    def level(self, spacing_mm: float) -> "Image":
+        """The pyramid level that serves ``spacing_mm``; computed once."""
+        wanted = level_spacing(self.spacing_mm, spacing_mm)
+        if wanted not in self._levels:
+            data, grid = downsample(self.data.float(), self.grid, wanted)
+            self._levels[wanted] = Image(data, grid, self.name)
+        return self._levels[wanted]
+
+    def sample(self, points_world: Float[Tensor, "#b *n 3"], spacing_mm: float) -> Float[Tensor, "_ c *n"]:
+        """Linear interpolation in the level that serves ``spacing_mm``; zero outside (see `ImageSource`)."""
+        level = self.level(spacing_mm)
+        return sample_linear(level.data.float(), level.grid.to_voxel(points_world), outside="zeros")
+
+    def normalized(self) -> "Image":
+        """The image with intensities from 0 to 1: from its lowest value to the 99.8th percentile above that.
+
+        Raises:
+            PatchMorphError: the image has values that are not finite, or only one value.
+        """
+        data = self.data.float()
+        if not torch.isfinite(data).all():
+            count = int((~torch.isfinite(data)).sum())
+            raise PatchMorphError(
+                f"image must be finite everywhere, got {count} NaN or infinite voxels in {self.name}"
+            )
+        data = data - data.min()
+        above = data[data > 0]
+        if above.numel() == 0:
+            value = self.data.flatten()[0].item()
+            raise PatchMorphError(f"image must have content, got {value:g} in every voxel of {self.name}")
+        top = above.kthvalue(max(1, round(0.998 * above.numel()))).values
+        return Image((data / top).clamp_(max=1), self.grid, self.name)
+
+    def to(self, device: torch.device | str) -> "Image":
+        """The same image on another device."""
+        return Image(self.data.to(device), self.grid.to(device), self.name)

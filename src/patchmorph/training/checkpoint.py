@@ -1,0 +1,65 @@
+"""Everything that a training needs to go on as if it had never stopped: tensors and JSON, no pickle."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from patchmorph.errors import PatchMorphError
+from patchmorph.io.models import read_tensors, write_tensors
+from patchmorph.registration.model import PatchMorphModel
+
+FILE = "checkpoint.safetensors"
+
+
+@dataclass
+class TrainingState:
+    """The parts of a training that change.
+
+    Attributes:
+        model: the networks.
+        optimizer: holds one state a parameter.
+        generator: draws every step.
+        step: steps done.
+    """
+
+    model: PatchMorphModel
+    optimizer: torch.optim.AdamW
+    generator: torch.Generator
+    step: int = 0
+
+    def save(self, folder: Path) -> None:
+        """Write one file; the one before stays until the new one is whole."""
+        tensors: dict[str, Tensor] = {f"model/{k}": v for k, v in self.model.state_dict().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{index}/{key}": value for key, value in state.items()}
+        tensors["generator"] = self.generator.get_state()
+        metadata = {"step": self.step, "spec": self.model.spec.model_dump()}
+        write_tensors(folder / FILE, tensors, metadata)
+
+    def load(self, folder: Path) -> None:
+        """Continue from the checkpoint in ``folder``.
+
+        Raises:
+            PatchMorphError: there is none, or it is of another model.
+        """
+        path = folder / FILE
+        if not path.is_file():
+            raise PatchMorphError(f"--resume needs a checkpoint, got none in {folder}")
+        tensors, metadata = read_tensors(path)
+        if metadata.get("spec") != self.model.spec.model_dump():
+            raise PatchMorphError(f"checkpoint must be of the configured model, got another in {path}")
+        self.model.load_state_dict(_below(tensors, "model/"))
+        skeleton = self.optimizer.state_dict()
+        skeleton["state"] = {}
+        for name, tensor in _below(tensors, "optimizer/").items():
+            index, key = name.split("/")
+            skeleton["state"].setdefault(int(index), {})[key] = tensor
+        self.optimizer.load_state_dict(skeleton)
+        self.generator.set_state(tensors["generator"])
+        self.step = metadata["step"]
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,65 @@
+"""Displacement fields: a vector in mm at every point of a grid."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from patchmorph.spatial.grid import Grid
+from patchmorph.spatial.sampling import sample_linear
+from patchmorph.transforms.base import Transform
+
+
+class DisplacementField(Transform):
+    """``φ(x) = x + u(x)``, with u trilinear between grid points and constant beyond the border.
+
+    Attributes:
+        displacement: ``[B, 3, X, Y, Z]``, mm along the world axes (x, y, z).
+        grid: where the vectors stand.
+    """
+
+    def __init__(self, displacement: Float[Tensor, "b 3 x y z"], grid: Grid):
+        self.displacement = displacement
+        self.grid = grid
+
+    def at(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
+        """u at ``points`` (RAS+ mm)."""
+        voxel = self.grid.to_voxel(points)
+        return sample_linear(self.displacement, voxel, outside="border").movedim(1, -1)
+
+    def __call__(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
+        """Where ``points`` go."""
+        return points + self.at(points)
+
+    def inverse(self) -> "InverseDisplacement":
+        """The map back, found by iteration at each point."""
+        return InverseDisplacement(self)
+
+    def to(self, device: torch.device | str) -> "DisplacementField":
+        """The same field on another device."""
+        return DisplacementField(self.displacement.to(device), self.grid.to(device))
+
+
+class InverseDisplacement(Transform):
+    """Solves ``x + u(x) = y`` for x by the fixed-point iteration ``x ← y − u(x)`` (Chen et al., 2008).
+
+    It converges where the field's gradient is below one; a field that folds has no inverse there.
+    """
+
+    def __init__(self, forward: DisplacementField, iterations: int = 30):
+        self.forward = forward
+        self.iterations = iterations
+
+    def __call__(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
+        """Where ``points`` come from."""
+        source = points
+        for _ in range(self.iterations):
+            source = points - self.forward.at(source)
+        return source
+
+    def inverse(self) -> DisplacementField:
+        """The field itself."""
+        return self.forward
+
+    def to(self, device: torch.device | str) -> "InverseDisplacement":
+        """The same map on another device."""
+        return InverseDisplacement(self.forward.to(device), self.iterations)

@@ -1,0 +1,32 @@
+"""How a transform changes volume."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from patchmorph.spatial.grid import Grid
+from patchmorph.transforms.base import Transform
+from patchmorph.transforms.resample import SLAB_VOXELS
+
+
+@torch.no_grad()
+def jacobian_determinant(transform: Transform, grid: Grid) -> Float[Tensor, "x y z"]:
+    """Determinant of dφ/dx in the world at every point of one ``grid``, by forward differences.
+
+    2 means that a small volume of the fixed image corresponds to twice that volume of the moving image;
+    a value ≤ 0 means that φ folds there.
+    """
+    return torch.cat([_slab_determinant(transform, slab) for _, slab in grid.slabs(SLAB_VOXELS)])
+
+
+def _slab_determinant(transform: Transform, grid: Grid) -> Float[Tensor, "x y z"]:
+    x, y, z = grid.shape
+    mapped = transform(grid.crop((0, 0, 0), (x + 1, y + 1, z + 1)).points_world())
+    base = mapped[0, :x, :y, :z]
+    differences = [
+        mapped[0, 1:, :y, :z] - base,
+        mapped[0, :x, 1:, :z] - base,
+        mapped[0, :x, :y, 1:] - base,
+    ]  # along voxel axes; the chain rule turns them to world axes
+    voxel_determinant = (differences[0] * torch.linalg.cross(differences[1], differences[2])).sum(-1)
+    return voxel_determinant / torch.linalg.det(grid.voxel_to_world[0, :3, :3]).float()
