@@ -209,7 +209,7 @@ def _print_table(title: str, values: dict[str, float]) -> None:
 
 
 def main() -> None:
-    """Run the command line; what a user got wrong is one line and status 2."""
+    """Run the command line, which ends the process; what a user got wrong is one line and status 2."""
     try:
         app()
     except PatchMorphError as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.images import load_image
@@ -51,21 +52,31 @@ def demo_pair() -> DemoPair:
     """
     fixed, mask = _mni152()
     center = fixed.grid.center_world
-    axis = torch.tensor([[1.0, 2.0, 2.0]], dtype=torch.float64) / 3
-    rotation = exponential(skew(axis * math.radians(ROTATION_DEG)))
-    shift = from_translation(torch.tensor([SHIFT_MM], dtype=torch.float64))
-    pose = AffineTransform(shift @ about_point(rotation, center))
+    pose, flow = known_map(fixed.grid)
     colin = _colin27()
     if colin is None:
-        truth = pose @ _smooth_deformation(fixed.grid)
-        moving = resample(fixed, truth.inverse(), _moving_grid(pose, center))
+        truth = pose @ flow
+        moving = resample(fixed, truth.inverse(), moving_grid(pose, center))
         what = f"MNI152 and itself, turned by {ROTATION_DEG:g}°, shifted by 20 mm and smoothly deformed"
         return DemoPair(fixed, Image(moving.data, moving.grid, "MNI152, deformed"), what, truth)
     brain = resample(mask, AffineTransform.identity(), colin.grid, "nearest")
     stripped = Image(colin.data.float() * brain.data, colin.grid)
-    moving = resample(stripped, pose.inverse(), _moving_grid(pose, center))
+    moving = resample(stripped, pose.inverse(), moving_grid(pose, center))
     what = f"MNI152 (152 people) and Colin27 (one person), turned by {ROTATION_DEG:g}° and shifted by 20 mm"
     return DemoPair(fixed, Image(moving.data, moving.grid, "Colin27"), what, None)
+
+
+def known_map(grid: Grid) -> tuple[AffineTransform, VelocityField]:
+    """The demo's pose, about the middle of ``grid``, and a smooth flow of up to about 6 mm over it."""
+    center = grid.center_world
+    axis = torch.tensor([[1.0, 2.0, 2.0]], dtype=torch.float64) / 3
+    rotation = exponential(skew(axis * math.radians(ROTATION_DEG)))
+    shift = from_translation(torch.tensor([SHIFT_MM], dtype=torch.float64))
+    generator = torch.Generator().manual_seed(0)
+    coarse = 6 * (2 * torch.rand(1, 3, 6, 6, 6, generator=generator) - 1)
+    velocity = functional.interpolate(coarse, size=(32, 32, 32), mode="trilinear", align_corners=True)
+    flow = VelocityField(velocity, Grid.centered((32, 32, 32), 8.0, center))
+    return AffineTransform(shift @ about_point(rotation, center)), flow
 
 
 def error_mm(registration: Registration, truth: Transform) -> tuple[float, float]:
@@ -101,7 +112,7 @@ def _colin27() -> Image | None:
     return None
 
 
-def _moving_grid(pose: AffineTransform, center: torch.Tensor) -> Grid:
+def moving_grid(pose: AffineTransform, center: torch.Tensor) -> Grid:
     """A grid of 240 mm a side in another orientation, around where ``pose`` takes ``center``."""
     linear = torch.from_numpy(LIA)
     spacing = linear.norm(dim=0)
@@ -110,13 +121,3 @@ def _moving_grid(pose: AffineTransform, center: torch.Tensor) -> Grid:
     matrix = torch.eye(4, dtype=torch.float64)
     matrix[:3, :3], matrix[:3, 3] = linear, middle
     return Grid(shape, matrix[None])
-
-
-def _smooth_deformation(grid: Grid) -> VelocityField:
-    """A fixed smooth flow of up to about 6 mm over ``grid``."""
-    generator = torch.Generator().manual_seed(0)
-    coarse = 6 * (2 * torch.rand(1, 3, 6, 6, 6, generator=generator) - 1)
-    velocity = torch.nn.functional.interpolate(
-        coarse, size=(32, 32, 32), mode="trilinear", align_corners=True
-    )
-    return VelocityField(velocity, Grid.centered((32, 32, 32), 8.0, grid.center_world))

@@ -1,5 +1,6 @@
 """An encoder that answers with one affine map."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -28,7 +29,7 @@ class AffineEncoder(nn.Module):
     def __init__(
         self,
         patch_size: int = 64,
-        channels: tuple[int, ...] = (16, 32, 48, 64, 96, 96, 96),
+        channels: Sequence[int] = (16, 32, 48, 64, 96, 96, 96),
         hidden: int = 96,
     ):
         super().__init__()

@@ -1,5 +1,7 @@
 """A small U-Net that stops at half the patch resolution."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -19,8 +21,8 @@ class UNet(nn.Module):
 
     def __init__(
         self,
-        encoder: tuple[int, ...] = (32, 48, 64, 80),
-        decoder: tuple[int, ...] = (64, 48, 32, 24),
+        encoder: Sequence[int] = (32, 48, 64, 80),
+        decoder: Sequence[int] = (64, 48, 32, 24),
     ):
         super().__init__()
         assert len(decoder) == len(encoder), "one decoder entry a level"

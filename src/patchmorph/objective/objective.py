@@ -60,7 +60,7 @@ class Objective(BaseModel):
         mapped: Float[Tensor, "b *n 3"],
         truth: Float[Tensor, "b *n 3"],
         mask: Bool[Tensor, "b *n"],
-        known: Bool[Tensor, " b"],
+        known: Float[Tensor, " b"],
     ) -> Float[Tensor, ""]:
         """Point error over the batch entries whose truth is ``known``, divided by the whole batch."""
         return (point_error(mapped, truth, mask) * known).mean()

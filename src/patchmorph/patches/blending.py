@@ -43,6 +43,20 @@ class Blend:
         return self.sum / total_weight(self.lattice)
 
 
+def smooth(velocity: Float[Tensor, "1 3 x y z"], deviation: float) -> Float[Tensor, "1 3 x y z"]:
+    """Convolve with a separable three-point kernel of the given standard deviation (voxels, at most 0.7)."""
+    share = deviation**2 / 2
+    assert 0 <= share <= 0.25, "three points hold a standard deviation of at most 0.7 voxels"
+    for axis in (2, 3, 4):
+        first, last = velocity.narrow(axis, 0, 1), velocity.narrow(axis, velocity.shape[axis] - 1, 1)
+        padded = torch.cat([first, velocity, last], dim=axis)
+        neighbours = padded.narrow(axis, 0, velocity.shape[axis]) + padded.narrow(
+            axis, 2, velocity.shape[axis]
+        )
+        velocity = (1 - 2 * share) * velocity + share * neighbours
+    return velocity
+
+
 def rim(shape: Shape, width: int, device: torch.device) -> Float[Tensor, "x y z"]:
     """A window over a velocity grid: one inside, falling to zero over its outer ``width`` voxels.
 

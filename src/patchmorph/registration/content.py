@@ -22,13 +22,13 @@ class Content:
     Attributes:
         center_world: float64 ``[1, 3]``, centre of mass of the intensities.
         box_world: float64 ``[2, 3]``, corners of the box around the foreground, with a margin.
-        extent_mm: longest side of the foreground's box, without the margin.
-        margin_mm: room around it.
+        radius_mm: root mean square distance of the foreground from its middle. Its size, whatever its pose.
+        margin_mm: room around the foreground in the box.
     """
 
     center_world: Float[Tensor, "1 3"]
     box_world: Float[Tensor, "2 3"]
-    extent_mm: float
+    radius_mm: float
     margin_mm: float
 
 
@@ -41,9 +41,9 @@ def find_content(image: Image) -> Content:
     center = (weight[..., None] * points).sum((0, 1, 2)) / weight.sum()
     inside = points[weight > 0]
     lower, upper = inside.amin(0), inside.amax(0)
-    extent = float((upper - lower).max())
-    margin = MARGIN * extent
-    return Content(center[None], torch.stack([lower - margin, upper + margin]), extent, margin)
+    margin = MARGIN * float((upper - lower).max())
+    radius = float((inside - inside.mean(0)).square().sum(-1).mean().sqrt())
+    return Content(center[None], torch.stack([lower - margin, upper + margin]), radius, margin)
 
 
 def foreground(values: Float[Tensor, "*n"]) -> Bool[Tensor, "*n"]:

@@ -24,27 +24,29 @@ class ModelSpec(BaseModel):
 
     Attributes:
         patch_size: voxels along each side of a patch, at every scale.
-        spacings_mm: voxel size of the patches, coarse to fine, for content of the reference extent.
-        reference_extent_mm: longest side of the fixed image's content for which ``spacings_mm`` holds; for
-            other content all spacings scale along, so one model serves a human and a mouse. ``null``: the
-            spacings are mm whatever the content.
+        spacings_mm: voxel size of the patches, coarse to fine, for content of the reference radius.
+        reference_radius_mm: root mean square radius of the fixed image's content for which ``spacings_mm``
+            holds; for other content all spacings scale along, so one model serves a human and a mouse.
+            ``null``: the spacings are mm whatever the content.
         affine: network of the affine stage, at the coarsest scale.
         affine_repeats: how often the affine stage looks again.
         dense: network of each dense stage.
         integration_steps: squarings per dense stage.
         overlap: least share of a patch that its lattice neighbour covers too.
+        smoothing: standard deviation, in velocity voxels, of the kernel that smooths each blended velocity.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     patch_size: PositiveInt = 64
     spacings_mm: list[PositiveFloat] = Field(default=[4.0, 2.0, 1.0], min_length=1)
-    reference_extent_mm: PositiveFloat | None = 175.0
+    reference_radius_mm: PositiveFloat | None = 60.0
     affine: NetworkSpec = NetworkSpec(name="affine-encoder")
     affine_repeats: PositiveInt = 4
     dense: NetworkSpec = NetworkSpec(name="unet")
     integration_steps: PositiveInt = 6
-    overlap: float = Field(default=0.5, ge=0, lt=1)
+    overlap: float = Field(default=0.25, ge=0, lt=1)
+    smoothing: float = Field(default=0.35, ge=0, le=0.7)
 
     @field_validator("spacings_mm")
     @classmethod

@@ -7,7 +7,7 @@ serve these stages and training alike.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from patchmorph.networks.contract import VELOCITY_STRIDE, predict
-from patchmorph.patches.blending import Blend, rim
+from patchmorph.patches.blending import Blend, rim, smooth
 from patchmorph.patches.extraction import extract, matrix_to_world, velocity_to_world
 from patchmorph.patches.lattice import PatchLattice, Start
 from patchmorph.registration.content import Content, foreground
@@ -44,6 +44,7 @@ def patch_velocity(
     return velocity_to_world(predict(network, pair), patch)
 
 
+@runtime_checkable
 class Stage(Protocol):
     """One step of the fold."""
 
@@ -87,6 +88,7 @@ class DenseStage:
         spacing_mm: voxel size of the patches.
         patch_size: voxels along each side of a patch.
         overlap: least share of a patch that its neighbour covers too.
+        smoothing: standard deviation of the kernel that smooths the blended velocity, in its voxels.
         steps: squarings when the velocity is integrated.
         jitter: if given, draws a random shift of the inner patches.
         skip_empty: leave out patches that hold no content of the fixed image.
@@ -97,6 +99,7 @@ class DenseStage:
     spacing_mm: float
     patch_size: int
     overlap: float
+    smoothing: float
     steps: int
     jitter: torch.Generator | None = None
     skip_empty: bool = True
@@ -123,8 +126,9 @@ class DenseStage:
                 pairs = torch.stack([pair[(0, slice(None), *block)] for block in blocks])
                 patches = lattice.patches(starts, VELOCITY_STRIDE)
                 blend.add(starts, patch_velocity(self.network, pairs, patches))
+        velocity = smooth(blend.velocity(), self.smoothing)
         fade = rim(lattice.grid.shape, max(1, int(self.content.margin_mm / spacing_mm)), lattice.grid.device)
-        return transform @ VelocityField(blend.velocity() * fade, lattice.grid, self.steps)
+        return transform @ VelocityField(velocity * fade, lattice.grid, self.steps)
 
     def _rows(self, fixed: ImageSource, lattice: PatchLattice) -> Iterator[Sequence[Start]]:
         if not self.skip_empty:
@@ -142,7 +146,7 @@ class DenseStage:
 def schedule(model: PatchMorphModel, content: Content, jitter: torch.Generator | None = None) -> list[Stage]:
     """The stages of ``model`` for a fixed image with this ``content``: affine, then dense, coarse to fine."""
     spec = model.spec
-    unit = 1.0 if spec.reference_extent_mm is None else content.extent_mm / spec.reference_extent_mm
+    unit = 1.0 if spec.reference_radius_mm is None else content.radius_mm / spec.reference_radius_mm
     spacings_mm = [spacing * unit for spacing in spec.spacings_mm]
     side = spec.patch_size
     coarsest = Grid.centered((side, side, side), spacings_mm[0], content.center_world)
@@ -155,6 +159,7 @@ def schedule(model: PatchMorphModel, content: Content, jitter: torch.Generator |
                 spacing_mm,
                 spec.patch_size,
                 spec.overlap,
+                spec.smoothing,
                 spec.integration_steps,
                 jitter,
             )

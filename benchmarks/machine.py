@@ -1,0 +1,41 @@
+"""Where a figure was measured, and where result files go."""
+
+import json
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import patchmorph
+
+RESULTS = Path(__file__).parent / "results"
+DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+def describe() -> dict[str, Any]:
+    """Processor, GPU and versions."""
+    names = [line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith("model name")]
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "patchmorph": patchmorph.__version__,
+    }
+
+
+def write(name: str, figures: dict[str, Any], folder: Path = RESULTS) -> None:
+    """Write ``name.json`` with the figures, the machine and the day, and print it."""
+    record = {"measured": datetime.now(UTC).date().isoformat(), "machine": describe(), **figures}
+    text = json.dumps(record, indent=2) + "\n"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(text, encoding="utf-8")
+    print(text)
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []

@@ -1,0 +1,51 @@
+"""What the README tells a reader to type works."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from conftest import REPOSITORY
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+BIN = Path(sys.executable).parent
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_python_lines_run(brains, tmp_path):
+    (code,) = blocks("python")
+    for name in ("fixed", "moving"):
+        (tmp_path / f"{name}.nii.gz").symlink_to(getattr(brains, name))
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    assert (tmp_path / "warped.nii.gz").is_file()
+
+
+def test_the_commands_run(brains, tmp_path):
+    for name in ("fixed", "moving"):
+        (tmp_path / f"{name}.nii.gz").symlink_to(getattr(brains, name))
+    (tmp_path / "labels.nii.gz").symlink_to(brains.moving)
+    commands = [
+        line for block in blocks("bash") for line in block.splitlines() if line.startswith("patchmorph")
+    ]
+    assert len(commands) >= 2
+    for command in commands:
+        subprocess.run(
+            [BIN / "patchmorph", *command.split()[1:]], cwd=tmp_path, check=True, capture_output=True
+        )
+    assert (tmp_path / "results" / "report.html").is_file()
+
+
+def test_the_two_commands_of_the_set_up_are_targets():
+    makefile = (REPOSITORY / "Makefile").read_text()
+    commands = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("make ")]
+    assert commands
+    for command in commands:
+        assert re.search(rf"^{command.split()[1]}:", makefile, flags=re.MULTILINE)
+
+
+def test_files_that_the_readme_links_exist():
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (REPOSITORY / target).exists(), target

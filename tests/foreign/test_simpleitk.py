@@ -1,0 +1,112 @@
+"""SimpleITK reads our transform files and agrees."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813
+import torch
+from conftest import grid_around, smooth_image
+from torch.nn import functional
+
+from patchmorph.errors import PatchMorphError
+from patchmorph.io.images import save_image
+from patchmorph.io.itk import load_transform, save_transform
+from patchmorph.patches.blending import rim
+from patchmorph.spatial.affine import about_point, exponential, skew
+from patchmorph.spatial.grid import Grid
+from patchmorph.spatial.image import Image
+from patchmorph.transforms.affine import AffineTransform
+from patchmorph.transforms.resample import resample
+from patchmorph.transforms.velocity import VelocityField
+
+
+def flow(spacing, amplitude, seed) -> VelocityField:
+    noise = torch.randn(1, 3, 6, 6, 6, generator=torch.Generator().manual_seed(seed))
+    velocity = amplitude * functional.interpolate(noise, size=(24, 24, 24), mode="trilinear")
+    grid = Grid.centered((24, 24, 24), spacing, torch.tensor([[2.0, -3, 4]]))
+    return VelocityField(velocity * rim(grid.shape, 2, grid.device), grid)
+
+
+@pytest.fixture
+def chain():
+    turn = exponential(skew(torch.tensor([[0.1, 0.2, -0.15]], dtype=torch.float64)))
+    affine = about_point(turn, torch.tensor([[10.0, 0, 5]], dtype=torch.float64))
+    shift = AffineTransform.translation(torch.tensor([[6.0, -4.0, 9.0]]))
+    return shift @ AffineTransform(affine) @ flow(8.0, 3.0, 0) @ flow(4.0, 1.0, 1)
+
+
+def world_points(count=200):
+    return (torch.rand(1, count, 3, generator=torch.Generator().manual_seed(0)) - 0.5) * 260
+
+
+def test_simpleitk_maps_points_as_we_do(tmp_path, chain):
+    for transform in (chain, chain.inverse()):
+        save_transform(transform, tmp_path / "transform.h5")
+        theirs = sitk.ReadTransform(str(tmp_path / "transform.h5"))
+        points = world_points()
+        flip = np.array([-1, -1, 1])
+        mapped = [
+            np.array(theirs.TransformPoint((p * flip).tolist())) * flip for p in points[0].double().numpy()
+        ]
+        # Points far outside the fields too: both say that nothing moves there. Our coordinates are float32.
+        np.testing.assert_allclose(transform(points)[0].numpy(), mapped, atol=1e-3)
+
+
+def test_our_files_come_back_as_the_same_map(tmp_path, chain):
+    save_transform(chain, tmp_path / "transform.h5")
+    loaded = load_transform(tmp_path / "transform.h5")
+    points = world_points()
+    torch.testing.assert_close(loaded(points), chain(points), atol=1e-3, rtol=0)
+
+
+def test_labels_warped_by_simpleitk_are_the_same(tmp_path, chain, linear):
+    moving_grid = grid_around((60, 64, 58), linear * 3, (5, 5, 5))
+    labels = (smooth_image(moving_grid).data * 12).to(torch.int16)
+    reference = grid_around((50, 52, 54), np.eye(3) * 3)
+    save_image(Image(labels, moving_grid), tmp_path / "labels.nii.gz")
+    save_image(
+        Image(torch.zeros(1, 1, *reference.shape, dtype=torch.uint8), reference),
+        tmp_path / "reference.nii.gz",
+    )
+    save_transform(chain, tmp_path / "transform.h5")
+    ours = resample(Image(labels, moving_grid), chain, reference, "nearest").data[0, 0].numpy()
+    theirs = sitk.Resample(
+        sitk.ReadImage(str(tmp_path / "labels.nii.gz")),
+        sitk.ReadImage(str(tmp_path / "reference.nii.gz")),
+        sitk.ReadTransform(str(tmp_path / "transform.h5")),
+        sitk.sitkNearestNeighbor,
+    )
+    theirs = sitk.GetArrayFromImage(theirs).transpose(2, 1, 0)
+    assert len(np.unique(ours)) > 5
+    assert (ours == theirs).mean() >= 0.999  # a point on a voxel's face may fall on either side
+
+
+@pytest.mark.parametrize("kind", ["euler", "scale", "translation"])
+def test_other_linear_transforms_of_itk_are_read(tmp_path, kind):
+    transform = {
+        "euler": lambda: sitk.Euler3DTransform((1.0, 2.0, 3.0), 0.1, 0.2, 0.3, (4.0, 5.0, 6.0)),
+        "scale": lambda: sitk.ScaleTransform(3, (1.1, 0.9, 1.3)),
+        "translation": lambda: sitk.TranslationTransform(3, (1.0, 2.0, 3.0)),
+    }[kind]()
+    sitk.WriteTransform(transform, str(tmp_path / "other.tfm"))
+    points = world_points(20)
+    flip = np.array([-1, -1, 1])
+    expected = [
+        np.array(transform.TransformPoint((p * flip).tolist())) * flip for p in points[0].double().numpy()
+    ]
+    np.testing.assert_allclose(load_transform(tmp_path / "other.tfm")(points)[0].numpy(), expected, atol=1e-3)
+
+
+def test_what_is_no_transform_is_refused(tmp_path, chain):
+    with pytest.raises(PatchMorphError, match="must be an existing file"):
+        load_transform(tmp_path / "missing.h5")
+    (tmp_path / "text.h5").write_text("no transform")
+    with pytest.raises(PatchMorphError, match="must be a file that ITK reads"):
+        load_transform(tmp_path / "text.h5")
+    sitk.WriteTransform(sitk.Euler2DTransform(), str(tmp_path / "flat.tfm"))
+    with pytest.raises(PatchMorphError, match="must be 3D, got 2D"):
+        load_transform(tmp_path / "flat.tfm")
+    sitk.WriteTransform(sitk.BSplineTransform(3), str(tmp_path / "spline.tfm"))
+    with pytest.raises(PatchMorphError, match="got BSplineTransform"):
+        load_transform(tmp_path / "spline.tfm")
+    with pytest.raises(PatchMorphError, match=r"must end in \.h5"):
+        save_transform(chain, tmp_path / "transform.txt")

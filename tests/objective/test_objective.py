@@ -1,0 +1,98 @@
+import numpy as np
+import torch
+from scipy.ndimage import uniform_filter
+
+from patchmorph.objective.regularity import diffusion_energy, folding_penalty
+from patchmorph.objective.similarity import _BoxMean, lncc, mse
+from patchmorph.objective.supervision import point_error
+
+
+def textured(seed=0, shape=(1, 1, 12, 13, 14)):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_lncc_agrees_with_the_definition():
+    a, b = textured(0), textured(1)
+    x, y = a[0, 0].double().numpy(), b[0, 0].double().numpy()
+    inner = (slice(3, -3),) * 3
+
+    def mean(values):
+        return uniform_filter(values, 7)[inner]  # inside, where no box leaves the array
+
+    covariance = mean(x * y) - mean(x) * mean(y)
+    squared = covariance**2 / ((mean(x * x) - mean(x) ** 2) * (mean(y * y) - mean(y) ** 2))
+    padded = torch.zeros(1, 1, *a.shape[2:])
+    padded[(0, 0, *inner)] = (
+        1  # count only the same voxels: elsewhere the fixed image is compared with itself
+    )
+    whole = lncc(a, b)
+    ones = torch.ones(a.shape[2:], dtype=torch.bool)
+    ones[inner] = False
+    # The border voxels' boxes are cropped; compute their share by hand.
+    total = 0.0
+    for index in ones.nonzero().tolist():
+        box = tuple(slice(max(0, k - 3), k + 4) for k in index)
+        p, q = x[box] - x[box].mean(), y[box] - y[box].mean()
+        total += (p * q).mean() ** 2 / ((p * p).mean() * (q * q).mean())
+    expected = 1 - (total + squared.sum()) / x.size
+    np.testing.assert_allclose(
+        whole.item(), expected, atol=1e-4
+    )  # the definition lacks the 1e-6 in the divisor
+
+
+def test_lncc_is_zero_for_a_linear_change_of_intensities():
+    a = textured()
+    assert lncc(a, 0.5 * a + 0.2).item() < 1e-3
+    assert lncc(a, 1 - a).item() < 1e-3
+    assert lncc(a, textured(1)).item() > 0.9
+
+
+def test_background_neither_counts_nor_breaks():
+    a, b = torch.zeros(1, 1, 24, 24, 24), torch.zeros(1, 1, 24, 24, 24)
+    a[..., 4:16, 4:16, 4:16] = textured(0, (12, 12, 12))
+    b[..., 4:16, 4:16, 4:16] = textured(1, (12, 12, 12))
+    far = lncc(torch.nn.functional.pad(a, (0, 20) * 3), torch.nn.functional.pad(b, (0, 20) * 3))
+    torch.testing.assert_close(far, lncc(a, b))
+    empty = torch.zeros(1, 1, 8, 8, 8, requires_grad=True)
+    lncc(torch.zeros(1, 1, 8, 8, 8), empty).sum().backward()
+    assert torch.isfinite(empty.grad).all()
+
+
+def test_the_gradient_of_the_box_mean_is_right():
+    values = torch.rand(1, 2, 5, 6, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda v: _BoxMean.apply(v, 2), (values,))
+
+
+def test_mse_is_one_value_a_patch():
+    a = torch.zeros(2, 1, 3, 3, 3)
+    b = a.clone()
+    b[1] = 2
+    assert mse(a, b).tolist() == [0, 4]
+
+
+def test_diffusion_energy_of_a_linear_displacement_is_its_squared_gradient():
+    x = torch.arange(6.0).reshape(1, 1, 6, 1, 1).expand(1, 1, 6, 6, 6)
+    displacement = torch.cat([0.3 * x, -0.2 * x, 0 * x], 1) * 2.0
+    # |∂u/∂x|² = 0.09 + 0.04 over three components, at 2 mm a voxel
+    torch.testing.assert_close(diffusion_energy(displacement, 2.0), torch.tensor([0.13 / 3]))
+
+
+def test_only_folding_is_penalised():
+    x = torch.arange(6.0).reshape(1, 1, 6, 1, 1).expand(1, 1, 6, 6, 6)
+    for factor, expected in ((0.5, 0.0), (-0.5, 0.0), (-1.5, 0.7)):
+        displacement = torch.cat([factor * x, 0 * x, 0 * x], 1)
+        torch.testing.assert_close(folding_penalty(displacement), torch.tensor([expected]))
+
+
+def test_point_error_is_quadratic_near_and_linear_far():
+    truth = torch.zeros(1, 2, 3)
+    mapped = torch.tensor([[[1.0, 0, 0], [0, 6.0, 8.0]]])
+    for index, expected in ((0, 0.25), (1, 9.0)):
+        mask = torch.zeros(1, 2, dtype=torch.bool)
+        mask[0, index] = True
+        torch.testing.assert_close(
+            point_error(mapped, truth, mask), torch.tensor([expected]), atol=1e-5, rtol=0
+        )
+    gradient = torch.zeros(1, 2, 3, requires_grad=True)
+    point_error(gradient, truth, torch.ones(1, 2, dtype=torch.bool)).sum().backward()
+    assert torch.isfinite(gradient.grad).all()

@@ -1,0 +1,57 @@
+import torch
+from conftest import grid_around, smooth_image
+
+from patchmorph.patches.extraction import extract, matrix_to_world, velocity_to_world
+from patchmorph.patches.nested import draw_placement, nested_chain
+from patchmorph.spatial.affine import apply_affine
+from patchmorph.spatial.grid import Grid
+from patchmorph.transforms.affine import AffineTransform
+from patchmorph.transforms.velocity import VelocityField
+
+
+def test_a_patch_shows_the_image_at_its_points(linear):
+    image = smooth_image(grid_around((130, 130, 130), linear))
+    patch = Grid.centered((16, 16, 16), 2.0, torch.tensor([[10.0, 5, -3], [0, 0, 0]]))
+    shift = AffineTransform.translation(torch.tensor([[4.0, 0, -2]]))
+    direct = image.sample(patch.points_world() + torch.tensor([4.0, 0, -2]), 2.0)
+    torch.testing.assert_close(extract(image, patch, 2.0, shift), direct, atol=1e-5, rtol=0)
+
+
+def test_a_shift_of_one_patch_voxel_is_its_spacing_in_the_world(linear):
+    patch = grid_around((8, 8, 8), linear, (3, 4, 5))
+    matrix = torch.eye(4)[None].clone()
+    matrix[0, 0, 3] = 1
+    center = patch.center_world[:, None]
+    moved = apply_affine(matrix_to_world(matrix, patch), center)
+    torch.testing.assert_close((moved - center)[0, 0], torch.from_numpy(linear[:, 0].copy()))
+    velocity = torch.zeros(1, 3, 4, 4, 4)
+    velocity[:, 0] = 1
+    torch.testing.assert_close(
+        velocity_to_world(velocity, patch)[0, :, 0, 0, 0], torch.from_numpy(linear[:, 0].copy()).float()
+    )
+
+
+def test_a_matrix_acts_about_the_middle_of_the_patch(linear):
+    patch = grid_around((8, 8, 8), linear, (30, 40, 50))
+    doubling = torch.diag(torch.tensor([2.0, 2, 2, 1]))[None]
+    world = matrix_to_world(doubling, patch)
+    center = patch.center_world[:, None]
+    torch.testing.assert_close(apply_affine(world, center), center)
+    torch.testing.assert_close(apply_affine(world, center + 1), center + 2)
+
+
+def test_a_child_patch_sees_its_parents_displacement_exactly():
+    """What a child finds by sampling is the interpolated value of the parent's own grid."""
+    generator = torch.Generator().manual_seed(0)
+    parent, child = nested_chain(torch.randn(2, 3) * 10, draw_placement(2, 2, generator), 16, [4.0, 2.0])
+    velocity = 3 * torch.randn(2, 3, 8, 8, 8, generator=generator)
+    field = VelocityField(velocity, parent.coarsen(2))
+    seen = field(child.points_world()) - child.points_world()
+    # By hand, for one child voxel: the eight parent values around it, weighted trilinearly.
+    index = parent.coarsen(2).to_voxel(child.points_world())[1, 5, 6, 7].clamp(0, 7)
+    lower = index.floor().long().clamp(max=6)
+    fraction = index - lower
+    values = field.flow.displacement[1][:, *(slice(k, k + 2) for k in lower.tolist())]
+    for axis in range(3):
+        values = values[:, 0] * (1 - fraction[axis]) + values[:, 1] * fraction[axis]
+    torch.testing.assert_close(seen[1, 5, 6, 7], values, atol=1e-4, rtol=0)

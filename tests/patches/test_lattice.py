@@ -1,0 +1,89 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from patchmorph.patches.blending import Blend, rim, smooth, total_weight, window
+from patchmorph.patches.lattice import PatchLattice
+
+boxes = st.lists(st.floats(5, 200), min_size=3, max_size=3)
+
+
+def lattice_over(extent, overlap=0.5, jitter=None, width=8, spacing=4.0):
+    upper = torch.tensor(extent, dtype=torch.float64)
+    return PatchLattice.cover(torch.stack([-upper / 3, upper * 2 / 3]), spacing, width, overlap, jitter)
+
+
+@given(extent=boxes, overlap=st.floats(0, 0.8), seed=st.none() | st.integers(0, 1000))
+def test_patches_cover_the_box_with_or_without_jitter(extent, overlap, seed):
+    jitter = None if seed is None else torch.Generator().manual_seed(seed)
+    lattice = lattice_over(extent, overlap, jitter)
+    covered = torch.zeros(lattice.grid.shape, dtype=torch.bool)
+    for start in lattice.starts:
+        assert all(first >= 0 for first in start)
+        block = covered[lattice.block(start)]
+        assert block.shape == (8, 8, 8)
+        block[:] = True
+    assert covered.all()
+    # The lattice's outer faces, half a voxel beyond the outermost centres, hold the box.
+    faces = (torch.tensor(lattice.grid.shape) * 4.0).double()
+    assert (faces >= torch.tensor(extent, dtype=torch.float64) - 1e-6).all()
+
+
+@given(extent=boxes, seed=st.none() | st.integers(0, 1000))
+def test_blending_weights_sum_to_one(extent, seed):
+    lattice = lattice_over(extent, 0.5, None if seed is None else torch.Generator().manual_seed(seed))
+    blend = Blend(lattice)
+    starts = lattice.starts
+    blend.add(starts, torch.ones(len(starts), 3, 8, 8, 8))
+    torch.testing.assert_close(blend.velocity(), torch.ones_like(blend.velocity()))
+    assert total_weight(lattice).min() > 0
+
+
+def test_jitter_moves_patches_and_follows_its_generator():
+    first, again = (lattice_over([150, 150, 150], jitter=torch.Generator().manual_seed(1)) for _ in range(2))
+    assert first.starts == again.starts
+    assert first.starts != lattice_over([150, 150, 150]).starts
+
+
+def test_patches_lie_on_their_velocity_voxels():
+    lattice = lattice_over([100, 120, 90])
+    start = lattice.starts[-1]
+    patch = lattice.patches([start], 2)
+    assert patch.shape == (16, 16, 16)
+    block = lattice.grid.points_world()[(0, *lattice.block(start))]
+    torch.testing.assert_close(patch.coarsen(2).points_world()[0], block)
+
+
+def test_a_region_holds_the_patches_of_its_row():
+    lattice = lattice_over([100, 120, 90])
+    row = lattice.rows[1]
+    origin, region = lattice.region(row, 2)
+    points = region.points_world()[0]
+    for start in row:
+        block = lattice.block(start, origin, 2)
+        torch.testing.assert_close(points[block], lattice.patches([start], 2).points_world()[0])
+
+
+def test_the_window_is_positive_and_symmetric():
+    weights = window(8, torch.device("cpu"))
+    assert weights.min() > 0
+    torch.testing.assert_close(weights, weights.flip(0, 1, 2))
+
+
+def test_smoothing_has_the_deviation_that_it_says_and_keeps_the_sum():
+    impulse = torch.zeros(1, 3, 9, 9, 9)
+    impulse[:, :, 4, 4, 4] = 1
+    spread = smooth(impulse, 0.5)[0, 0]
+    torch.testing.assert_close(spread.sum(), torch.tensor(1.0))
+    distance = (torch.arange(9.0) - 4).square()
+    for axes in ((1, 2), (0, 2), (0, 1)):
+        torch.testing.assert_close((spread.sum(axes) * distance).sum(), torch.tensor(0.25))
+    torch.testing.assert_close(smooth(torch.ones(1, 3, 4, 5, 6), 0.5), torch.ones(1, 3, 4, 5, 6))
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_the_rim_vanishes_outside_and_is_one_inside(width):
+    weights = rim((9, 10, 11), width, torch.device("cpu"))
+    assert weights[0].max() == weights[:, -1].max() == 0
+    torch.testing.assert_close(weights[width:-width, width:-width, width:-width].min(), torch.tensor(1.0))

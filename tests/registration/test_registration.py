@@ -1,0 +1,153 @@
+import numpy as np
+import pytest
+import torch
+from conftest import AFFINES, grid_around, smooth_image
+
+from patchmorph.errors import PatchMorphError
+from patchmorph.registration.content import find_content
+from patchmorph.registration.model import ModelSpec, PatchMorphModel
+from patchmorph.registration.register import register
+from patchmorph.registration.stages import DenseStage, schedule
+from patchmorph.spatial.image import Image
+from patchmorph.transforms.affine import AffineTransform
+
+SMALL = {
+    "patch_size": 32,
+    "spacings_mm": [8.0, 4.0],
+    "affine": {"name": "affine-encoder", "options": {"channels": [4, 8, 8], "hidden": 8}},
+    "dense": {"name": "unet", "options": {"encoder": [4, 8], "decoder": [8, 4]}},
+}
+
+
+@pytest.fixture(scope="module")
+def model() -> PatchMorphModel:
+    """Random weights that move points by some mm: enough for what must hold whatever the weights."""
+    torch.manual_seed(0)
+    model = PatchMorphModel(ModelSpec.model_validate(SMALL))
+    with torch.no_grad():
+        for network in model.dense:
+            network.velocity.weight.normal_(std=0.02)  # type: ignore[union-attr,operator]
+        model.affine.generator.weight.normal_(std=0.02)  # type: ignore[union-attr,operator]
+    return model
+
+
+def pair(linear=AFFINES["RAS"]):
+    fixed = smooth_image(grid_around((150, 180, 140), AFFINES["RAS"]))
+    moving = smooth_image(grid_around((152, 182, 150), linear, (0, 0, 0)))
+    return fixed, moving
+
+
+def inside(image):
+    return image.grid.points_world()[:, ::5, ::5, ::5][image.data[:, 0, ::5, ::5, ::5] > 0.2][None]
+
+
+@pytest.mark.parametrize("orientation", ["LAS", "LPS", "LIA"])
+def test_storage_order_changes_nothing(model, orientation):
+    """Permuting and flipping both arrays, with their affines, must give the same map of the world."""
+    fixed, moving = pair()
+    reference = register(fixed, moving, model).transform
+    stored = []
+    for image in (fixed, moving):
+        target = AFFINES[orientation]
+        order = np.abs(target).argmax(0)
+        data = image.data.permute(0, 1, *(2 + order).tolist())
+        flips = [2 + axis for axis in range(3) if target[order[axis], axis] < 0]
+        data = data.flip(flips) if flips else data
+        stored.append(Image(data, grid_around(tuple(data.shape[2:]), target)))
+    points = inside(fixed)
+    found = register(*stored, model).transform
+    assert (reference(points) - points).norm(dim=-1).mean() > 1
+    # Only the rounding of coordinates differs, some 1e-5 mm, through networks.
+    assert (found(points) - reference(points)).norm(dim=-1).max() < 0.01
+
+
+def test_the_map_follows_the_world_of_the_moving_image(model):
+    fixed, moving = pair()
+    reference = register(fixed, moving, model).transform
+    shift = torch.tensor([30.0, -20.0, 10.0], dtype=torch.float64)
+    matrix = moving.grid.voxel_to_world.clone()
+    matrix[:, :3, 3] += shift
+    shifted = Image(moving.data, type(moving.grid)(moving.grid.shape, matrix))
+    points = inside(fixed)
+    found = register(fixed, shifted, model).transform(points)
+    assert (found - reference(points) - shift.float()).norm(dim=-1).max() < 0.01
+
+
+def test_a_model_has_no_unit(model):
+    """A brain ten times smaller, in its own mm, gets the same map ten times smaller."""
+    fixed, moving = pair()
+    reference = register(fixed, moving, model).transform
+    small = []
+    for image in (fixed, moving):
+        matrix = image.grid.voxel_to_world.clone()
+        matrix[:, :3] /= 10
+        small.append(Image(image.data, type(image.grid)(image.grid.shape, matrix)))
+    points = inside(fixed)
+    found = register(*small, model).transform(points / 10) * 10
+    assert (found - reference(points)).norm(dim=-1).max() < 0.02
+
+
+def test_skipping_empty_patches_changes_nothing_inside_the_content(model):
+    # A box far larger than the content, so that many patches are empty.
+    fixed, moving = pair()
+    content = find_content(fixed.normalized())
+    box = content.box_world + torch.tensor([[-120.0], [120.0]])
+    large = type(content)(content.center_world, box, content.radius_mm, content.margin_mm)
+    start = AffineTransform.identity()
+    velocities = []
+    with torch.no_grad():
+        for skip in (True, False):
+            stage = DenseStage(model.dense[1], large, 4.0, 32, 0.5, 0.35, 6, skip_empty=skip)
+            transform = stage.refine(fixed.normalized(), moving.normalized(), start)
+            velocities.append(transform.parts()[-1])
+    skipped, full = velocities
+    assert (skipped.velocity == 0).sum() > (full.velocity == 0).sum()
+    points = inside(fixed)
+    assert (full(points) - points).norm(dim=-1).mean() > 0.1
+    # Equal but for the order of summation.
+    assert (skipped(points) - full(points)).norm(dim=-1).max() < 1e-4
+
+
+def test_jitter_draws_from_its_generator(model):
+    fixed, moving = pair()
+    points = inside(fixed)
+    first, again, other = (
+        register(fixed, moving, model, torch.Generator().manual_seed(seed)).transform(points)
+        for seed in (1, 1, 2)
+    )
+    torch.testing.assert_close(first, again)
+    assert (first - other).norm(dim=-1).max() > 1e-3
+
+
+def test_the_result_is_invertible_and_its_history_leads_to_it(model):
+    fixed, moving = pair()
+    result = register(fixed, moving, model)
+    assert len(result.history) == 1 + 1 + 2
+    assert result.history[-1] is result.transform
+    points = inside(fixed)
+    # Mean over the content; these random weights make rough fields on 8 and 16 mm grids.
+    assert (result.inverse(result.transform(points)) - points).norm(dim=-1).mean() < 0.3
+    assert result.warped().data.shape == fixed.data.shape
+    assert result.jacobian().shape == fixed.grid.shape
+
+
+def test_stages_run_from_affine_to_fine(model):
+    fixed, _ = pair()
+    stages = schedule(model, find_content(fixed.normalized()))
+    spacings = [stage.spacing_mm for stage in stages]
+    assert spacings[0] == spacings[1] > spacings[2]
+
+
+def test_content_is_a_box_around_the_foreground():
+    image = smooth_image(grid_around((180, 200, 170), AFFINES["RAS"], (7, 0, 0)))
+    content = find_content(image.normalized())
+    # The ellipsoid has semi-axes of 65, 80 and 60 mm with a soft rim; levels have 3 mm voxels.
+    assert content.radius_mm == pytest.approx(((65**2 + 80**2 + 60**2) / 5) ** 0.5, rel=0.03)
+    assert (content.box_world[1, 1] - content.box_world[0, 1]).item() == pytest.approx(176, abs=8)
+
+
+def test_images_of_several_channels_are_refused(model):
+    fixed, moving = pair()
+    colour = Image(moving.data.expand(-1, 3, -1, -1, -1), moving.grid, "rgb.nii")
+    with pytest.raises(PatchMorphError, match=r"one channel, got 3 in rgb\.nii"):
+        register(fixed, colour, model)

@@ -1,0 +1,40 @@
+import pytest
+import torch
+from conftest import grid_around, smooth_image
+
+from patchmorph.errors import PatchMorphError
+from patchmorph.spatial.image import Image
+
+
+def image_of(data):
+    return Image(data[None, None], grid_around(tuple(data.shape), torch.eye(3).numpy()), "sub-01.nii.gz")
+
+
+def test_normalizing_maps_the_range_to_zero_and_one():
+    image = image_of(torch.linspace(-50, 950, 1000).reshape(10, 10, 10)).normalized()
+    assert image.data.min() == 0
+    assert image.data.max() == 1
+    # Values above the 99.8th percentile are clipped, so 500 above the minimum lands just over one half.
+    assert image.data.median().item() == pytest.approx(0.5, abs=2e-3)
+
+
+def test_normalizing_does_not_depend_on_gain_and_offset():
+    data = torch.rand(8, 9, 10, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(image_of(data).normalized().data, image_of(data * 321 - 40).normalized().data)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"), [(0.0, "must have content, got 0"), (float("nan"), "must be finite")]
+)
+def test_unusable_images_are_named(value, message):
+    with pytest.raises(PatchMorphError, match=f"{message}.*sub-01.nii.gz"):
+        image_of(torch.full((4, 4, 4), value)).normalized()
+
+
+def test_the_same_object_on_other_grids_looks_the_same(linear):
+    points = torch.rand(1, 200, 3, generator=torch.Generator().manual_seed(0)) * 60 - 30
+    reference = smooth_image(grid_around((120, 120, 120), torch.eye(3).numpy())).sample(points, 4.0)
+    other = smooth_image(grid_around((130, 130, 130), linear)).sample(points, 4.0)
+    # Levels at 4 mm lie half a voxel apart, and the 2 mm axis is smoothed with fewer points.
+    assert (reference - other).abs().max() < 0.05
+    assert (reference - other).abs().mean() < 0.01
