@@ -2,9 +2,9 @@
 
     python benchmarks/registration.py [--data FOLDER] [--runs N]
 
-Writes results/registration.json: wall time and peak memory of the whole process, start-up included; the size of
-``transform.h5`` and how far its points lie from the exact chain; the inverse; labels warped by SimpleITK against
-``patchmorph apply``.
+Writes results/registration.json: wall time and peak memory of the whole process, start-up included; the size
+of ``transform.h5`` and how far its points lie from the exact chain; the inverse; labels warped by SimpleITK
+against ``patchmorph apply``.
 """
 
 import argparse

@@ -6,7 +6,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from conftest import AFFINES, grid_around
+from synthetic import AFFINES, grid_around
 
 from patchmorph import api, demo
 from patchmorph.evaluation.benchmark import measure
@@ -30,7 +30,7 @@ def test_a_known_map_is_recovered_through_the_command_line(run, brains, tmp_path
     assert error.mean() < 0.6
     assert error.quantile(0.99) < 2.0
     back = load_transform(output / "inverse_transform.h5")
-    assert (back(found(brains.points)) - brains.points).norm(dim=-1).mean() < 0.1
+    assert (back(found(brains.points)) - brains.points).norm(dim=-1).mean() < 0.1  # on its own grid
     summary = json.loads((output / "summary.json").read_text())
     assert summary["similarity_after"] > 0.97 > summary["similarity_before"]
     assert summary["folding_percent"] <= 0.05
@@ -91,7 +91,7 @@ def test_real_brains_of_other_people(data, model):
 def test_python_takes_paths_and_images(brains, model):
     by_path = api.register(brains.fixed, str(brains.moving), model)
     assert by_path.warped().data.shape == by_path.fixed.data.shape
-    ids = Image((by_path.moving.data > 100).to(torch.int32) * 70000, by_path.moving.grid)
+    ids = Image((by_path.moving.data > 0.3).to(torch.int32) * 70000, by_path.moving.grid)
     assert set(by_path.warped(ids, "label").data.unique().tolist()) == {0, 70000}
 
 

@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 import yaml
-from conftest import AFFINES, grid_around, smooth_image
+from synthetic import AFFINES, grid_around, smooth_image
 
 from patchmorph.io.images import save_image
 from patchmorph.spatial.image import Image
@@ -45,7 +45,7 @@ def test_a_trained_model_registers_and_is_measured(run, folder):
     code, out, _ = run("evaluate", folder / "pairs.csv", "-o", folder / "figures", "--model", model)
     assert code == 0
     assert "mean of 2 pairs" in out
-    rows = list(csv.DictReader((folder / "figures" / "pairs.csv").open()))
+    rows = list(csv.DictReader((folder / "figures" / "pairs.csv").read_text().splitlines()))
     summary = json.loads((folder / "figures" / "summary.json").read_text())
     assert [row["fixed"] for row in rows] == [str(folder / f"{k}_T1w.nii.gz") for k in (0, 1)]
     for name in ("dice", "ncc_after", "seconds", "folding_percent"):

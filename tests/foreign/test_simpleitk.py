@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
-from conftest import grid_around, smooth_image
+from synthetic import grid_around, smooth_image
 from torch.nn import functional
 
 from patchmorph.errors import PatchMorphError

@@ -4,7 +4,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from conftest import grid_around
+from synthetic import grid_around
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.images import load_image, save_image

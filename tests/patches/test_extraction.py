@@ -1,5 +1,5 @@
 import torch
-from conftest import grid_around, smooth_image
+from synthetic import grid_around, smooth_image
 
 from patchmorph.patches.extraction import extract, matrix_to_world, velocity_to_world
 from patchmorph.patches.nested import draw_placement, nested_chain

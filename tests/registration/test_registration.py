@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import AFFINES, grid_around, smooth_image
+from synthetic import AFFINES, grid_around, smooth_image
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.registration.content import find_content

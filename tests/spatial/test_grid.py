@@ -1,6 +1,6 @@
 import numpy as np
 import torch
-from conftest import grid_around
+from synthetic import grid_around
 
 from patchmorph.spatial.grid import Grid
 

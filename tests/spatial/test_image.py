@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import grid_around, smooth_image
+from synthetic import grid_around, smooth_image
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.spatial.image import Image

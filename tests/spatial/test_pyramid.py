@@ -1,5 +1,5 @@
 import torch
-from conftest import grid_around, smooth_image
+from synthetic import grid_around, smooth_image
 
 from patchmorph.spatial.image import Image
 

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import grid_around
+from synthetic import grid_around
 
 from patchmorph.spatial.image import Image
 from patchmorph.spatial.sampling import sample_label, sample_linear, sample_nearest

@@ -4,8 +4,8 @@ from dataclasses import replace
 import pytest
 import torch
 import yaml
-from conftest import AFFINES, grid_around, smooth_image
 from safetensors.torch import load_file
+from synthetic import AFFINES, grid_around, smooth_image
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.images import save_image

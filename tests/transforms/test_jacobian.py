@@ -1,6 +1,5 @@
 import torch
-from conftest import grid_around
-from test_transforms import rotation, smooth_velocity
+from synthetic import grid_around, rotation, smooth_velocity
 
 from patchmorph.spatial.grid import Grid
 from patchmorph.transforms.affine import AffineTransform

@@ -1,6 +1,5 @@
 import torch
-from conftest import grid_around, smooth_image
-from test_transforms import rotation
+from synthetic import grid_around, rotation, smooth_image
 
 from patchmorph.spatial.image import Image
 from patchmorph.transforms.affine import AffineTransform

@@ -1,7 +1,6 @@
 import pytest
 import torch
-from conftest import grid_around
-from torch.nn import functional
+from synthetic import grid_around, rotation, smooth_velocity
 
 from patchmorph.spatial.affine import about_point, exponential, skew
 from patchmorph.spatial.grid import Grid
@@ -9,22 +8,6 @@ from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.chain import Chain
 from patchmorph.transforms.displacement import DisplacementField
 from patchmorph.transforms.velocity import VelocityField
-
-
-def rotation(degrees=20.0):
-    axis = torch.tensor([[0.0, 0.6, 0.8]], dtype=torch.float64)
-    angle = torch.deg2rad(torch.tensor(degrees, dtype=torch.float64))
-    return AffineTransform(
-        about_point(exponential(skew(axis * angle)), torch.tensor([[5.0, 1, 2]], dtype=torch.float64))
-    )
-
-
-def smooth_velocity(grid: Grid, amplitude: float, seed=0) -> VelocityField:
-    noise = torch.randn(1, 3, 5, 5, 5, generator=torch.Generator().manual_seed(seed))
-    field = functional.interpolate(noise, size=grid.shape, mode="trilinear", align_corners=True)
-    for _ in range(2):  # rounds the kinks at the lattice's points
-        field = functional.avg_pool3d(field, 5, 1, 2, count_include_pad=False)
-    return VelocityField(amplitude * field, grid)
 
 
 def inner_points(seed=0):

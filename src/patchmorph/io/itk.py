@@ -4,6 +4,9 @@ The only place that knows ITK's frame: LPS+ mm, so x and y of points and vectors
 last transform acts first, which is our order of parts.
 """
 
+import math
+from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -15,33 +18,40 @@ from patchmorph.io.atomic import whole_file
 from patchmorph.spatial.grid import Grid, triple
 from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.base import Transform
-from patchmorph.transforms.displacement import DisplacementField
-from patchmorph.transforms.velocity import VelocityField
+from patchmorph.transforms.displacement import DisplacementField, InverseDisplacement
+from patchmorph.transforms.velocity import InverseFlow, VelocityField
 
 ENDING = ".h5"
+REFINEMENT = 1.6
+"""How much finer than its forward field an inverse is tabulated: it has detail where that one shrinks."""
+
+InverseParts = InverseFlow | InverseDisplacement
 LPS = np.diag([-1.0, -1.0, 1.0])
 
 
 def save_transform(transform: Transform, path: str | Path) -> None:
     """Write ``transform`` as an ITK composite, exact to its own fields.
 
-    Each velocity field becomes a displacement field on its own grid, so a coarse part stays small. ITK takes
-    a field for zero outside its grid; ours vanish at the rim (`patchmorph.patches.blending.rim`), so both
-    agree there. A field that does not vanish at its rim is the same inside its grid only.
+    Each velocity field becomes a displacement field on its own grid, so a coarse part stays small. Inverses
+    of fields have no grid of their own: neighbours among them are tabulated together, on one a little finer
+    than their finest. ITK takes a field for zero outside its grid; ours vanish at the rim
+    (`patchmorph.patches.blending.rim`), so both agree there. A field that does not vanish at its rim is the
+    same inside its grid only.
 
     Args:
         transform: affine maps, displacement and velocity fields, composed with ``@``.
         path: ends in ``.h5``.
 
     Raises:
-        PatchMorphError: another ending, or a part that has no field of its own.
+        PatchMorphError: another ending.
     """
     path = Path(path)
     if path.suffix != ENDING:
         raise PatchMorphError(f"transform file must end in {ENDING}, got {path}")
     composite = sitk.CompositeTransform(3)
-    for part in transform.parts():
-        composite.AddTransform(_to_itk(part))
+    for without_grid, parts in groupby(transform.parts(), lambda part: isinstance(part, InverseParts)):
+        for part in [_tabulated(list(parts))] if without_grid else parts:
+            composite.AddTransform(_to_itk(part))
     with whole_file(path) as temporary:
         sitk.WriteTransform(composite, str(temporary))
 
@@ -77,11 +87,21 @@ def _to_itk(part: Transform) -> sitk.Transform:
         affine.SetTranslation((LPS @ matrix[:3, 3]).tolist())
         return affine
     field = part.flow if isinstance(part, VelocityField) else part
-    if not isinstance(field, DisplacementField):
-        raise PatchMorphError(
-            f"transform must be made of affine maps and fields, got a {type(part).__name__}"
-        )
+    assert isinstance(field, DisplacementField), f"{type(part).__name__} has no field"
     return sitk.DisplacementFieldTransform(_field_image(field))
+
+
+def _tabulated(parts: Sequence[Transform]) -> DisplacementField:
+    """Inverses of fields, composed, on one axis-aligned grid over all of them."""
+    grids = [part.forward.grid for part in parts if isinstance(part, InverseParts)]
+    corners = torch.cat([grid.corners_world()[0] for grid in grids])
+    lower, upper = corners.amin(0), corners.amax(0)
+    spacing = min(float(grid.spacing_mm.min()) for grid in grids) / REFINEMENT
+    shape = triple(math.ceil(length / spacing) + 1 for length in (upper - lower).tolist())
+    transform = parts[0]
+    for part in parts[1:]:
+        transform = transform @ part
+    return DisplacementField.tabulate(transform, Grid.centered(shape, spacing, (lower + upper)[None] / 2))
 
 
 def _field_image(field: DisplacementField) -> sitk.Image:

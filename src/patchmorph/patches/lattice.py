@@ -71,6 +71,20 @@ class PatchLattice:
         firsts = [factor * (a - b) for a, b in zip(start, origin, strict=True)]
         return tuple(slice(first, first + factor * self.width) for first in firsts)
 
+    def trim(self, box_world: Float[Tensor, "2 3"]) -> tuple[tuple[slice, ...], Grid]:
+        """The part of the velocity grid that holds a box: its voxels, and it as a grid.
+
+        A lattice is at least a patch wide, so a coarse one reaches far beyond a box that it covers.
+        """
+        voxel = self.grid.to_voxel(box_world[None])[0]
+        lower = triple(max(0, math.floor(first)) for first in voxel.amin(0).tolist())
+        upper = triple(
+            min(count, math.ceil(last) + 1)
+            for last, count in zip(voxel.amax(0).tolist(), self.grid.shape, strict=True)
+        )
+        shape = triple(last - first for first, last in zip(lower, upper, strict=True))
+        return tuple(slice(a, b) for a, b in zip(lower, upper, strict=True)), self.grid.crop(lower, shape)
+
     def region(self, starts: Sequence[Start], factor: int) -> tuple[Start, Grid]:
         """The box around some patches: its first velocity voxel, and its grid, ``factor`` times finer."""
         lower = triple(min(first) for first in zip(*starts, strict=True))

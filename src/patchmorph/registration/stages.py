@@ -126,9 +126,10 @@ class DenseStage:
                 pairs = torch.stack([pair[(0, slice(None), *block)] for block in blocks])
                 patches = lattice.patches(starts, VELOCITY_STRIDE)
                 blend.add(starts, patch_velocity(self.network, pairs, patches))
-        velocity = smooth(blend.velocity(), self.smoothing)
-        fade = rim(lattice.grid.shape, max(1, int(self.content.margin_mm / spacing_mm)), lattice.grid.device)
-        return transform @ VelocityField(velocity * fade, lattice.grid, self.steps)
+        block, grid = lattice.trim(self.content.box_world)
+        velocity = smooth(blend.velocity(), self.smoothing)[:, :, *block]
+        fade = rim(grid.shape, max(1, int(self.content.margin_mm / spacing_mm)), grid.device)
+        return transform @ VelocityField(velocity * fade, grid, self.steps)
 
     def _rows(self, fixed: ImageSource, lattice: PatchLattice) -> Iterator[Sequence[Start]]:
         if not self.skip_empty:

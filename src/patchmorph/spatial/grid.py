@@ -12,6 +12,9 @@ from patchmorph.spatial.affine import apply_affine, constant, from_linear, from_
 
 Shape = tuple[int, int, int]
 
+SLAB_VOXELS = 500_000
+"""Points that are worked on at a time when a whole volume is mapped."""
+
 
 def triple(values: Iterable[int]) -> Shape:
     """Three numbers as a shape or an index."""

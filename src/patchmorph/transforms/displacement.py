@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from patchmorph.spatial.grid import Grid
+from patchmorph.spatial.grid import SLAB_VOXELS, Grid
 from patchmorph.spatial.sampling import sample_linear
 from patchmorph.transforms.base import Transform
 
@@ -33,6 +33,16 @@ class DisplacementField(Transform):
     def inverse(self) -> "InverseDisplacement":
         """The map back, found by iteration at each point."""
         return InverseDisplacement(self)
+
+    @classmethod
+    @torch.no_grad()
+    def tabulate(cls, transform: Transform, grid: Grid) -> "DisplacementField":
+        """Any transform as its displacements at the points of ``grid``."""
+        slabs = []
+        for _, slab in grid.slabs(SLAB_VOXELS):
+            points = slab.points_world()
+            slabs.append((transform(points) - points).movedim(-1, 1))
+        return cls(torch.cat(slabs, dim=2), grid)
 
     def to(self, device: torch.device | str) -> "DisplacementField":
         """The same field on another device."""

@@ -4,9 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from patchmorph.spatial.grid import Grid
+from patchmorph.spatial.grid import SLAB_VOXELS, Grid
 from patchmorph.transforms.base import Transform
-from patchmorph.transforms.resample import SLAB_VOXELS
 
 
 @torch.no_grad()

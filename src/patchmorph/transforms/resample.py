@@ -2,12 +2,11 @@
 
 import torch
 
-from patchmorph.spatial.grid import Grid
+from patchmorph.spatial.grid import SLAB_VOXELS, Grid
 from patchmorph.spatial.image import Image
 from patchmorph.spatial.sampling import Interpolation, sample_label, sample_linear, sample_nearest
 from patchmorph.transforms.base import Transform
 
-SLAB_VOXELS = 500_000
 _SAMPLERS = {
     "linear": lambda data, points: sample_linear(data.float(), points, outside="zeros"),
     "nearest": sample_nearest,
