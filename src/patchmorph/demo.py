@@ -50,7 +50,7 @@ def demo_pair() -> DemoPair:
     Raises:
         PatchMorphError: nilearn is not installed.
     """
-    fixed, mask = _mni152()
+    fixed, mask = mni152()
     center = fixed.grid.center_world
     pose, flow = known_map(fixed.grid)
     colin = _colin27()
@@ -86,7 +86,12 @@ def error_mm(registration: Registration, truth: Transform) -> tuple[float, float
     return float(distance.mean()), float(distance.max())
 
 
-def _mni152() -> tuple[Image, Image]:
+def mni152(resolution_mm: int = 1) -> tuple[Image, Image]:
+    """The MNI152 template, brain only, and its brain mask.
+
+    Raises:
+        PatchMorphError: nilearn is not installed.
+    """
     try:
         from nilearn import datasets
     except ImportError:

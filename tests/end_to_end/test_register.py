@@ -2,9 +2,6 @@
 
 import json
 
-import nibabel
-import numpy as np
-import pytest
 import torch
 from synthetic import AFFINES, grid_around
 
@@ -19,57 +16,57 @@ from patchmorph.transforms.resample import resample
 FILES = {"warped.nii.gz", "transform.h5", "inverse_transform.h5", "report.html", "summary.json"}
 
 
-def test_a_known_map_is_recovered_through_the_command_line(run, brains, tmp_path):
-    output = tmp_path / "results"
-    code, _, _ = run("register", brains.fixed, brains.moving, "-o", output)
-    assert code == 0
-    assert {item.name for item in output.iterdir()} == FILES
-    found = load_transform(output / "transform.h5")
+def test_a_known_map_is_recovered_through_the_command_line(brains):
+    assert {item.name for item in brains.results.iterdir()} == FILES
+    found = load_transform(brains.results / "transform.h5")
     error = (found(brains.points) - brains.truth(brains.points)).norm(dim=-1)
-    # The moving brain starts 20 mm and 12° away; its voxels are 1.0 to 1.5 mm.
-    assert error.mean() < 0.6
-    assert error.quantile(0.99) < 2.0
-    back = load_transform(output / "inverse_transform.h5")
-    assert (back(found(brains.points)) - brains.points).norm(dim=-1).mean() < 0.1  # on its own grid
-    summary = json.loads((output / "summary.json").read_text())
-    assert summary["similarity_after"] > 0.97 > summary["similarity_before"]
+    # The moving brain starts 20 mm and 12° away; voxels are 1 to 2 mm.
+    assert error.mean() < 0.7
+    assert error.quantile(0.99) < 2.5
+    back = load_transform(brains.results / "inverse_transform.h5")
+    assert (back(found(brains.points)) - brains.points).norm(dim=-1).mean() < 0.1
+    summary = json.loads((brains.results / "summary.json").read_text())
+    assert summary["similarity_after"] > 0.95 > summary["similarity_before"]
     assert summary["folding_percent"] <= 0.05
     assert summary["arguments"]["model"] == "t1-brain"
-    report = (output / "report.html").read_text()
+    report = (brains.results / "report.html").read_text()
     assert report.count("data:image/png;base64,") == 2
     assert str(brains.moving) in report
 
 
 def test_apply_gives_the_warped_image_again(run, brains, tmp_path):
-    run("register", brains.fixed, brains.moving, "-o", tmp_path)
+    transform = brains.results / "transform.h5"
     again, back = tmp_path / "again.nii.gz", tmp_path / "back.nii.gz"
-    code, _, _ = run(
-        "apply", tmp_path / "transform.h5", brains.moving, "--reference", brains.fixed, "-o", again
-    )
-    assert code == 0
-    warped, applied = (nibabel.load(path).get_fdata() for path in (tmp_path / "warped.nii.gz", again))
+    assert run("apply", transform, brains.moving, "--reference", brains.fixed, "-o", again)[0] == 0
+    warped, applied = (load_image(path).data for path in (brains.results / "warped.nii.gz", again))
     # The file holds the fields in double precision, so the same points within rounding.
-    np.testing.assert_allclose(applied, warped, atol=0.01)
-    run("apply", tmp_path / "transform.h5", again, "--reference", brains.moving, "-o", back, "--inverse")
-    moving, returned = (load_image(path).data for path in (brains.moving, back))
-    assert np.corrcoef(moving.flatten(), returned.flatten())[0, 1] > 0.98
+    torch.testing.assert_close(applied, warped, atol=0.01, rtol=0)
+    assert run("apply", transform, again, "--reference", brains.moving, "-o", back, "--inverse")[0] == 0
+    moving, returned = (load_image(path).data.flatten() for path in (brains.moving, back))
+    assert torch.corrcoef(torch.stack([moving, returned]))[0, 1] > 0.97
 
 
-@pytest.fixture(scope="module")
-def model():
-    return api.load_model("t1-brain", "cpu")
+def test_labels_keep_their_ids_through_the_command_line(run, brains, tmp_path):
+    moving = load_image(brains.moving)
+    ids = Image((moving.data > 0.3).to(torch.int32) * (2**24 + 1), moving.grid)
+    save_image(ids, tmp_path / "ids.nii.gz")
+    for interpolation in ("nearest", "label"):
+        warped = tmp_path / f"{interpolation}.nii.gz"
+        arguments = ("--reference", brains.fixed, "-o", warped, "--interpolation", interpolation)
+        assert run("apply", brains.results / "transform.h5", tmp_path / "ids.nii.gz", *arguments)[0] == 0
+        assert set(load_image(warped).data.unique().tolist()) == {0, 2**24 + 1}
 
 
 def test_oblique_and_anisotropic_storage_gives_the_same_map(mni, model):
     pose, flow = demo.known_map(mni.grid)
     moving = resample(mni, (pose @ flow).inverse(), demo.moving_grid(pose, mni.grid.center_world))
-    points = mni.grid.points_world()[:, ::3, ::3, ::3][mni.data[:, 0, ::3, ::3, ::3] > 0.1][None]
+    points = mni.grid.points_world()[mni.data[:, 0] > 0.1][None]
     reference = api.register(mni, moving, model).transform(points)
     identity = AffineTransform.identity()
-    for name, shape in (("oblique", (240, 250, 220)), ("anisotropic", (150, 230, 95))):
-        grid = grid_around(shape, AFFINES[name], mni.grid.center_world[0].numpy())
+    for name, shape in (("oblique", (120, 125, 110)), ("anisotropic", (75, 115, 48))):
+        grid = grid_around(shape, AFFINES[name] * 2, mni.grid.center_world[0].numpy())
         found = api.register(resample(mni, identity, grid), moving, model).transform(points)
-        # Resampling to up to 2 mm voxels changes what is seen; half a voxel on average.
+        # Resampling to voxels of up to 4 mm changes what is seen.
         assert (found - reference).norm(dim=-1).mean() < 0.5
 
 
@@ -88,30 +85,20 @@ def test_real_brains_of_other_people(data, model):
     assert (result.inverse(result.transform(points)) - points).norm(dim=-1).mean() < 0.1
 
 
-def test_python_takes_paths_and_images(brains, model):
-    by_path = api.register(brains.fixed, str(brains.moving), model)
-    assert by_path.warped().data.shape == by_path.fixed.data.shape
-    ids = Image((by_path.moving.data > 0.3).to(torch.int32) * 70000, by_path.moving.grid)
-    assert set(by_path.warped(ids, "label").data.unique().tolist()) == {0, 70000}
+def test_python_takes_paths_and_images(mni, model, tmp_path):
+    save_image(mni, tmp_path / "brain.nii.gz")
+    result = api.register(tmp_path / "brain.nii.gz", mni, model)
+    points = mni.grid.points_world()[mni.data[:, 0] > 0.1][None]
+    assert (result.transform(points) - points).norm(dim=-1).mean() < 0.3  # a brain on itself stays
+    ids = Image((mni.data > 0.3).to(torch.int32) * 70000, mni.grid)
+    assert set(result.warped(ids, "label").data.unique().tolist()) == {0, 70000}
 
 
-def test_the_demo_measures_itself_against_the_truth_without_colin(run, monkeypatch, tmp_path):
+def test_the_demo_measures_itself_against_the_truth_without_colin(run, mni, monkeypatch, tmp_path):
     monkeypatch.setattr(demo, "_colin27", lambda: None)
+    monkeypatch.setattr(demo, "mni152", lambda: (mni, mni))
     code, out, _ = run("demo", "-o", tmp_path / "demo")
     assert code == 0
     assert {item.name for item in (tmp_path / "demo").iterdir()} == FILES
     assert "not installed" in out
-    mean = float(out.split("truth: mean")[1].split("mm")[0])
-    assert mean < 1.0
-
-
-def test_labels_keep_their_ids_through_the_command_line(run, brains, tmp_path):
-    run("register", brains.fixed, brains.moving, "-o", tmp_path)
-    moving = load_image(brains.moving)
-    ids = Image((moving.data > 0.3).to(torch.int32) * (2**24 + 1), moving.grid)
-    save_image(ids, tmp_path / "ids.nii.gz")
-    for interpolation in ("nearest", "label"):
-        warped = tmp_path / f"{interpolation}.nii.gz"
-        arguments = ("--reference", brains.fixed, "-o", warped, "--interpolation", interpolation)
-        assert run("apply", tmp_path / "transform.h5", tmp_path / "ids.nii.gz", *arguments)[0] == 0
-        assert set(load_image(warped).data.unique().tolist()) == {0, 2**24 + 1}
+    assert float(out.split("truth: mean")[1].split("mm")[0]) < 0.7

@@ -46,13 +46,14 @@ def test_jitter_moves_patches_and_follows_its_generator():
     assert first.starts != lattice_over([150, 150, 150]).starts
 
 
-def test_patches_lie_on_their_velocity_voxels():
+def test_a_region_lies_on_its_velocity_voxels():
     lattice = lattice_over([100, 120, 90])
     start = lattice.starts[-1]
-    patch = lattice.patches([start], 2)
-    assert patch.shape == (16, 16, 16)
+    origin, region = lattice.region([start], 2)
+    assert origin == start
+    assert region.shape == (16, 16, 16)
     block = lattice.grid.points_world()[(0, *lattice.block(start))]
-    torch.testing.assert_close(patch.coarsen(2).points_world()[0], block)
+    torch.testing.assert_close(region.coarsen(2).points_world()[0], block)
 
 
 def test_a_region_holds_the_patches_of_its_row():
@@ -61,8 +62,19 @@ def test_a_region_holds_the_patches_of_its_row():
     origin, region = lattice.region(row, 2)
     points = region.points_world()[0]
     for start in row:
-        block = lattice.block(start, origin, 2)
-        torch.testing.assert_close(points[block], lattice.patches([start], 2).points_world()[0])
+        alone = lattice.region([start], 2)[1].points_world()[0]
+        torch.testing.assert_close(points[lattice.block(start, origin, 2)], alone)
+
+
+def test_trimming_keeps_the_box():
+    lattice = lattice_over([20, 60, 30], width=16)
+    box = torch.tensor([[-6.0, -19, -9], [13, 40, 20]], dtype=torch.float64)
+    block, grid = lattice.trim(box)
+    torch.testing.assert_close(grid.points_world()[0], lattice.grid.points_world()[(0, *block)])
+    assert grid.shape[0] < lattice.grid.shape[0]
+    corners = grid.corners_world()[0]
+    assert (corners.amin(0) <= box[0]).all()
+    assert (corners.amax(0) >= box[1]).all()
 
 
 def test_the_window_is_positive_and_symmetric():

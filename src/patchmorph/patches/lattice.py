@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from patchmorph.spatial.affine import from_linear
-from patchmorph.spatial.grid import Grid, Shape, triple
+from patchmorph.spatial.affine import constant, from_linear
+from patchmorph.spatial.grid import Grid, triple
 
 Start = tuple[int, int, int]
 """A patch's first voxel in the velocity grid."""
@@ -90,17 +90,10 @@ class PatchLattice:
         lower = triple(min(first) for first in zip(*starts, strict=True))
         upper = tuple(max(first) + self.width for first in zip(*starts, strict=True))
         shape = triple(factor * (b - a) for a, b in zip(lower, upper, strict=True))
-        return lower, self._finer([lower], shape, factor)
-
-    def patches(self, starts: Sequence[Start], factor: int) -> Grid:
-        """One batch of patch grids, ``factor`` times finer than the velocity grid."""
-        return self._finer(starts, triple([self.width * factor] * 3), factor)
-
-    def _finer(self, starts: Sequence[Start], shape: Shape, factor: int) -> Grid:
-        first = torch.tensor(starts, dtype=torch.float64, device=self.grid.device)
         linear = torch.eye(3, dtype=torch.float64, device=self.grid.device) / factor
-        patch_to_grid = from_linear(linear.expand(len(starts), 3, 3), first - (factor - 1) / (2 * factor))
-        return Grid(shape, self.grid.voxel_to_world @ patch_to_grid)
+        offset = tuple(first - (factor - 1) / (2 * factor) for first in lower)
+        finer = from_linear(linear[None], constant(offset, self.grid.device)[None])
+        return lower, Grid(shape, self.grid.voxel_to_world @ finer)
 
 
 def _axis_starts(count: int, width: int, overlap: float) -> list[int]:

@@ -38,10 +38,10 @@ def affine_residual(network: nn.Module, pair: Float[Tensor, "b 2 n n n"], patch:
 
 
 def patch_velocity(
-    network: nn.Module, pair: Float[Tensor, "b 2 n n n"], patch: Grid
+    network: nn.Module, pair: Float[Tensor, "b 2 n n n"], frame: Grid
 ) -> Float[Tensor, "b 3 m m m"]:
-    """The velocity (mm, world axes) on ``patch.coarsen(VELOCITY_STRIDE)`` that a network sees in ``pair``."""
-    return velocity_to_world(predict(network, pair), patch)
+    """The velocity (mm, world axes) that a network sees in patches with the axes and voxels of ``frame``."""
+    return velocity_to_world(predict(network, pair), frame)
 
 
 @runtime_checkable
@@ -124,8 +124,7 @@ class DenseStage:
                 starts = row[first : first + batch_size]
                 blocks = [lattice.block(start, origin, VELOCITY_STRIDE) for start in starts]
                 pairs = torch.stack([pair[(0, slice(None), *block)] for block in blocks])
-                patches = lattice.patches(starts, VELOCITY_STRIDE)
-                blend.add(starts, patch_velocity(self.network, pairs, patches))
+                blend.add(starts, patch_velocity(self.network, pairs, region))
         block, grid = lattice.trim(self.content.box_world)
         velocity = smooth(blend.velocity(), self.smoothing)[:, :, *block]
         fade = rim(grid.shape, max(1, int(self.content.margin_mm / spacing_mm)), grid.device)

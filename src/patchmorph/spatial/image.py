@@ -36,6 +36,7 @@ class Image:
         self.grid = grid
         self.name = name
         self.spacing_mm = tuple(grid.spacing_mm[0].tolist())
+        self._normalized: Image | None = None
         self._levels: dict[tuple[float, ...], Image] = {self.spacing_mm: self}
 
     def level(self, spacing_mm: float) -> "Image":
@@ -54,9 +55,13 @@ class Image:
     def normalized(self) -> "Image":
         """The image with intensities from 0 to 1: from its lowest value to the 99.8th percentile above that.
 
+        Computed once.
+
         Raises:
             PatchMorphError: the image has values that are not finite, or only one value.
         """
+        if self._normalized is not None:
+            return self._normalized
         data = self.data.float()
         if not torch.isfinite(data).all():
             count = int((~torch.isfinite(data)).sum())
@@ -68,8 +73,9 @@ class Image:
         if above.numel() == 0:
             value = self.data.flatten()[0].item()
             raise PatchMorphError(f"image must have content, got {value:g} in every voxel of {self.name}")
-        top = above.kthvalue(max(1, round(0.998 * above.numel()))).values
-        return Image((data / top).clamp_(max=1), self.grid, self.name)
+        brightest = above.topk(max(1, round(0.002 * above.numel())), sorted=False).values
+        self._normalized = Image((data / brightest.min()).clamp_(max=1), self.grid, self.name)
+        return self._normalized
 
     def to(self, device: torch.device | str) -> "Image":
         """The same image on another device."""

@@ -52,18 +52,22 @@ class DisplacementField(Transform):
 class InverseDisplacement(Transform):
     """Solves ``x + u(x) = y`` for x by the fixed-point iteration ``x ← y − u(x)`` (Chen et al., 2008).
 
-    It converges where the field's gradient is below one; a field that folds has no inverse there.
+    It stops when no point moves by over ``tolerance_mm``, or after ``iterations``. It converges where the
+    field's gradient is below one; a field that folds has no inverse there.
     """
 
-    def __init__(self, forward: DisplacementField, iterations: int = 30):
+    def __init__(self, forward: DisplacementField, iterations: int = 30, tolerance_mm: float = 1e-3):
         self.forward = forward
         self.iterations = iterations
+        self.tolerance_mm = tolerance_mm
 
     def __call__(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
         """Where ``points`` come from."""
         source = points
         for _ in range(self.iterations):
-            source = points - self.forward.at(source)
+            before, source = source, points - self.forward.at(source)
+            if (source - before).abs().max() < self.tolerance_mm:
+                break
         return source
 
     def inverse(self) -> DisplacementField:
@@ -72,4 +76,4 @@ class InverseDisplacement(Transform):
 
     def to(self, device: torch.device | str) -> "InverseDisplacement":
         """The same map on another device."""
-        return InverseDisplacement(self.forward.to(device), self.iterations)
+        return InverseDisplacement(self.forward.to(device), self.iterations, self.tolerance_mm)
