@@ -55,6 +55,7 @@ def files(folder: Path, images: tuple[Path, Path], moving_labels: Path) -> dict[
     )
     same = ours == torch.from_numpy(sitk.GetArrayFromImage(theirs).transpose(2, 1, 0).copy())
     back = (registration.inverse(exact) - points).norm(dim=-1)
+    file_back = (load_transform(folder / "inverse_transform.h5")(read(points)) - points).norm(dim=-1)
     return {
         "transform_megabytes": (folder / "transform.h5").stat().st_size / 1e6,
         "file_against_exact_chain_mm_largest": float((read(points) - exact).norm(dim=-1).max()),
@@ -62,6 +63,7 @@ def files(folder: Path, images: tuple[Path, Path], moving_labels: Path) -> dict[
         "inverse_of_transform_mm_99th_percentile": float(back.quantile(0.99))
         if back.numel() < 1e7
         else float("nan"),
+        "inverse_file_of_transform_file_mm_mean": float(file_back.mean()),
         "labels_same_as_simpleitk_percent": 100 * float(same.float().mean()),
         "labels_same_as_simpleitk_inside_percent": 100 * float(same[(ours > 0)].float().mean()),
         "label_voxels": int(labels.data.gt(0).sum()),

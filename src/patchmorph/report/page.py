@@ -3,7 +3,7 @@
 import base64
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, select_autoescape
+from jinja2 import Environment, PackageLoader
 
 from patchmorph.registration.result import Registration
 from patchmorph.report import figures
@@ -11,7 +11,7 @@ from patchmorph.report import figures
 
 def render_report(registration: Registration, summary: dict[str, Any]) -> str:
     """The page with both figures and the numbers of ``summary`` (as in ``summary.json``)."""
-    environment = Environment(loader=PackageLoader("patchmorph.report"), autoescape=select_autoescape())
+    environment = Environment(loader=PackageLoader("patchmorph.report"), autoescape=True)
     images = {
         "comparison": figures.png(figures.comparison(registration)),
         "deformation": figures.png(figures.deformation(registration)),
