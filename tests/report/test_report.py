@@ -52,5 +52,5 @@ def test_the_summary_says_what_was_measured(registration, tmp_path):
     assert stored["seconds"]["register"] == 1.5
     assert stored["seconds"]["write"] > 0
     assert stored["folding_percent"] == 0
-    assert stored["similarity_before"] == pytest.approx(1)  # the moving image is the fixed one
+    assert stored["similarity_before"] == pytest.approx(1, abs=1e-3)  # the same image, interpolated
     assert stored["similarity_after"] < 1
