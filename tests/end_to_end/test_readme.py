@@ -1,5 +1,6 @@
 """What the README tells a reader to type works."""
 
+import json
 import re
 import subprocess
 import sys
@@ -48,3 +49,22 @@ def test_the_two_commands_of_the_set_up_are_targets():
 def test_files_that_the_readme_links_exist():
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
         assert (REPOSITORY / target).exists(), target
+
+
+def test_the_figures_are_those_of_the_result_files():
+    results = {
+        path.stem: json.loads(path.read_text()) for path in (REPOSITORY / "benchmarks/results").glob("*.json")
+    }
+    accuracy, files, gpu = results["accuracy-cuda"]["mean"], results["registration"], results["gpu"]
+    for row in (
+        f"27 structures | {accuracy['dice_aseg']:.3f} |",
+        f"70 parcels | {accuracy['dice_cortex']:.3f} |",
+        f"fold | {accuracy['folding_percent']:.3f} % |",
+        f"| {gpu['registration']['register_seconds_median']:.2f} s, ",
+        f"| {files['command_seconds_median']:.1f} s, {files['command_peak_gib']:.1f} GiB |",
+        f"| {files['inverse_of_transform_mm_mean']:.2f} mm; "
+        f"with the files {files['inverse_file_of_transform_file_mm_mean']:.2f} mm |",
+        f"| {files['transform_megabytes']:.1f} MB |",
+        f"| {gpu['training']['steps_per_second']:.1f} steps/s |",
+    ):
+        assert row in README, row
