@@ -50,15 +50,28 @@ def model():
     return api.load_model("t1-brain", "cpu")
 
 
-@pytest.fixture(scope="session", params=["affine", "affine and smooth"])
-def brains(request, mni, tmp_path_factory) -> Brains:
+def moved_brain(mni: Image, folder: Path, smoothly: bool) -> tuple[Path, Path, Transform]:
+    """Write MNI152 and itself under a known map; both paths and the map, fixed → moving world."""
     pose, flow = demo.known_map(mni.grid)
-    truth = pose if request.param == "affine" else pose @ flow
+    truth = pose @ flow if smoothly else pose
     moving = resample(mni, truth.inverse(), demo.moving_grid(pose, mni.grid.center_world))
-    folder = tmp_path_factory.mktemp("brains")
     save_image(mni, folder / "fixed.nii.gz")
     save_image(moving, folder / "moving.nii.gz")
-    paths = (folder / "fixed.nii.gz", folder / "moving.nii.gz")
-    cli.app(["register", *map(str, paths), "-o", str(folder / "results")], standalone_mode=False)
+    return folder / "fixed.nii.gz", folder / "moving.nii.gz", truth
+
+
+@pytest.fixture(scope="session", params=["affine", "affine and smooth"])
+def brains(request, mni, tmp_path_factory) -> Brains:
+    folder = tmp_path_factory.mktemp("brains")
+    fixed, moving, truth = moved_brain(mni, folder, request.param == "affine and smooth")
+    cli.app(["register", str(fixed), str(moving), "-o", str(folder / "results")], standalone_mode=False)
     points = mni.grid.points_world()[:, ::2, ::2, ::2][mni.data[:, 0, ::2, ::2, ::2] > 0.1][None]
-    return Brains(*paths, folder / "results", truth, points)
+    return Brains(fixed, moving, folder / "results", truth, points)
+
+
+@pytest.fixture
+def brain_files(mni, tmp_path) -> Path:
+    """A folder with ``fixed.nii.gz``, ``moving.nii.gz`` and ``labels.nii.gz``, as the documents name them."""
+    _, moving, _ = moved_brain(mni, tmp_path, smoothly=False)
+    (tmp_path / "labels.nii.gz").symlink_to(moving)
+    return tmp_path

@@ -15,27 +15,21 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-def test_the_python_lines_run(brains, tmp_path):
+def test_the_python_lines_run(brain_files):
     (code,) = blocks("python")
-    for name in ("fixed", "moving"):
-        (tmp_path / f"{name}.nii.gz").symlink_to(getattr(brains, name))
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
-    assert (tmp_path / "warped.nii.gz").is_file()
+    subprocess.run([sys.executable, "-c", code], cwd=brain_files, check=True)
+    assert (brain_files / "warped.nii.gz").is_file()
 
 
-def test_the_commands_run(brains, tmp_path):
-    for name in ("fixed", "moving"):
-        (tmp_path / f"{name}.nii.gz").symlink_to(getattr(brains, name))
-    (tmp_path / "labels.nii.gz").symlink_to(brains.moving)
-    commands = [
-        line for block in blocks("bash") for line in block.splitlines() if line.startswith("patchmorph")
-    ]
+def test_the_commands_run(brain_files):
+    lines = [line for block in blocks("bash") for line in block.splitlines()]
+    commands = [line.split()[1:] for line in lines if line.startswith("patchmorph")]
     assert len(commands) >= 2
-    for command in commands:
-        subprocess.run(
-            [BIN / "patchmorph", *command.split()[1:]], cwd=tmp_path, check=True, capture_output=True
-        )
-    assert (tmp_path / "results" / "report.html").is_file()
+    for arguments in commands:
+        command = [BIN / "patchmorph", *arguments]
+        subprocess.run(command, cwd=brain_files, check=True, capture_output=True)
+    assert (brain_files / "results" / "report.html").is_file()
+    assert (brain_files / "warped_labels.nii.gz").is_file()
 
 
 def test_the_two_commands_of_the_set_up_are_targets():

@@ -62,16 +62,19 @@ def sample_label(
     data: Num[Tensor, "1 1 x y z"], points_voxel: Float[Tensor, "1 *n 3"]
 ) -> Num[Tensor, "1 1 *n"]:
     """The label with the most trilinear weight among eight neighbours: ids are compared, never averaged."""
-    lower = torch.floor(points_voxel[0])
-    upper_weight = points_voxel[0] - lower
+    points = points_voxel.reshape(-1, 3)
+    lower = torch.floor(points)
     corners = torch.cartesian_prod(*[torch.arange(2, device=data.device)] * 3)
     labels = torch.stack([_gather(data, lower.long() + corner)[0] for corner in corners])
+    result = labels[0].clone()
+    mixed = (labels != labels[0]).any(0)  # elsewhere there is nothing to vote on
+    candidates, upper_weight = labels[:, mixed], (points - lower)[mixed]
     weights = torch.stack(
         [torch.where(corner.bool(), upper_weight, 1 - upper_weight).prod(-1) for corner in corners]
     )
-    votes = torch.stack([(weights * (labels == label)).sum(0) for label in labels])
-    winner = votes.argmax(0, keepdim=True)
-    return labels.gather(0, winner)[None]
+    votes = torch.stack([(weights * (candidates == candidate)).sum(0) for candidate in candidates])
+    result[mixed] = candidates.gather(0, votes.argmax(0, keepdim=True))[0]
+    return result.reshape(1, 1, *points_voxel.shape[1:-1])
 
 
 def _gather(data: Num[Tensor, "1 c x y z"], index: Tensor) -> Tensor:
