@@ -63,6 +63,7 @@ def files(folder: Path, images: tuple[Path, Path], moving_labels: Path) -> dict[
         "inverse_of_transform_mm_99th_percentile": float(back.quantile(0.99))
         if back.numel() < 1e7
         else float("nan"),
+        "inverse_of_transform_mm_largest": float(back.max()),
         "inverse_file_of_transform_file_mm_mean": float(file_back.mean()),
         "labels_same_as_simpleitk_percent": 100 * float(same.float().mean()),
         "labels_same_as_simpleitk_inside_percent": 100 * float(same[(ours > 0)].float().mean()),

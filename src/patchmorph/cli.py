@@ -17,6 +17,7 @@ from rich.table import Table
 import patchmorph
 from patchmorph import api
 from patchmorph.errors import PatchMorphError
+from patchmorph.io.atomic import check_folder, whole_folder
 from patchmorph.io.images import check_ending, load_image, save_image
 from patchmorph.registration.register import register as register_pair
 from patchmorph.registration.result import Registration
@@ -46,12 +47,15 @@ def register(
     output: Folder,
     model: Model = api.DEFAULT_MODEL,
     device: Device = "auto",
-    seed: Annotated[int, typer.Option(help="Of every random draw (only --jitter draws).")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Of every random draw (only --jitter draws).")
+    ] = 0,
     jitter: Annotated[
         bool, typer.Option(help="Shift the patches at random instead of a regular lattice.")
     ] = False,
 ) -> None:
     """Register MOVING to FIXED: warped image, transform and inverse, report, summary."""
+    check_folder(output)
     began = time.perf_counter()
     network = api.load_model(model, device)
     images = (load_image(fixed), load_image(moving))
@@ -111,8 +115,8 @@ def evaluate(
     from patchmorph.evaluation.benchmark import evaluate as run_evaluation
     from patchmorph.evaluation.benchmark import summarize
     from patchmorph.evaluation.pairs import load_pairs
-    from patchmorph.io.atomic import whole_folder
 
+    check_folder(output)
     table = load_pairs(pairs)
     network = api.load_model(model, device)
     results = []
@@ -159,6 +163,7 @@ def demo(
     """Register two real brains that come with pip packages, and leave a report."""
     from patchmorph.demo import demo_pair, error_mm
 
+    check_folder(output)
     began = time.perf_counter()
     network = api.load_model(model, device)
     pair = demo_pair()

@@ -10,7 +10,9 @@ import torch
 from torch.nn import functional
 
 from patchmorph.errors import PatchMorphError
+from patchmorph.evaluation.metrics import tre_mm
 from patchmorph.io.images import load_image
+from patchmorph.registration.content import foreground
 from patchmorph.registration.result import Registration
 from patchmorph.spatial.affine import about_point, exponential, from_translation, skew
 from patchmorph.spatial.grid import Grid, triple
@@ -81,8 +83,9 @@ def known_map(grid: Grid) -> tuple[AffineTransform, VelocityField]:
 
 def error_mm(registration: Registration, truth: Transform) -> tuple[float, float]:
     """Mean and largest distance between the found and the true map inside the fixed brain."""
-    points = registration.fixed.grid.points_world()[registration.fixed.data[:, 0] > 0][None]
-    distance = (registration.transform(points) - truth(points)).norm(dim=-1)
+    inside = foreground(registration.fixed.normalized().data)[:, 0]
+    points = registration.fixed.grid.points_world()[inside][None]
+    distance = tre_mm(registration.transform(points), truth(points))
     return float(distance.mean()), float(distance.max())
 
 
@@ -100,8 +103,8 @@ def mni152(resolution_mm: int = 1) -> tuple[Image, Image]:
         ) from None
     images = []
     for volume in (
-        datasets.load_mni152_template(resolution=1),
-        datasets.load_mni152_brain_mask(resolution=1),
+        datasets.load_mni152_template(resolution=resolution_mm),
+        datasets.load_mni152_brain_mask(resolution=resolution_mm),
     ):
         data = torch.from_numpy(np.array(volume.dataobj, dtype=np.float32))[None, None]
         images.append(Image(data, Grid(volume.shape, torch.from_numpy(volume.affine)[None]), "MNI152"))

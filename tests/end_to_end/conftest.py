@@ -26,14 +26,14 @@ class Brains:
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run(monkeypatch, capfd):
     """Run ``patchmorph ARGUMENTS``: exit status, standard output, standard error."""
 
     def command(*arguments) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["patchmorph", *map(str, arguments)])
         with pytest.raises(SystemExit) as end:
             sys.exit(cli.main())
-        captured = capsys.readouterr()
+        captured = capfd.readouterr()
         return int(end.value.code or 0), captured.out, captured.err
 
     return command

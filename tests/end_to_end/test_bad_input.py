@@ -19,6 +19,7 @@ def files(tmp_path):
         "zeros": nibabel.Nifti1Image(blob * 0, np.eye(4)),
         "nan": nibabel.Nifti1Image(np.where(blob > 0, np.nan, 1.0).astype(np.float32), np.eye(4)),
         "singular": singular,
+        "point": nibabel.Nifti1Image(np.pad(blob[7:8, 7:8, 7:8], 64), np.eye(4)),
     }
     for name, volume in volumes.items():
         nibabel.save(volume, tmp_path / f"{name}.nii.gz")
@@ -42,6 +43,7 @@ def assert_one_line(result, message):
         ("flat", "must be one 3D volume, got shape (20, 20)"),
         ("frames", "must be one 3D volume, got shape (20, 20, 20, 3)"),
         ("singular", "affine must be invertible, got determinant 0"),
+        ("point", "must have content larger than a point"),
         ("zeros", "must have content, got 0 in every voxel"),
         ("nan", "must be finite everywhere, got 1000 NaN"),
     ],

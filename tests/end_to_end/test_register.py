@@ -26,7 +26,7 @@ def test_a_known_map_is_recovered_through_the_command_line(brains):
     back = load_transform(brains.results / "inverse_transform.h5")
     assert (back(found(brains.points)) - brains.points).norm(dim=-1).mean() < 0.1
     summary = json.loads((brains.results / "summary.json").read_text())
-    assert summary["similarity_after"] > 0.95 > summary["similarity_before"]
+    assert summary["similarity_after"] > 0.9 > summary["similarity_before"]
     assert summary["folding_percent"] <= 0.05
     assert summary["arguments"]["model"] == "t1-brain"
     report = (brains.results / "report.html").read_text()

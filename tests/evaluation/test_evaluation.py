@@ -1,12 +1,17 @@
 import math
 
+import numpy as np
 import pytest
 import torch
+from synthetic import grid_around, smooth_image
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.evaluation import metrics
-from patchmorph.evaluation.benchmark import ASEG, label_groups
+from patchmorph.evaluation.benchmark import ASEG, label_groups, measure
 from patchmorph.evaluation.pairs import load_pairs
+from patchmorph.registration.result import Registration
+from patchmorph.spatial.image import Image
+from patchmorph.transforms.affine import AffineTransform
 
 
 def test_dice_counts_the_overlap():
@@ -59,8 +64,18 @@ def test_label_groups_follow_the_protocol():
 
 def test_other_labels_have_only_their_mean():
     assert label_groups(torch.tensor([1, 2, 0]), torch.tensor([1, 0, 0])) == {"dice": 0.5}
-    with pytest.raises(PatchMorphError, match="must have content"):
-        label_groups(torch.zeros(4, dtype=torch.long), torch.ones(4, dtype=torch.long))
+
+
+def test_fixed_labels_are_compared_in_the_world_not_by_array_index():
+    grid = grid_around((60, 66, 56), np.eye(3) * 3)
+    image = smooth_image(grid)
+    labels = Image((image.data * 8).to(torch.int16), grid)
+    mirrored = grid_around(grid.shape, np.diag([-3.0, 3, 3]))
+    stored_otherwise = Image(labels.data.flip(2), mirrored)
+    identity = AffineTransform.identity()
+    registration = Registration(image, image, identity, (identity,))
+    for fixed_labels in (labels, stored_otherwise):
+        assert measure(registration, image, (fixed_labels, labels), 0.0).dice == pytest.approx(1)
 
 
 @pytest.fixture

@@ -103,12 +103,17 @@ def test_other_linear_transforms_of_itk_are_read(tmp_path, kind):
     np.testing.assert_allclose(load_transform(tmp_path / "other.tfm")(points)[0].numpy(), expected, atol=1e-3)
 
 
-def test_what_is_no_transform_is_refused(tmp_path, chain):
+def test_what_is_no_transform_is_refused(tmp_path, chain, capfd):
     with pytest.raises(PatchMorphError, match="must be an existing file"):
         load_transform(tmp_path / "missing.h5")
     (tmp_path / "text.h5").write_text("no transform")
     with pytest.raises(PatchMorphError, match="must be a file that ITK reads"):
         load_transform(tmp_path / "text.h5")
+    save_transform(chain, tmp_path / "whole.h5")
+    (tmp_path / "cut.h5").write_bytes((tmp_path / "whole.h5").read_bytes()[:5000])
+    with pytest.raises(PatchMorphError, match="must be a file that ITK reads"):
+        load_transform(tmp_path / "cut.h5")
+    assert capfd.readouterr().err == ""
     sitk.WriteTransform(sitk.Euler2DTransform(), str(tmp_path / "flat.tfm"))
     with pytest.raises(PatchMorphError, match="must be 3D, got 2D"):
         load_transform(tmp_path / "flat.tfm")
@@ -117,3 +122,15 @@ def test_what_is_no_transform_is_refused(tmp_path, chain):
         load_transform(tmp_path / "spline.tfm")
     with pytest.raises(PatchMorphError, match=r"must end in \.h5"):
         save_transform(chain, tmp_path / "transform.txt")
+
+
+def test_a_foreign_field_is_zero_outside_its_grid(tmp_path):
+    """ITK's meaning of a field that ends abruptly, as other tools write them."""
+    field = sitk.GetImageFromArray(np.full((6, 6, 6, 3), 5.0), isVector=True)
+    field.SetSpacing((2.0, 2.0, 2.0))
+    sitk.WriteTransform(sitk.DisplacementFieldTransform(field), str(tmp_path / "warp.h5"))
+    points = torch.tensor(
+        [[[-5.0, -5, 5], [-50.0, -50, 50]]]
+    )  # RAS: the first inside, the second far outside
+    moved = load_transform(tmp_path / "warp.h5")(points) - points
+    torch.testing.assert_close(moved, torch.tensor([[[-5.0, -5, 5], [0, 0, 0]]]))

@@ -58,7 +58,7 @@ def test_places_that_cannot_be_written_are_named(tmp_path):
     ):
         pass
     with (
-        pytest.raises(PatchMorphError, match="folder that can be written"),
+        pytest.raises(PatchMorphError, match="place that can be written"),
         whole_file(tmp_path / "file" / "a.txt"),
     ):
         pass

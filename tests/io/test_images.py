@@ -84,6 +84,25 @@ def test_a_truncated_file_is_refused(tmp_path):
         load_image(tmp_path / "cut.nii.gz")
 
 
+def test_a_corrupt_file_is_refused(tmp_path):
+    volume = nibabel.Nifti1Image(np.random.default_rng(0).random((20, 20, 20)), np.eye(4))
+    nibabel.save(volume, tmp_path / "a.nii.gz")
+    content = bytearray((tmp_path / "a.nii.gz").read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 300] = bytes(255 - byte for byte in content[middle : middle + 300])
+    (tmp_path / "corrupt.nii.gz").write_bytes(content)
+    with pytest.raises(PatchMorphError, match="must be a readable"):
+        load_image(tmp_path / "corrupt.nii.gz")
+
+
+def test_fine_voxels_are_no_singular_affine(tmp_path):
+    nibabel.save(
+        nibabel.Nifti1Image(np.ones((4, 5, 6), np.uint8), np.diag([1e-5, 1e-5, 1e-5, 1])),
+        tmp_path / "fine.nii",
+    )
+    assert load_image(tmp_path / "fine.nii").grid.shape == (4, 5, 6)
+
+
 def test_other_endings_are_refused_before_anything_is_written(tmp_path):
     image = Image(torch.rand(1, 1, 4, 4, 4), grid_around((4, 4, 4), np.eye(3)))
     with pytest.raises(PatchMorphError, match=r"must end in .*, got .*image\.png"):

@@ -39,3 +39,5 @@ def test_unknown_networks_and_options_are_named():
         registry.build(registry.DENSE, "resnet", {})
     with pytest.raises(PatchMorphError, match=r"options of network unet.*depth"):
         registry.build(registry.DENSE, "unet", {"depth": 3})
+    with pytest.raises(PatchMorphError, match="as many positive numbers"):
+        registry.build(registry.DENSE, "unet", {"encoder": [4, 8]})

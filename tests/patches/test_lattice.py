@@ -25,9 +25,11 @@ def test_patches_cover_the_box_with_or_without_jitter(extent, overlap, seed):
         assert block.shape == (8, 8, 8)
         block[:] = True
     assert covered.all()
-    # The lattice's outer faces, half a voxel beyond the outermost centres, hold the box.
-    faces = (torch.tensor(lattice.grid.shape) * 4.0).double()
-    assert (faces >= torch.tensor(extent, dtype=torch.float64) - 1e-6).all()
+    # The lattice's outer faces, half a voxel (2 mm) beyond the outermost centres, hold the box.
+    corners = lattice.grid.corners_world()[0]
+    upper = torch.tensor(extent, dtype=torch.float64)
+    assert (corners.amin(0) - 2 <= -upper / 3 + 1e-6).all()
+    assert (corners.amax(0) + 2 >= upper * 2 / 3 - 1e-6).all()
 
 
 @given(extent=boxes, seed=st.none() | st.integers(0, 1000))

@@ -14,13 +14,21 @@ def test_normalizing_maps_the_range_to_zero_and_one():
     image = image_of(torch.linspace(-50, 950, 1000).reshape(10, 10, 10)).normalized()
     assert image.data.min() == 0
     assert image.data.max() == 1
-    # Values above the 99.8th percentile are clipped, so 500 above the minimum lands just over one half.
-    assert image.data.median().item() == pytest.approx(0.5, abs=2e-3)
+    # The ramp runs from its first percentile (10 above the minimum) to the 99.8th of the rest (988 above that).
+    assert image.data.median().item() == pytest.approx((499 - 10) / 988, abs=2e-3)
 
 
 def test_normalizing_does_not_depend_on_gain_and_offset():
     data = torch.rand(8, 9, 10, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(image_of(data).normalized().data, image_of(data * 321 - 40).normalized().data)
+
+
+def test_a_few_voxels_below_the_background_do_not_lift_it():
+    data = torch.zeros(20, 20, 20)
+    data[5:15, 5:15, 5:15] = torch.rand(10, 10, 10, generator=torch.Generator().manual_seed(0)) + 0.5
+    clean = image_of(data.clone()).normalized().data
+    data[0, 0, :5] = -0.5
+    torch.testing.assert_close(image_of(data).normalized().data, clean)
 
 
 @pytest.mark.parametrize(

@@ -172,6 +172,8 @@ def test_the_learning_rate_warms_up_and_decays(config_file):
         ({"optimisation": {}}, "optimisation: Extra inputs"),
         ({"model": {"spacings_mm": [1.0, 2.0]}}, "must decrease from coarse to fine"),
         ({"optimization": {"steps": -1}}, "optimization.steps"),
+        ({"model": {"patch_size": 40}}, "model.patch_size: Input should be a multiple of 16"),
+        ({"objective": {"similarity": "ssd"}}, "must be one of lncc, mse, got ssd"),
     ],
 )
 def test_mistakes_in_a_configuration_are_named(config_file, change, message):
@@ -184,5 +186,7 @@ def test_missing_images_are_named(config_file):
     content = yaml.safe_load(config_file.read_text())
     content["pairs"]["images"] = ["nowhere/*.nii.gz"]
     config_file.write_text(yaml.safe_dump(content))
+    before = set(config_file.parent.iterdir())
     with pytest.raises(PatchMorphError, match="got nothing for nowhere"):
         train(load_config(config_file), CPU)
+    assert set(config_file.parent.iterdir()) == before

@@ -24,6 +24,13 @@ def test_warped_is_the_moving_image_at_the_mapped_points(linear):
     torch.testing.assert_close(warped.data, moving.sample(mapped, 1.0))
 
 
+def test_a_coarser_grid_gets_no_aliases():
+    checkers = (torch.arange(48)[:, None, None] + torch.arange(48)[:, None] + torch.arange(48)) % 2
+    image = Image(checkers[None, None].float(), grid_around((48, 48, 48), torch.eye(3).numpy()))
+    coarse = resample(image, AffineTransform.identity(), grid_around((8, 8, 8), torch.eye(3).numpy() * 4))
+    assert (coarse.data - 0.5).abs().max() < 0.01
+
+
 def test_ids_above_the_range_of_float32_survive():
     grid = grid_around((6, 6, 6), torch.eye(3).numpy())
     ids = torch.full((1, 1, 6, 6, 6), 2**24 + 3, dtype=torch.int32)

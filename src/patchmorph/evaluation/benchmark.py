@@ -59,18 +59,13 @@ def evaluate(
     """Register and measure one pair after the other.
 
     Raises:
-        PatchMorphError: a file that cannot be used, or labels on another grid shape than their image.
+        PatchMorphError: a file that cannot be used, or labels that are not where their image is.
     """
     for pair in pairs:
         fixed, moving = load_image(pair.fixed), load_image(pair.moving)
         labels = None
         if pair.fixed_labels and pair.moving_labels:
             labels = (load_labels(pair.fixed_labels), load_labels(pair.moving_labels))
-            if labels[0].grid.shape != fixed.grid.shape:
-                raise PatchMorphError(
-                    f"fixed labels must have their image's shape {fixed.grid.shape}, "
-                    f"got {labels[0].grid.shape} in {labels[0].name}"
-                )
         _synchronize()
         began = time.perf_counter()
         registration = register(fixed, moving)
@@ -95,7 +90,10 @@ def measure(
     inside = content[0, 0]
     overlaps: dict[str, float] = {}
     if labels:
-        fixed_labels = labels[0].to(fixed.grid.device)
+        identity = AffineTransform.identity(fixed.grid.device)
+        fixed_labels = resample(labels[0].to(fixed.grid.device), identity, fixed.grid, "nearest")
+        if not (fixed_labels.data > 0).any():
+            raise PatchMorphError(f"labels must lie inside their image, got none there in {labels[0].name}")
         warped_labels = registration.warped(labels[1], "nearest")
         overlaps = label_groups(fixed_labels.data[0, 0].long(), warped_labels.data[0, 0].long())
         inside = fixed_labels.data[0, 0] > 0
@@ -117,8 +115,7 @@ def measure(
 def label_groups(fixed: torch.Tensor, warped: torch.Tensor) -> dict[str, float]:
     """Mean Dice over all labels of ``fixed``; for FreeSurfer's ids also over subcortex and cortex."""
     present = [label for label in torch.unique(fixed).tolist() if label != 0]
-    if not present:
-        raise PatchMorphError("labels of the fixed image must have content, got zeros only")
+    assert present, "the fixed image has no labels"
     groups = {"dice": _mean(metrics.dice(fixed, warped, present))}
     parcels = [label for label in present if label >= 1001 and label % 1000 != 0]
     if set(ASEG) & set(present) and (parcels or set(ASEG) <= set(present)):

@@ -12,40 +12,53 @@ from patchmorph.errors import PatchMorphError
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path (with the same ending) that becomes ``path`` when the block ends well."""
-    make_folder(path.parent)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".unfinished-") as folder:
-        temporary = Path(folder) / path.name
-        yield temporary
-        os.replace(temporary, path)
+    """A temporary path (with the same ending) that becomes ``path`` when the block ends well.
+
+    Raises:
+        PatchMorphError: the file system refuses (no right, no room, a folder in the way).
+    """
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".unfinished-") as folder:
+            temporary = Path(folder) / path.name
+            yield temporary
+            os.replace(temporary, path)
 
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder whose files move into ``path`` when the block ends well; others there stay."""
-    existed = path.exists()
-    if existed and not path.is_dir():
-        raise PatchMorphError(f"output must be a folder, got the file {path}")
-    make_folder(path.parent)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=".unfinished-"))
-    try:
-        yield temporary
-        path.mkdir(exist_ok=True)
-        for item in sorted(temporary.iterdir()):
-            os.replace(item, path / item.name)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    """A temporary folder that becomes ``path`` when the block ends well.
 
-
-def make_folder(path: Path) -> None:
-    """Make a folder and its parents.
+    Where ``path`` is there already its other files stay, and each new file replaces its namesake.
 
     Raises:
-        PatchMorphError: it cannot be made.
+        PatchMorphError: ``path`` is a file, or the file system refuses.
     """
+    check_folder(path)
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=".unfinished-"))
+        try:
+            yield temporary
+            temporary.chmod(0o755)
+            if path.exists():
+                for item in sorted(temporary.iterdir()):
+                    os.replace(item, path / item.name)
+            else:
+                os.rename(temporary, path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_folder(path: Path) -> None:
+    """Refuse an output folder that is a file, before any work is done for it."""
+    if path.exists() and not path.is_dir():
+        raise PatchMorphError(f"output must be a folder, got the file {path}")
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        yield
     except OSError as error:
-        raise PatchMorphError(
-            f"output must be in a folder that can be written, got {path}: {error.strerror}"
-        ) from None
+        raise PatchMorphError(f"output must be in a place that can be written, got {path}: {error}") from None

@@ -1,5 +1,6 @@
 """Volumes on disk: NIfTI and MGZ."""
 
+import zlib
 from pathlib import Path
 
 import nibabel
@@ -31,15 +32,16 @@ def load_image(path: str | Path) -> Image:
         raise PatchMorphError(f"image must be an existing file, got {path}")
     try:
         volume = nibabel.load(path)
-        assert isinstance(volume, SpatialImage)
+        if not isinstance(volume, SpatialImage):
+            raise ImageFileError(f"a {type(volume).__name__} is no volume")
         array = np.asarray(volume.dataobj)
-    except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, AssertionError) as error:
+    except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error) as error:
         raise PatchMorphError(f"image must be a readable NIfTI or MGZ volume, got {path}: {error}") from None
     if array.ndim == 4 and array.shape[3] == 1:
         array = array[..., 0]
     if array.ndim != 3 or min(array.shape) < 2:
         raise PatchMorphError(f"image must be one 3D volume, got shape {array.shape} in {path}")
-    return Image(_to_tensor(array)[None, None], Grid(array.shape, _affine(volume, path)), str(path))
+    return Image(_to_tensor(array, path)[None, None], Grid(array.shape, _affine(volume, path)), str(path))
 
 
 def save_image(image: Image, path: str | Path) -> None:
@@ -74,15 +76,16 @@ def _affine(volume: SpatialImage, path: Path) -> torch.Tensor:
     if affine is None or not np.isfinite(affine).all():
         raise PatchMorphError(f"affine must be finite, got {affine} in {path}")
     determinant = float(np.linalg.det(affine[:3, :3]))
-    if abs(determinant) < 1e-12:
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    if abs(determinant) <= 1e-6 * lengths.prod():
         raise PatchMorphError(f"affine must be invertible, got determinant {determinant:.3g} in {path}")
     return torch.from_numpy(np.array(affine, dtype=np.float64))[None]
 
 
-def _to_tensor(array: np.ndarray) -> torch.Tensor:
+def _to_tensor(array: np.ndarray, path: Path) -> torch.Tensor:
     dtype = array.dtype.newbyteorder("=")
     if dtype.kind not in "iufb":
-        raise PatchMorphError(f"image must hold plain numbers, got {dtype}")
+        raise PatchMorphError(f"image must hold plain numbers, got {dtype} in {path}")
     dtype = np.dtype(_WIDER.get(dtype, dtype))
     if dtype.kind == "f":
         dtype = np.dtype(np.float32)

@@ -4,8 +4,12 @@ The only place that knows ITK's frame: LPS+ mm, so x and y of points and vectors
 last transform acts first, which is our order of parts.
 """
 
+import functools
 import math
-from collections.abc import Sequence
+import operator
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 
@@ -60,23 +64,34 @@ def load_transform(path: str | Path) -> Transform:
     """Read an ITK transform file of affine maps and displacement fields.
 
     Raises:
-        PatchMorphError: no such file, no transform, not 3D, or a kind of transform that is neither.
+        PatchMorphError: no such file, no transform, not 3D, singular, or a kind of transform that is neither.
     """
     path = Path(path)
     if not path.is_file():
         raise PatchMorphError(f"transform must be an existing file, got {path}")
     try:
-        transform = sitk.ReadTransform(str(path))
+        with _quiet_libraries():
+            transform = sitk.ReadTransform(str(path))
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise PatchMorphError(f"transform must be a file that ITK reads, got {path}: {reason}") from None
     if transform.GetDimension() != 3:
         raise PatchMorphError(f"transform must be 3D, got {transform.GetDimension()}D in {path}")
     parts = [_from_itk(part, path) for part in _flatten(transform)]
-    result = parts[0]
-    for part in parts[1:]:
-        result = result @ part
-    return result
+    return functools.reduce(operator.matmul, parts, AffineTransform.identity())
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Keep what C libraries print of a broken file off the terminal: the error says it in one line."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _to_itk(part: Transform) -> sitk.Transform:
@@ -98,9 +113,7 @@ def _tabulated(parts: Sequence[Transform]) -> DisplacementField:
     lower, upper = corners.amin(0), corners.amax(0)
     spacing = min(float(grid.spacing_mm.min()) for grid in grids) / REFINEMENT
     shape = triple(math.ceil(length / spacing) + 1 for length in (upper - lower).tolist())
-    transform = parts[0]
-    for part in parts[1:]:
-        transform = transform @ part
+    transform = functools.reduce(operator.matmul, parts)
     return DisplacementField.tabulate(transform, Grid.centered(shape, spacing, (lower + upper)[None] / 2))
 
 
@@ -125,7 +138,7 @@ def _flatten(transform: sitk.Transform) -> list[sitk.Transform]:
 
 def _from_itk(transform: sitk.Transform, path: Path) -> Transform:
     if transform.IsLinear():
-        return _affine_from_itk(transform)
+        return _affine_from_itk(transform, path)
     if transform.GetName() != "DisplacementFieldTransform":
         raise PatchMorphError(
             f"transform must be affine or a displacement field, got {transform.GetName()} in {path}"
@@ -139,16 +152,17 @@ def _from_itk(transform: sitk.Transform, path: Path) -> Transform:
     displacement = torch.from_numpy(np.ascontiguousarray(vectors.transpose(3, 2, 1, 0), dtype=np.float32))[
         None
     ]
-    return DisplacementField(
-        displacement, Grid(triple(displacement.shape[2:]), torch.from_numpy(matrix)[None])
-    )
+    grid = Grid(triple(displacement.shape[2:]), torch.from_numpy(matrix)[None])
+    return DisplacementField(displacement, grid, outside="zeros")
 
 
-def _affine_from_itk(transform: sitk.Transform) -> AffineTransform:
+def _affine_from_itk(transform: sitk.Transform, path: Path) -> AffineTransform:
     """Any linear transform of ITK, centred or not, by what it does to the origin and the unit vectors."""
     origin = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
     columns = [np.array(transform.TransformPoint(tuple(unit))) - origin for unit in np.eye(3)]
     matrix = np.eye(4)
     matrix[:3, :3] = LPS @ np.stack(columns, axis=1) @ LPS
     matrix[:3, 3] = LPS @ origin
+    if abs(np.linalg.det(matrix)) < 1e-9:
+        raise PatchMorphError(f"transform must be invertible, got a singular matrix in {path}")
     return AffineTransform(torch.from_numpy(matrix)[None])

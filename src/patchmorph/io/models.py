@@ -35,7 +35,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {}).get(KEY, "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+    except (SafetensorError, json.JSONDecodeError) as error:
         raise PatchMorphError(f"model must be a safetensors file, got {path}: {error}") from None
     if not isinstance(metadata, dict):
         raise PatchMorphError(f"model must carry PatchMorph's metadata, got none in {path}")

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from patchmorph.errors import PatchMorphError
 from patchmorph.networks.blocks import conv_block, init_near_zero
 
 
@@ -25,7 +26,10 @@ class UNet(nn.Module):
         decoder: Sequence[int] = (64, 48, 32, 24),
     ):
         super().__init__()
-        assert len(decoder) == len(encoder), "one decoder entry a level"
+        if len(decoder) != len(encoder) or min(*encoder, *decoder) < 1:
+            raise PatchMorphError(
+                f"encoder and decoder must be as many positive numbers, got {encoder} and {decoder}"
+            )
         inputs = (2, *encoder[:-1])
         self.down = nn.ModuleList(
             nn.Sequential(conv_block(before, after, stride=2), conv_block(after, after))

@@ -1,11 +1,10 @@
 """The training objective: which terms, with what weight."""
 
 from collections.abc import Callable
-from functools import partial
-from typing import Literal
+from typing import Any
 
 from jaxtyping import Bool, Float
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, field_validator
 from torch import Tensor
 
 from patchmorph.objective.regularity import diffusion_energy, folding_penalty
@@ -20,7 +19,7 @@ class Objective(BaseModel):
 
     Attributes:
         similarity: name in the table of similarities.
-        lncc_radius: half the box width of LNCC, in patch voxels.
+        similarity_options: its keyword arguments, such as the ``radius`` of LNCC in patch voxels.
         affine_weight: of the similarity after each affine step; dense stages count one.
         diffusion: weight of the diffusion energy of each dense stage's displacement.
         folding: weight of the folding penalty of each dense stage's displacement.
@@ -29,8 +28,8 @@ class Objective(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    similarity: Literal["lncc", "mse"] = "lncc"
-    lncc_radius: PositiveInt = 3
+    similarity: str = "lncc"
+    similarity_options: dict[str, Any] = {}
     affine_weight: NonNegativeFloat = 0.5
     diffusion: NonNegativeFloat = 0.6
     folding: NonNegativeFloat = 20.0
@@ -40,10 +39,14 @@ class Objective(BaseModel):
         self, fixed: Float[Tensor, "b 1 x y z"], warped: Float[Tensor, "b 1 x y z"]
     ) -> Float[Tensor, ""]:
         """Dissimilarity of patches."""
-        function = SIMILARITIES[self.similarity]
-        if self.similarity == "lncc":
-            function = partial(function, radius=self.lncc_radius)
-        return function(fixed, warped).mean()
+        return SIMILARITIES[self.similarity](fixed, warped, **self.similarity_options).mean()
+
+    @field_validator("similarity")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in SIMILARITIES:
+            raise ValueError(f"must be one of {', '.join(SIMILARITIES)}, got {name}")
+        return name
 
     def diffusion_term(
         self, displacement: Float[Tensor, "b 3 x y z"], spacing_mm: float

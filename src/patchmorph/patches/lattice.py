@@ -26,7 +26,8 @@ class PatchLattice:
     Attributes:
         grid: the velocity grid, axis-aligned, at least one patch wide along each axis.
         width: velocity voxels along each side of a patch.
-        rows: first velocity voxel of each patch; patches of a row share a place along the first axis.
+        rows: first velocity voxel of each patch; patches of a row are neighbours
+            across the first axis.
     """
 
     grid: Grid

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from patchmorph.errors import PatchMorphError
 from patchmorph.spatial.image import Image
 
 THRESHOLD = 0.06
@@ -13,6 +14,9 @@ THRESHOLD = 0.06
 
 MARGIN = 0.05
 """Room around the content's box, as a share of its longest side."""
+
+LEAST_VOXELS = 8
+"""Fewer voxels of a 64th of the image's longest side are no content to register."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +37,22 @@ class Content:
 
 
 def find_content(image: Image) -> Content:
-    """The content of a normalised image, seen at a 64th of its longest side, so in no unit."""
+    """The content of a normalised image, seen at a 64th of its longest side, so in no unit.
+
+    Raises:
+        PatchMorphError: nothing stands out of the background, or nothing larger than a point.
+    """
     longest = max(n * spacing for n, spacing in zip(image.grid.shape, image.spacing_mm, strict=True))
     level = image.level(longest / 64)
     weight = foreground(level.data.float())[0, 0] * level.data[0, 0].double()
     points = level.grid.points_world()[0].double()
     center = (weight[..., None] * points).sum((0, 1, 2)) / weight.sum()
     inside = points[weight > 0]
+    if len(inside) < LEAST_VOXELS:
+        raise PatchMorphError(
+            f"image must have content larger than a point, got {len(inside)} bright voxels of "
+            f"{longest / 64:.3g} mm in {image.name}"
+        )
     lower, upper = inside.amin(0), inside.amax(0)
     margin = MARGIN * float((upper - lower).max())
     radius = float((inside - inside.mean(0)).square().sum(-1).mean().sqrt())

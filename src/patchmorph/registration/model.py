@@ -23,7 +23,8 @@ class ModelSpec(BaseModel):
     """Everything but the weights; travels as JSON inside the model file.
 
     Attributes:
-        patch_size: voxels along each side of a patch, at every scale.
+        patch_size: voxels along each side of a patch, at every scale; a multiple of 16, since networks halve
+            the resolution four times.
         spacings_mm: voxel size of the patches, coarse to fine, for content of the reference radius.
         reference_radius_mm: root mean square radius of the fixed image's content for which ``spacings_mm``
             holds; for other content all spacings scale along, so one model serves a human and a mouse.
@@ -38,7 +39,7 @@ class ModelSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    patch_size: PositiveInt = 64
+    patch_size: PositiveInt = Field(default=64, multiple_of=16)
     spacings_mm: list[PositiveFloat] = Field(default=[4.0, 2.0, 1.0], min_length=1)
     reference_radius_mm: PositiveFloat | None = 60.0
     affine: NetworkSpec = NetworkSpec(name="affine-encoder")

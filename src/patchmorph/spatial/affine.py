@@ -13,7 +13,7 @@ from torch import Tensor
 Matrix = Float[Tensor, "b 4 4"]
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=4096)  # a recorded training step reads these: they must not be evicted
 def constant(values: tuple[int | float, ...], device: torch.device) -> Float[Tensor, " n"]:
     """A float64 vector that is copied to the device once, not at every step."""
     return torch.tensor(values, dtype=torch.float64, device=device)

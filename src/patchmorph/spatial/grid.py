@@ -71,7 +71,8 @@ class Grid:
 
     def points_voxel(self) -> Float[Tensor, "1 x y z 3"]:
         """Voxel indices of every lattice point, float32."""
-        return _indices(self.shape, self.device)
+        axes = [torch.arange(n, dtype=torch.float32, device=self.device) for n in self.shape]
+        return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)[None]
 
     def points_world(self) -> Float[Tensor, "b x y z 3"]:
         """World position of every lattice point, RAS+ mm, float32."""
@@ -94,20 +95,14 @@ class Grid:
         """The sub-lattice of ``shape`` whose first voxel is ``start`` (which may lie outside)."""
         return Grid(shape, self.voxel_to_world @ from_translation(constant(start, self.device)[None]))
 
-    def slabs(self, max_voxels: int) -> Iterator[tuple[slice, "Grid"]]:
-        """Cut along the first axis into grids of at most about ``max_voxels``, to bound memory."""
+    def slabs(self, max_voxels: int = SLAB_VOXELS) -> Iterator["Grid"]:
+        """Cut along the first axis into grids of about ``max_voxels`` at most, to bound memory."""
         _, y, z = self.shape
         thickness = max(1, max_voxels // (y * z))
         for start in range(0, self.shape[0], thickness):
             stop = min(start + thickness, self.shape[0])
-            yield slice(start, stop), self.crop((start, 0, 0), (stop - start, y, z))
+            yield self.crop((start, 0, 0), (stop - start, y, z))
 
     def to(self, device: torch.device | str) -> "Grid":
         """The same grid on another device."""
         return Grid(self.shape, self.voxel_to_world.to(device))
-
-
-@functools.lru_cache(maxsize=16)
-def _indices(shape: Shape, device: torch.device) -> Float[Tensor, "1 x y z 3"]:
-    axes = [torch.arange(n, dtype=torch.float32, device=device) for n in shape]
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)[None]

@@ -37,11 +37,13 @@ class Image:
         self.name = name
         self.spacing_mm = tuple(grid.spacing_mm[0].tolist())
         self._normalized: Image | None = None
-        self._levels: dict[tuple[float, ...], Image] = {self.spacing_mm: self}
+        self._levels: dict[tuple[float, ...], Image] = {}
 
     def level(self, spacing_mm: float) -> "Image":
         """The pyramid level that serves ``spacing_mm``; computed once."""
         wanted = level_spacing(self.spacing_mm, spacing_mm)
+        if wanted == self.spacing_mm:
+            return self
         if wanted not in self._levels:
             data, grid = downsample(self.data.float(), self.grid, wanted)
             self._levels[wanted] = Image(data, grid, self.name)
@@ -53,9 +55,10 @@ class Image:
         return sample_linear(level.data.float(), level.grid.to_voxel(points_world), outside="zeros")
 
     def normalized(self) -> "Image":
-        """The image with intensities from 0 to 1: from its lowest value to the 99.8th percentile above that.
+        """The image with intensities from 0 to 1, computed once.
 
-        Computed once.
+        0 is the first percentile, so that a few voxels far below the background (undershoot of a resampling,
+        say) do not lift it; 1 is the 99.8th percentile of what is above.
 
         Raises:
             PatchMorphError: the image has values that are not finite, or only one value.
@@ -68,7 +71,8 @@ class Image:
             raise PatchMorphError(
                 f"image must be finite everywhere, got {count} NaN or infinite voxels in {self.name}"
             )
-        data = data - data.min()
+        darkest = data.flatten().topk(max(1, round(0.01 * data.numel())), largest=False, sorted=False).values
+        data = (data - darkest.max()).clamp_(min=0)
         above = data[data > 0]
         if above.numel() == 0:
             value = self.data.flatten()[0].item()

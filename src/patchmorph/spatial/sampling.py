@@ -89,7 +89,7 @@ def _lanes(points: int) -> int:
     return next((lanes for lanes in (16, 8, 4, 2) if points % lanes == 0), 1)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=4096)  # likewise
 def _to_unit(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     size = torch.tensor(shape, dtype=dtype, device=device)
     return 2 / size, 1 / size - 1

@@ -1,7 +1,8 @@
 """The training images, ready to be sampled in batches.
 
 Images of different shapes are padded with zeros (what lies outside anyway) and stacked, one stack a pyramid
-level, as uint8 on the device. A batch of pairs is a gather from the stacks.
+level, as uint8 on the device. A batch of pairs is a gather from the stacks: float32 copies of the batch's
+volumes live for the length of a step, and grow with the images.
 """
 
 from collections.abc import Sequence

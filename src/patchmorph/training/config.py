@@ -155,7 +155,12 @@ def image_paths(config: TrainingConfig) -> list[Path]:
     for pattern in config.pairs.images:
         absolute = Path(pattern).is_absolute()
         base = Path(pattern).anchor if absolute else config.folder
-        found = list(Path(base).glob(str(Path(pattern).relative_to(base)) if absolute else pattern))
+        try:
+            found = list(Path(base).glob(str(Path(pattern).relative_to(base)) if absolute else pattern))
+        except (ValueError, IndexError) as error:
+            raise PatchMorphError(
+                f"training images must be paths or patterns, got '{pattern}': {error}"
+            ) from None
         if not found:
             raise PatchMorphError(f"training images must exist, got nothing for {pattern} in {config.folder}")
         paths.update(found)

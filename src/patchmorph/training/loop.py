@@ -11,11 +11,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from patchmorph.api import save_model
 from patchmorph.errors import PatchMorphError
-from patchmorph.io.atomic import make_folder
+from patchmorph.io.atomic import check_folder
 from patchmorph.io.images import load_image
 from patchmorph.registration.model import PatchMorphModel
 from patchmorph.training.augmentation import Draw
-from patchmorph.training.checkpoint import TrainingState
+from patchmorph.training.checkpoint import FILE, TrainingState
 from patchmorph.training.cohort import Cohort
 from patchmorph.training.config import Optimization, TrainingConfig, image_paths
 from patchmorph.training.gradients import CapturedStep
@@ -35,9 +35,12 @@ def train(config: TrainingConfig, device: torch.device, resume: bool = False) ->
         PatchMorphError: images or folders that cannot be used, or a loss that is not finite any more.
     """
     folder = config.folder / config.run.output
-    make_folder(folder)
+    check_folder(folder)
+    if not resume and (folder / FILE).exists():
+        raise PatchMorphError(f"output folder must be new, or --resume given, got a training in {folder}")
     torch.manual_seed(config.run.seed)
     if device.type == "cuda":
+        torch.cuda.set_device(device)  # where streams and graphs are made
         torch.backends.cudnn.benchmark = True
         torch.backends.cudnn.allow_tf32 = True
     images = [load_image(path) for path in image_paths(config)]
@@ -49,8 +52,7 @@ def train(config: TrainingConfig, device: torch.device, resume: bool = False) ->
     state = TrainingState(model, optimizer, torch.Generator().manual_seed(config.run.seed))
     if resume:
         state.load(folder)
-    elif (folder / "log.jsonl").exists():
-        raise PatchMorphError(f"output folder must be new, or --resume given, got a training in {folder}")
+    folder.mkdir(parents=True, exist_ok=True)
     finished = _run(state, cohort, config, folder, device)
     state.save(folder)
     path = folder / "model.safetensors"
@@ -70,7 +72,7 @@ def _run(
         Progress(
             BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn()
         ) as bar,
-        (folder / "log.jsonl").open("a", encoding="utf-8") as log,
+        (folder / "log.jsonl").open("a" if state.step else "w", encoding="utf-8") as log,
     ):
         task = bar.add_task("", total=optimization.steps, completed=state.step)
         window = _Window()

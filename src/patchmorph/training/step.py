@@ -1,7 +1,8 @@
 """One training step: a random chain of nested patches through all stages, without any global field.
 
 Each finer patch lies inside the one before, so it finds its ancestors' displacement inside the parent patch.
-Memory is that of a few patches, whatever the size of the images. The gradient flows through the whole chain.
+Networks, activations and gradients take the memory of a few patches, however large the images are (they lie
+in the `Cohort`). The gradient flows through the whole chain.
 """
 
 import torch

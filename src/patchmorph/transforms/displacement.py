@@ -4,27 +4,29 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from patchmorph.spatial.grid import SLAB_VOXELS, Grid
-from patchmorph.spatial.sampling import sample_linear
+from patchmorph.spatial.grid import Grid
+from patchmorph.spatial.sampling import Outside, sample_linear
 from patchmorph.transforms.base import Transform
 
 
 class DisplacementField(Transform):
-    """``φ(x) = x + u(x)``, with u trilinear between grid points and constant beyond the border.
+    """``φ(x) = x + u(x)``, with u trilinear between grid points.
 
     Attributes:
         displacement: ``[B, 3, X, Y, Z]``, mm along the world axes (x, y, z).
         grid: where the vectors stand.
+        outside: beyond the grid u goes on as at its border (our fields), or is zero (other tools' fields).
     """
 
-    def __init__(self, displacement: Float[Tensor, "b 3 x y z"], grid: Grid):
+    def __init__(self, displacement: Float[Tensor, "b 3 x y z"], grid: Grid, outside: Outside = "border"):
         self.displacement = displacement
         self.grid = grid
+        self.outside: Outside = outside
 
     def at(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
         """u at ``points`` (RAS+ mm)."""
         voxel = self.grid.to_voxel(points)
-        return sample_linear(self.displacement, voxel, outside="border").movedim(1, -1)
+        return sample_linear(self.displacement, voxel, self.outside).movedim(1, -1)
 
     def __call__(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
         """Where ``points`` go."""
@@ -39,14 +41,14 @@ class DisplacementField(Transform):
     def tabulate(cls, transform: Transform, grid: Grid) -> "DisplacementField":
         """Any transform as its displacements at the points of ``grid``."""
         slabs = []
-        for _, slab in grid.slabs(SLAB_VOXELS):
+        for slab in grid.slabs():
             points = slab.points_world()
             slabs.append((transform(points) - points).movedim(-1, 1))
         return cls(torch.cat(slabs, dim=2), grid)
 
     def to(self, device: torch.device | str) -> "DisplacementField":
         """The same field on another device."""
-        return DisplacementField(self.displacement.to(device), self.grid.to(device))
+        return DisplacementField(self.displacement.to(device), self.grid.to(device), self.outside)
 
 
 class InverseDisplacement(Transform):

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from patchmorph.spatial.grid import SLAB_VOXELS, Grid
+from patchmorph.spatial.grid import Grid
 from patchmorph.transforms.base import Transform
 
 
@@ -15,7 +15,7 @@ def jacobian_determinant(transform: Transform, grid: Grid) -> Float[Tensor, "x y
     2 means that a small volume of the fixed image corresponds to twice that volume of the moving image;
     a value ≤ 0 means that φ folds there.
     """
-    return torch.cat([_slab_determinant(transform, slab) for _, slab in grid.slabs(SLAB_VOXELS)])
+    return torch.cat([_slab_determinant(transform, slab) for slab in grid.slabs()])
 
 
 def _slab_determinant(transform: Transform, grid: Grid) -> Float[Tensor, "x y z"]:

@@ -2,7 +2,7 @@
 
 import torch
 
-from patchmorph.spatial.grid import SLAB_VOXELS, Grid
+from patchmorph.spatial.grid import Grid
 from patchmorph.spatial.image import Image
 from patchmorph.spatial.sampling import Interpolation, sample_label, sample_linear, sample_nearest
 from patchmorph.transforms.base import Transform
@@ -24,16 +24,17 @@ def resample(
         image: what is seen through the transform, at its own resolution.
         transform: maps ``grid``'s world to ``image``'s world.
         grid: one grid, on the same device.
-        interpolation: ``linear`` for intensities; ``nearest`` or ``label`` keep ids and the number type.
-            Integer images stay integer: linear values are rounded.
+        interpolation: ``linear`` for intensities, without detail that ``grid`` cannot hold; ``nearest`` or
+            ``label`` keep ids and the number type. Integer images stay integer: linear values are rounded.
 
     Returns:
         The resampled image on ``grid``, zero where ``image`` does not reach.
     """
     sampler = _SAMPLERS[interpolation]
+    source = image.level(float(grid.spacing_mm.min())) if interpolation == "linear" else image
     slabs = []
-    for _, slab in grid.slabs(SLAB_VOXELS):
-        values = sampler(image.data, image.grid.to_voxel(transform(slab.points_world())))
+    for slab in grid.slabs():
+        values = sampler(source.data, source.grid.to_voxel(transform(slab.points_world())))
         slabs.append(values if image.data.is_floating_point() else _rounded(values, image.data.dtype))
     return Image(torch.cat(slabs, dim=2), grid, image.name)
 
