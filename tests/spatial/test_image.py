@@ -14,7 +14,7 @@ def test_normalizing_maps_the_range_to_zero_and_one():
     image = image_of(torch.linspace(-50, 950, 1000).reshape(10, 10, 10)).normalized()
     assert image.data.min() == 0
     assert image.data.max() == 1
-    # The ramp runs from its first percentile (10 above the minimum) to the 99.8th of the rest (988 above that).
+    # From the first percentile, 10 above the minimum, to the 99.8th of the rest, 988 above that.
     assert image.data.median().item() == pytest.approx((499 - 10) / 988, abs=2e-3)
 
 
