@@ -54,7 +54,8 @@ def test_the_figures_are_those_of_the_result_files():
         f"27 structures | {accuracy['dice_aseg']:.3f} |",
         f"70 parcels | {accuracy['dice_cortex']:.3f} |",
         f"fold | {accuracy['folding_percent']:.3f} % |",
-        f"| {gpu['registration']['register_seconds_median']:.2f} s, ",
+        f"| {gpu['registration']['register_seconds_median']:.2f} s, "
+        f"{gpu['registration']['register_peak_allocated_gib']:.1f} GiB |",
         f"| {files['command_seconds_median']:.1f} s, {files['command_peak_gib']:.1f} GiB |",
         f"| {files['inverse_of_transform_mm_mean']:.2f} mm; "
         f"with the files {files['inverse_file_of_transform_file_mm_mean']:.2f} mm |",

@@ -54,7 +54,7 @@ class InverseFlow(Transform):
     (docs/decisions/005).
     """
 
-    def __init__(self, forward: VelocityField, corrections: int = 3):
+    def __init__(self, forward: VelocityField, corrections: int = 2):
         self.forward = forward
         self.backward = VelocityField(-forward.velocity, forward.grid, forward.steps)
         self.corrections = corrections
