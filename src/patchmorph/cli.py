@@ -3,6 +3,7 @@
 import csv
 import json
 import platform
+import signal
 import sys
 import time
 from dataclasses import asdict
@@ -215,6 +216,7 @@ def _print_table(title: str, values: dict[str, float]) -> None:
 
 def main() -> None:
     """Run the command line, which ends the process; what a user got wrong is one line and status 2."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that unfinished outputs are removed
     try:
         app()
     except PatchMorphError as error:
