@@ -27,6 +27,8 @@ format: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/registration.py
 	$(BIN)/python benchmarks/accuracy.py
+	$(BIN)/python benchmarks/inverse.py
+	$(BIN)/python benchmarks/inference.py
 
 clean:
 	rm -rf $(VENV) demo

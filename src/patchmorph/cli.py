@@ -93,7 +93,7 @@ def apply(
 
 @app.command()
 def train(
-    config: Annotated[Path, typer.Argument(help="YAML file (see the documentation of the configuration).")],
+    config: Annotated[Path, typer.Argument(help="YAML file, such as configs/t1-brain.yaml.")],
     resume: Annotated[bool, typer.Option(help="Continue from the last checkpoint.")] = False,
     device: Device = "auto",
 ) -> None:

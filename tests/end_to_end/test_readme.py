@@ -49,6 +49,11 @@ def test_the_figures_are_those_of_the_result_files():
     results = {
         path.stem: json.loads(path.read_text()) for path in (REPOSITORY / "benchmarks/results").glob("*.json")
     }
+    card = (REPOSITORY / "src/patchmorph/models/t1-brain.md").read_text(encoding="utf-8")
+    for device in ("cpu", "cuda"):
+        mean = results[f"accuracy-{device}"]["mean"]
+        row = f"| {mean['dice_aseg']:.3f} | {mean['dice_cortex']:.3f} | {mean['folding_percent']:.3f} % |"
+        assert row in card, row
     accuracy, files, gpu = results["accuracy-cuda"]["mean"], results["registration"], results["gpu"]
     for row in (
         f"27 structures | {accuracy['dice_aseg']:.3f} |",

@@ -134,3 +134,14 @@ def test_a_foreign_field_is_zero_outside_its_grid(tmp_path):
     )  # RAS: the first inside, the second far outside
     moved = load_transform(tmp_path / "warp.h5")(points) - points
     torch.testing.assert_close(moved, torch.tensor([[[-5.0, -5, 5], [0, 0, 0]]]))
+
+
+def test_a_file_that_cannot_be_written_whole_is_not_left_half(tmp_path, chain, monkeypatch):
+    def full_disk(transform, path):
+        (tmp_path / "before").write_text("")  # the disk filled up while writing
+        raise RuntimeError("HDF5: write failed")
+
+    monkeypatch.setattr(sitk, "WriteTransform", full_disk)
+    with pytest.raises(PatchMorphError, match=r"must be written whole, got .*transform\.h5"):
+        save_transform(chain, tmp_path / "transform.h5")
+    assert [item.name for item in tmp_path.iterdir()] == ["before"]

@@ -2,17 +2,17 @@
 
 import pytest
 import torch
-from synthetic import AFFINES, grid_around, smooth_image
 
 from patchmorph import api
+from patchmorph.io.images import load_image
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_cuda_agrees_with_the_cpu():
-    fixed = smooth_image(grid_around((150, 180, 140), AFFINES["RAS"]))
-    moving = smooth_image(grid_around((152, 182, 150), AFFINES["LIA"], (5, -8, 3)))
-    points = fixed.grid.points_world()[fixed.data[:, 0] > 0.2][None]
+def test_cuda_agrees_with_the_cpu(data):
+    fixed, moving = (load_image(data / "t1-labelled" / f"sub-0{k}_T1w.nii.gz") for k in (1, 2))
+    points = fixed.grid.points_world()[fixed.data[:, 0] > 0][None]
     cpu, cuda = (api.register(fixed, moving, device=device).transform for device in ("cpu", "cuda"))
     difference = (cuda(points.cuda()).cpu() - cpu(points)).norm(dim=-1)
+    # bf16 networks: benchmarks/gpu.py measured 0.04 mm on average and 0.23 mm at the 99th percentile here.
     assert difference.mean() < 0.1
     assert difference.quantile(0.99) < 0.5

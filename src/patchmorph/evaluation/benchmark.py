@@ -88,9 +88,9 @@ def measure(
     fixed = registration.fixed.normalized()
     content = foreground(fixed.data)
     inside = content[0, 0]
+    identity = AffineTransform.identity(fixed.grid.device)
     overlaps: dict[str, float] = {}
     if labels:
-        identity = AffineTransform.identity(fixed.grid.device)
         fixed_labels = resample(labels[0].to(fixed.grid.device), identity, fixed.grid, "nearest")
         if not (fixed_labels.data > 0).any():
             raise PatchMorphError(f"labels must lie inside their image, got none there in {labels[0].name}")
@@ -98,7 +98,6 @@ def measure(
         overlaps = label_groups(fixed_labels.data[0, 0].long(), warped_labels.data[0, 0].long())
         inside = fixed_labels.data[0, 0] > 0
     determinant = registration.jacobian()
-    identity = AffineTransform.identity(fixed.grid.device)
     before = resample(registration.moving, identity, fixed.grid)
     return PairResult(
         fixed=registration.fixed.name,

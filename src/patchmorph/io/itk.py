@@ -47,7 +47,7 @@ def save_transform(transform: Transform, path: str | Path) -> None:
         path: ends in ``.h5``.
 
     Raises:
-        PatchMorphError: another ending.
+        PatchMorphError: another ending, or the file system refuses.
     """
     path = Path(path)
     if path.suffix != ENDING:
@@ -56,8 +56,13 @@ def save_transform(transform: Transform, path: str | Path) -> None:
     for without_grid, parts in groupby(transform.parts(), lambda part: isinstance(part, InverseParts)):
         for part in [_tabulated(list(parts))] if without_grid else parts:
             composite.AddTransform(_to_itk(part))
-    with whole_file(path) as temporary:
-        sitk.WriteTransform(composite, str(temporary))
+    with whole_file(path) as temporary, _quiet_libraries():
+        try:
+            sitk.WriteTransform(composite, str(temporary))
+        except RuntimeError as error:
+            raise PatchMorphError(
+                f"transform must be written whole, got {path}: no room or no right"
+            ) from error
 
 
 def load_transform(path: str | Path) -> Transform:

@@ -154,14 +154,14 @@ def schedule(model: PatchMorphModel, content: Content, jitter: torch.Generator |
     for network, spacing_mm in zip(model.dense, spacings_mm, strict=True):
         stages.append(
             DenseStage(
-                network,
-                content,
-                spacing_mm,
-                spec.patch_size,
-                spec.overlap,
-                spec.smoothing,
-                spec.integration_steps,
-                jitter,
+                network=network,
+                content=content,
+                spacing_mm=spacing_mm,
+                patch_size=spec.patch_size,
+                overlap=spec.overlap,
+                smoothing=spec.smoothing,
+                steps=spec.integration_steps,
+                jitter=jitter,
             )
         )
     return stages

@@ -32,15 +32,13 @@ def sample_linear(
     size = points_voxel.shape[1:-1]
     scale, shift = _to_unit(tuple(data.shape[2:]), data.device, points_voxel.dtype)
     unit = torch.addcmul(shift, points_voxel, scale).flip(-1)
-    if len(data) == 1 and data.is_cuda:  # one launch over all points
-        unit, lanes = unit.reshape(1, -1, 1, 1, 3), 1
-    else:  # the CPU kernel runs one thread a batch entry, so a lone array is spread over lanes
-        lanes = batch if len(data) > 1 else _lanes(unit.numel() // 3)
-        unit = unit.expand(max(batch, 1), *size, 3) if len(data) > 1 else unit
-        unit = unit.reshape(lanes, -1, 1, 1, 3)
+    if len(data) > 1:
+        lanes, unit = batch, unit.expand(batch, *size, 3)
+    else:  # a lone array: one launch on CUDA; the CPU kernel runs one thread a batch entry, so several there
+        lanes = 1 if data.is_cuda else _lanes(unit.numel() // 3)
     values = functional.grid_sample(
         data.expand(lanes, -1, -1, -1, -1),
-        unit,
+        unit.reshape(lanes, -1, 1, 1, 3),
         mode="bilinear",
         padding_mode=outside,
         align_corners=False,
@@ -89,7 +87,7 @@ def _lanes(points: int) -> int:
     return next((lanes for lanes in (16, 8, 4, 2) if points % lanes == 0), 1)
 
 
-@functools.lru_cache(maxsize=4096)  # likewise
+@functools.lru_cache(maxsize=4096)  # a recorded training step reads these: they must not be evicted
 def _to_unit(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     size = torch.tensor(shape, dtype=dtype, device=device)
     return 2 / size, 1 / size - 1

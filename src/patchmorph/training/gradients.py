@@ -18,9 +18,10 @@ WARMUP = 3
 class CapturedStep:
     """Computes gradients of all parameters from a draw, by replaying a CUDA graph.
 
-    Attributes:
+    Args:
         eager: computes loss and gradients for a draw; called ``WARMUP`` times and then recorded.
         clear: drops all gradients, so that the recorded step makes its own.
+        example: a draw of the sizes that will come.
     """
 
     def __init__(self, eager: Callable[[Draw], Terms], clear: Callable[[], None], example: Draw):
