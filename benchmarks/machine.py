@@ -27,13 +27,14 @@ def describe() -> dict[str, Any]:
     }
 
 
-def write(name: str, figures: dict[str, Any], folder: Path = RESULTS) -> None:
-    """Write ``name.json`` with the figures, the machine and the day, and print it."""
+def write(name: str, figures: dict[str, Any], folder: Path = RESULTS, quiet: bool = False) -> None:
+    """Write ``name.json`` with the figures, the machine and the day, and print it unless ``quiet``."""
     record = {"measured": datetime.now(UTC).date().isoformat(), "machine": describe(), **figures}
     text = json.dumps(record, indent=2) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(text, encoding="utf-8")
-    print(text)
+    if not quiet:
+        print(text)
 
 
 def _cpuinfo() -> list[str]:

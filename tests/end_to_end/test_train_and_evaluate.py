@@ -18,7 +18,7 @@ CONFIG = {
         "affine": {"name": "affine-encoder", "options": {"channels": [4, 8], "hidden": 8}},
         "dense": {"name": "unet", "options": {"encoder": [4, 8], "decoder": [8, 4]}},
     },
-    "pairs": {"images": ["*_T1w.nii.gz"]},
+    "data": {"images": ["*_T1w.nii.gz"]},
     "optimization": {"steps": 3, "batch": 1},
     "run": {"output": "run", "log_every": 1},
 }

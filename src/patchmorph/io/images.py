@@ -11,10 +11,11 @@ from nibabel.spatialimages import HeaderDataError, SpatialImage
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.atomic import whole_file
-from patchmorph.spatial.grid import Grid
+from patchmorph.spatial.grid import Grid, triple
 from patchmorph.spatial.image import Image
 
 ENDINGS = (".nii", ".nii.gz", ".mgz", ".mgh")
+_UNREADABLE = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error)
 _WIDER = {np.dtype("u2"): np.int32, np.dtype("u4"): np.int64, np.dtype("u8"): np.int64}
 
 
@@ -28,20 +29,46 @@ def load_image(path: str | Path) -> Image:
         PatchMorphError: no such file, no image, not one 3D frame, or an affine that has no inverse.
     """
     path = Path(path)
+    volume = _open(path)
+    try:
+        array = np.asarray(volume.dataobj)
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from None
+    if array.ndim == 4 and array.shape[3] == 1:
+        array = array[..., 0]
+    return Image(_to_tensor(array, path)[None, None], _grid(volume, path), str(path))
+
+
+def load_grid(path: str | Path) -> Grid:
+    """The grid of the volume in a file, from its header alone.
+
+    Raises:
+        PatchMorphError: as `load_image`.
+    """
+    return _grid(_open(Path(path)), Path(path))
+
+
+def _open(path: Path) -> SpatialImage:
     if not path.is_file():
         raise PatchMorphError(f"image must be an existing file, got {path}")
     try:
         volume = nibabel.load(path)
         if not isinstance(volume, SpatialImage):
             raise ImageFileError(f"a {type(volume).__name__} is no volume")
-        array = np.asarray(volume.dataobj)
-    except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error) as error:
-        raise PatchMorphError(f"image must be a readable NIfTI or MGZ volume, got {path}: {error}") from None
-    if array.ndim == 4 and array.shape[3] == 1:
-        array = array[..., 0]
-    if array.ndim != 3 or min(array.shape) < 2:
-        raise PatchMorphError(f"image must be one 3D volume, got shape {array.shape} in {path}")
-    return Image(_to_tensor(array, path)[None, None], Grid(array.shape, _affine(volume, path)), str(path))
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from None
+    return volume
+
+
+def _unreadable(path: Path, error: Exception) -> PatchMorphError:
+    return PatchMorphError(f"image must be a readable NIfTI or MGZ volume, got {path}: {error}")
+
+
+def _grid(volume: SpatialImage, path: Path) -> Grid:
+    shape = volume.shape[:3] if volume.shape[3:] == (1,) else volume.shape
+    if len(shape) != 3 or min(shape) < 2:
+        raise PatchMorphError(f"image must be one 3D volume, got shape {volume.shape} in {path}")
+    return Grid(triple(shape), _affine(volume, path))
 
 
 def save_image(image: Image, path: str | Path) -> None:

@@ -1,12 +1,39 @@
-"""The layer that every convolutional network here is made of."""
+"""The pieces that the networks here are made of."""
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
-def conv_block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+class Block(nn.Sequential):
+    """Layers in a row, whose activations can be computed again instead of kept.
+
+    With ``recompute`` set, only the input stays in memory, and the backward pass runs the layers once more
+    (activation checkpointing; Chen et al., *Training deep nets with sublinear memory cost*, 2016). Every
+    network here is made of blocks, so `set_recompute` serves them all.
+    """
+
+    recompute = False
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The layers, one after the other."""
+        if self.recompute and torch.is_grad_enabled():
+            # No layer draws random numbers, so there is no state to bring back.
+            return checkpoint(super().forward, input, use_reentrant=False, preserve_rng_state=False)
+        return super().forward(input)
+
+
+def set_recompute(network: nn.Module, recompute: bool) -> None:
+    """Choose for a whole network whether its blocks keep their activations."""
+    for module in network.modules():
+        if isinstance(module, Block):
+            module.recompute = recompute
+
+
+def conv_block(inputs: int, outputs: int, stride: int = 1) -> Block:
     """3×3×3 convolution, group normalisation, leaky ReLU."""
     groups = next(groups for groups in (8, 4, 2, 1) if outputs % groups == 0)
-    return nn.Sequential(
+    return Block(
         nn.Conv3d(inputs, outputs, 3, stride, padding=1),
         nn.GroupNorm(groups, outputs),
         nn.LeakyReLU(0.2, inplace=True),

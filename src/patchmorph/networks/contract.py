@@ -10,6 +10,8 @@ through everything estimated so far), with intensities from 0 to 1, and answers 
 It knows no coordinates, spacings or images, and may be any ``torch.nn.Module``.
 """
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -18,8 +20,14 @@ VELOCITY_STRIDE = 2
 """Patch voxels per velocity voxel along each axis."""
 
 
-def predict(network: nn.Module, pair: Float[Tensor, "b 2 n n n"]) -> Float[Tensor, "b *out"]:
-    """Run a network on patches: bf16 autocast on CUDA, float32 elsewhere; the answer is float32."""
+Precision = Literal["bf16", "fp32"]
+"""What networks compute in on CUDA; on the CPU it is float32. Coordinates are float32 or float64 always."""
+
+
+def predict(
+    network: nn.Module, pair: Float[Tensor, "b 2 n n n"], precision: Precision = "bf16"
+) -> Float[Tensor, "b *out"]:
+    """Run a network on patches: autocast to ``precision`` on CUDA; the answer is float32."""
     pair = pair.contiguous(memory_format=torch.channels_last_3d)
-    with torch.autocast(pair.device.type, torch.bfloat16, enabled=pair.is_cuda):
+    with torch.autocast(pair.device.type, torch.bfloat16, enabled=pair.is_cuda and precision == "bf16"):
         return network(pair).float()

@@ -1,4 +1,4 @@
-"""From a name in a configuration to a network: one table a kind."""
+"""From a name in a configuration to a network: one table a kind, or the import path of any module."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,22 +7,47 @@ from torch import nn
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.networks.affine_head import AffineEncoder
+from patchmorph.networks.foreign import Foreign, find_class
+from patchmorph.networks.swin import Swin
 from patchmorph.networks.unet import UNet
 
-DENSE: dict[str, Callable[..., nn.Module]] = {"unet": UNet}
-AFFINE: dict[str, Callable[..., nn.Module]] = {"affine-encoder": AffineEncoder}
+Kind = dict[str, Callable[..., nn.Module]]
+
+DENSE: Kind = {"unet": UNet, "swin": Swin}
+AFFINE: Kind = {"affine-encoder": AffineEncoder}
 
 
-def build(kind: dict[str, Callable[..., nn.Module]], name: str, options: dict[str, Any]) -> nn.Module:
-    """The network ``name`` of a table, with ``options`` as its keyword arguments.
+def build_dense(name: str, options: dict[str, Any]) -> nn.Module:
+    """The dense network ``name``, or the class at ``module:Class``, with ``options`` as keyword arguments.
 
     Raises:
         PatchMorphError: no such network, or options that it does not take.
     """
+    if ":" in name:
+        return _call(name, lambda **chosen: Foreign(name, chosen), options)
+    return _call(name, _look_up(DENSE, name), options)
+
+
+def build_affine(name: str, options: dict[str, Any], patch_size: int) -> nn.Module:
+    """The affine network ``name`` for patches of ``patch_size``, or the class at ``module:Class``.
+
+    Raises:
+        PatchMorphError: as for `build_dense`.
+    """
+    if ":" in name:
+        return _call(name, find_class(name), options)
+    return _call(name, _look_up(AFFINE, name), {"patch_size": patch_size, **options})
+
+
+def _look_up(kind: Kind, name: str) -> Callable[..., nn.Module]:
     if name not in kind:
-        raise PatchMorphError(f"network must be one of {', '.join(sorted(kind))}, got {name}")
+        raise PatchMorphError(f"network must be one of {', '.join(sorted(kind))} or module:Class, got {name}")
+    return kind[name]
+
+
+def _call(name: str, make: Callable[..., nn.Module], options: dict[str, Any]) -> nn.Module:
     try:
-        return kind[name](**options)
+        return make(**options)
     except TypeError as error:
         raise PatchMorphError(
             f"options of network {name} must be ones that it takes, got {options}: {error}"

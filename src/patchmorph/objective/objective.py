@@ -3,19 +3,17 @@
 from collections.abc import Callable
 from typing import Any
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, field_validator
 from torch import Tensor
 
-from patchmorph.objective.regularity import diffusion_energy, folding_penalty
 from patchmorph.objective.similarity import lncc, mse
-from patchmorph.objective.supervision import point_error
 
 SIMILARITIES: dict[str, Callable[..., Float[Tensor, " b"]]] = {"lncc": lncc, "mse": mse}
 
 
 class Objective(BaseModel):
-    """Weights of the terms; each is a mean over the batch, summed over stages.
+    """Weights of the terms, which are summed over stages. A term of the weight zero is not computed.
 
     Attributes:
         similarity: name in the table of similarities.
@@ -24,6 +22,8 @@ class Objective(BaseModel):
         diffusion: weight of the diffusion energy of each dense stage's displacement.
         folding: weight of the folding penalty of each dense stage's displacement.
         supervision: weight of the point error, per mm, for pairs whose truth is known.
+        overlap: weight of one minus the soft Dice of the label maps, for subjects that have them.
+        landmarks: weight of the landmark error, per mm, for landmarks that both images have.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -34,12 +34,8 @@ class Objective(BaseModel):
     diffusion: NonNegativeFloat = 0.6
     folding: NonNegativeFloat = 20.0
     supervision: NonNegativeFloat = 0.1
-
-    def similarity_term(
-        self, fixed: Float[Tensor, "b 1 x y z"], warped: Float[Tensor, "b 1 x y z"]
-    ) -> Float[Tensor, ""]:
-        """Dissimilarity of patches."""
-        return SIMILARITIES[self.similarity](fixed, warped, **self.similarity_options).mean()
+    overlap: NonNegativeFloat = 0.0
+    landmarks: NonNegativeFloat = 0.0
 
     @field_validator("similarity")
     @classmethod
@@ -48,22 +44,16 @@ class Objective(BaseModel):
             raise ValueError(f"must be one of {', '.join(SIMILARITIES)}, got {name}")
         return name
 
-    def diffusion_term(
-        self, displacement: Float[Tensor, "b 3 x y z"], spacing_mm: float
-    ) -> Float[Tensor, ""]:
-        """Diffusion energy of a displacement in mm."""
-        return diffusion_energy(displacement, spacing_mm).mean()
-
-    def folding_term(self, displacement: Float[Tensor, "b 3 x y z"], spacing_mm: float) -> Float[Tensor, ""]:
-        """Folding penalty of a displacement in mm."""
-        return folding_penalty(displacement, spacing_mm).mean()
-
-    def supervision_term(
+    def dissimilarity(
         self,
-        mapped: Float[Tensor, "b *n 3"],
-        truth: Float[Tensor, "b *n 3"],
-        mask: Bool[Tensor, "b *n"],
-        known: Float[Tensor, " b"],
-    ) -> Float[Tensor, ""]:
-        """Point error over the batch entries whose truth is ``known``, divided by the whole batch."""
-        return (point_error(mapped, truth, mask) * known).mean()
+        fixed: Float[Tensor, "b 1 x y z"],
+        warped: Float[Tensor, "b 1 x y z"],
+        mask: Float[Tensor, "b 1 x y z"] | None = None,
+    ) -> Float[Tensor, " b"]:
+        """How unlike two patches look, by the chosen similarity."""
+        return SIMILARITIES[self.similarity](fixed, warped, mask, **self.similarity_options)
+
+    def weighted(self, terms: dict[str, Float[Tensor, " b"]]) -> Float[Tensor, " b"]:
+        """The sum of a dense stage's terms, each times its weight; ``similarity`` counts one."""
+        parts = [getattr(self, name) * value for name, value in terms.items() if name != "similarity"]
+        return sum(parts, start=terms["similarity"])

@@ -4,10 +4,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from patchmorph.spatial.compilation import compilable
+
 LEAST_VOLUME = 0.2
 """Jacobian determinant below which `folding_penalty` pushes: some room before a real fold at zero."""
 
 
+@compilable
 def diffusion_energy(displacement: Float[Tensor, "b 3 x y z"], spacing: float = 1.0) -> Float[Tensor, " b"]:
     """Mean squared gradient of a displacement, summed over the three directions: one value a patch.
 
@@ -18,6 +21,7 @@ def diffusion_energy(displacement: Float[Tensor, "b 3 x y z"], spacing: float = 
     return terms[0] + terms[1] + terms[2]
 
 
+@compilable
 def folding_penalty(displacement: Float[Tensor, "b 3 x y z"], spacing: float = 1.0) -> Float[Tensor, " b"]:
     """Mean of ``max(0, LEAST_VOLUME − det(I + ∇u))`` by forward differences: one value a patch."""
     inner = displacement[:, :, :-1, :-1, :-1]

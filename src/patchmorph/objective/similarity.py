@@ -5,23 +5,38 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from patchmorph.spatial.compilation import compilable
+
 MIN_VARIANCE = 1e-4
 """Local variance of the fixed image (intensities 0 to 1) below which there is nothing to compare."""
 
 
-def mse(fixed: Float[Tensor, "b 1 x y z"], moving: Float[Tensor, "b 1 x y z"]) -> Float[Tensor, " b"]:
-    """Mean squared difference."""
-    return (fixed - moving).square().mean((1, 2, 3, 4))
+@compilable
+def mse(
+    fixed: Float[Tensor, "b 1 x y z"],
+    moving: Float[Tensor, "b 1 x y z"],
+    mask: Float[Tensor, "b 1 x y z"] | None = None,
+) -> Float[Tensor, " b"]:
+    """Mean squared difference, over ``mask`` if one is given."""
+    difference = (fixed - moving).square()
+    if mask is None:
+        return difference.mean((1, 2, 3, 4))
+    return (difference * mask).sum((1, 2, 3, 4)) / mask.sum((1, 2, 3, 4)).clamp(min=1)
 
 
+@compilable
 def lncc(
-    fixed: Float[Tensor, "b 1 x y z"], moving: Float[Tensor, "b 1 x y z"], radius: int = 3
+    fixed: Float[Tensor, "b 1 x y z"],
+    moving: Float[Tensor, "b 1 x y z"],
+    mask: Float[Tensor, "b 1 x y z"] | None = None,
+    radius: int = 3,
 ) -> Float[Tensor, " b"]:
     """One minus the squared local normalised cross-correlation (Avants et al., Med Image Anal 2008).
 
-    Means run over boxes of ``2 radius + 1`` voxels a side. Only voxels where the fixed image varies count, so
-    empty background neither helps nor divides by zero. Computed in float32, since variances are small
-    differences of large sums; a gradient flows to ``moving`` only.
+    Means run over boxes of ``2 radius + 1`` voxels a side. Only voxels where the fixed image varies count,
+    and of them those in ``mask`` if one is given: empty background neither helps nor divides by zero.
+    Computed in float32, since variances are small differences of large sums; a gradient flows to ``moving``
+    only.
     """
     fixed, moving = fixed.float().detach(), moving.float()
     fixed_mean, fixed_square = _BoxMean.apply(torch.cat([fixed, fixed * fixed], 1), radius).split(1, 1)
@@ -31,7 +46,9 @@ def lncc(
     moving_variance = (moving_square - moving_mean * moving_mean).clamp(min=0)
     covariance = product - fixed_mean * moving_mean
     squared = covariance * covariance / (fixed_variance * moving_variance + 1e-6)
-    counted = fixed_variance > MIN_VARIANCE
+    counted = (fixed_variance > MIN_VARIANCE).float()
+    if mask is not None:
+        counted = counted * mask
     counts = counted.sum((1, 2, 3, 4)).clamp(min=1)
     return 1 - (squared * counted).sum((1, 2, 3, 4)) / counts
 
@@ -54,11 +71,9 @@ class _BoxMean(torch.autograd.Function):
 
 
 def _box_sum(values: Tensor, radius: int) -> Tensor:
-    width = 2 * radius + 1
-    for axis in range(3):
-        kernel = [width if k == axis else 1 for k in range(3)]
-        padding = [radius if k == axis else 0 for k in range(3)]
-        values = functional.avg_pool3d(values, kernel, 1, padding, divisor_override=1)
+    for axis in (2, 3, 4):
+        padding = [0, 0] * (4 - axis) + [radius, radius]
+        values = functional.pad(values, padding).unfold(axis, 2 * radius + 1, 1).sum(-1)
     return values
 
 

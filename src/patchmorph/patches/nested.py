@@ -11,7 +11,7 @@ from patchmorph.spatial.grid import Grid
 
 def nested_chain(
     root_center: Float[Tensor, "b 3"],
-    placement: Float[Tensor, "s b 3"],
+    placement: Float[Tensor, "b s 3"],
     patch_size: int,
     spacings_mm: list[float],
     inward: float = 1.0,
@@ -32,11 +32,11 @@ def nested_chain(
     chain = [Grid.centered(shape, spacings_mm[0], center)]
     for scale, (parent, child) in enumerate(pairwise(spacings_mm)):
         slack = (parent - child) * patch_size / 2
-        center = center + placement[scale] * slack * (inward if scale == 0 else 1.0)
+        center = center + placement[:, scale] * slack * (inward if scale == 0 else 1.0)
         chain.append(Grid.centered(shape, child, center))
     return chain
 
 
-def draw_placement(scales: int, batch: int, generator: torch.Generator) -> Float[Tensor, "s b 3"]:
+def draw_placement(scales: int, batch: int, generator: torch.Generator) -> Float[Tensor, "b s 3"]:
     """Uniform placements of the ``scales − 1`` children in their parents."""
-    return 2 * torch.rand(scales - 1, batch, 3, generator=generator) - 1
+    return 2 * torch.rand(batch, scales - 1, 3, generator=generator) - 1

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, f
 from torch import nn
 
 from patchmorph.networks import registry
+from patchmorph.networks.contract import Precision
 
 
 class NetworkSpec(BaseModel):
@@ -29,12 +30,13 @@ class ModelSpec(BaseModel):
         reference_radius_mm: root mean square radius of the fixed image's content for which ``spacings_mm``
             holds; for other content all spacings scale along, so one model serves a human and a mouse.
             ``null``: the spacings are mm whatever the content.
-        affine: network of the affine stage, at the coarsest scale.
+        affine: network of the affine stage, at the coarsest scale; ``null``: the start is a shift only.
         affine_repeats: how often the affine stage looks again.
         dense: network of each dense stage.
         integration_steps: squarings per dense stage.
         overlap: least share of a patch that its lattice neighbour covers too.
         smoothing: standard deviation, in velocity voxels, of the kernel that smooths each blended velocity.
+        precision: what the networks compute in on CUDA.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,12 +44,13 @@ class ModelSpec(BaseModel):
     patch_size: PositiveInt = Field(default=64, multiple_of=16)
     spacings_mm: list[PositiveFloat] = Field(default=[4.0, 2.0, 1.0], min_length=1)
     reference_radius_mm: PositiveFloat | None = 60.0
-    affine: NetworkSpec = NetworkSpec(name="affine-encoder")
+    affine: NetworkSpec | None = NetworkSpec(name="affine-encoder")
     affine_repeats: PositiveInt = 4
     dense: NetworkSpec = NetworkSpec(name="unet")
     integration_steps: PositiveInt = 6
     overlap: float = Field(default=0.25, ge=0, lt=1)
     smoothing: float = Field(default=0.35, ge=0, le=0.7)
+    precision: Precision = "bf16"
 
     @field_validator("spacings_mm")
     @classmethod
@@ -58,15 +61,16 @@ class ModelSpec(BaseModel):
 
 
 class PatchMorphModel(nn.Module):
-    """The networks of a model: one affine encoder and one dense network a scale."""
+    """The networks of a model: one affine network, if any, and one dense network a scale."""
 
     def __init__(self, spec: ModelSpec):
         super().__init__()
         self.spec = spec
-        options = {"patch_size": spec.patch_size, **spec.affine.options}
-        self.affine = registry.build(registry.AFFINE, spec.affine.name, options)
+        self.affine = spec.affine and registry.build_affine(
+            spec.affine.name, spec.affine.options, spec.patch_size
+        )
         self.dense = nn.ModuleList(
-            registry.build(registry.DENSE, spec.dense.name, spec.dense.options) for _ in spec.spacings_mm
+            registry.build_dense(spec.dense.name, spec.dense.options) for _ in spec.spacings_mm
         )
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 

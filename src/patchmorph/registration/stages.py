@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from patchmorph.networks.contract import VELOCITY_STRIDE, predict
+from patchmorph.networks.contract import VELOCITY_STRIDE, Precision, predict
 from patchmorph.patches.blending import Blend, rim, smooth
 from patchmorph.patches.extraction import extract, matrix_to_world, velocity_to_world
 from patchmorph.patches.lattice import PatchLattice, Start
@@ -31,17 +31,19 @@ CONTENT_MARGIN = 3
 """Velocity voxels around the content that still count as content: as far as a flow may leave it."""
 
 
-def affine_residual(network: nn.Module, pair: Float[Tensor, "b 2 n n n"], patch: Grid) -> AffineTransform:
+def affine_residual(
+    network: nn.Module, pair: Float[Tensor, "b 2 n n n"], patch: Grid, precision: Precision
+) -> AffineTransform:
     """The affine map of the world that a network sees between the patches of ``pair``."""
-    matrix = exponential(predict(network, pair).double())
+    matrix = exponential(predict(network, pair, precision).double())
     return AffineTransform(matrix_to_world(matrix, patch))
 
 
 def patch_velocity(
-    network: nn.Module, pair: Float[Tensor, "b 2 n n n"], frame: Grid
+    network: nn.Module, pair: Float[Tensor, "b 2 n n n"], frame: Grid, precision: Precision
 ) -> Float[Tensor, "b 3 m m m"]:
     """The velocity (mm, world axes) that a network sees in patches with the axes and voxels of ``frame``."""
-    return velocity_to_world(predict(network, pair), frame)
+    return velocity_to_world(predict(network, pair, precision), frame)
 
 
 @runtime_checkable
@@ -62,19 +64,21 @@ class AffineStage:
         patch: where it looks.
         spacing_mm: voxel size of the patch.
         repeats: how often.
+        precision: what the network computes in on CUDA.
     """
 
     network: nn.Module
     patch: Grid
     spacing_mm: float
     repeats: int
+    precision: Precision = "bf16"
 
     def refine(self, fixed: ImageSource, moving: ImageSource, transform: Transform) -> Transform:
         """``transform @ affine``."""
         fixed_patch = extract(fixed, self.patch, self.spacing_mm)
         for _ in range(self.repeats):
             pair = torch.cat([fixed_patch, extract(moving, self.patch, self.spacing_mm, transform)], dim=1)
-            transform = transform @ affine_residual(self.network, pair, self.patch)
+            transform = transform @ affine_residual(self.network, pair, self.patch, self.precision)
         return transform
 
 
@@ -92,6 +96,7 @@ class DenseStage:
         steps: squarings when the velocity is integrated.
         jitter: if given, draws a random shift of the inner patches.
         skip_empty: leave out patches that hold no content of the fixed image.
+        precision: what the network computes in on CUDA.
     """
 
     network: nn.Module
@@ -103,6 +108,7 @@ class DenseStage:
     steps: int
     jitter: torch.Generator | None = None
     skip_empty: bool = True
+    precision: Precision = "bf16"
 
     def refine(self, fixed: ImageSource, moving: ImageSource, transform: Transform) -> Transform:
         """``transform @ exp(velocity)``."""
@@ -124,7 +130,7 @@ class DenseStage:
                 starts = row[first : first + batch_size]
                 blocks = [lattice.block(start, origin, VELOCITY_STRIDE) for start in starts]
                 pairs = torch.stack([pair[(0, slice(None), *block)] for block in blocks])
-                blend.add(starts, patch_velocity(self.network, pairs, region))
+                blend.add(starts, patch_velocity(self.network, pairs, region, self.precision))
         block, grid = lattice.trim(self.content.box_world)
         velocity = smooth(blend.velocity(), self.smoothing)[:, :, *block]
         fade = rim(grid.shape, max(1, int(self.content.margin_mm / spacing_mm)), grid.device)
@@ -150,7 +156,10 @@ def schedule(model: PatchMorphModel, content: Content, jitter: torch.Generator |
     spacings_mm = [spacing * unit for spacing in spec.spacings_mm]
     side = spec.patch_size
     coarsest = Grid.centered((side, side, side), spacings_mm[0], content.center_world)
-    stages: list[Stage] = [AffineStage(model.affine, coarsest, spacings_mm[0], spec.affine_repeats)]
+    stages: list[Stage] = []
+    if model.affine is not None:
+        affine = AffineStage(model.affine, coarsest, spacings_mm[0], spec.affine_repeats, spec.precision)
+        stages.append(affine)
     for network, spacing_mm in zip(model.dense, spacings_mm, strict=True):
         stages.append(
             DenseStage(
@@ -162,6 +171,7 @@ def schedule(model: PatchMorphModel, content: Content, jitter: torch.Generator |
                 smoothing=spec.smoothing,
                 steps=spec.integration_steps,
                 jitter=jitter,
+                precision=spec.precision,
             )
         )
     return stages

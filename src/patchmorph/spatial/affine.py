@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from patchmorph.spatial.compilation import compilable
+
 Matrix = Float[Tensor, "b 4 4"]
 
 
@@ -22,17 +24,23 @@ def constant(values: tuple[int | float, ...], device: torch.device) -> Float[Ten
 def apply_affine(
     matrix: Float[Tensor, "#b 4 4"], points: Float[Tensor, "#b *n 3"]
 ) -> Float[Tensor, "_ *n 3"]:
-    """Map ``points`` by ``matrix``.
+    """Map ``points`` by ``matrix``."""
+    mapped = _map_points(matrix.to(points.dtype), points.reshape(len(points), -1, 3))
+    return mapped.reshape(len(mapped), *points.shape[1:])
 
-    Multiplies and adds columns instead of a batched matrix product, whose backward pass over millions of
-    points and a 3×3 matrix took most of a training step (docs/decisions/002).
+
+@compilable
+def _map_points(matrix: Float[Tensor, "#b 4 4"], points: Float[Tensor, "#b n 3"]) -> Float[Tensor, "_ n 3"]:
+    """Multiplies and adds columns.
+
+    The backward pass of a batched matrix product over millions of points and a 3×3 matrix took most of a
+    training step (docs/decisions/002).
     """
-    matrix = matrix.to(points.dtype)
-    column = (-1, *(1 for _ in points.shape[1:-1]), 3)
+    matrix = matrix[:, None]
     x, y, z = points.split(1, dim=-1)
-    mapped = torch.addcmul(matrix[:, :3, 3].reshape(column), x, matrix[:, :3, 0].reshape(column))
-    mapped = torch.addcmul(mapped, y, matrix[:, :3, 1].reshape(column))
-    return torch.addcmul(mapped, z, matrix[:, :3, 2].reshape(column))
+    mapped = torch.addcmul(matrix[..., :3, 3], x, matrix[..., :3, 0])
+    mapped = torch.addcmul(mapped, y, matrix[..., :3, 1])
+    return torch.addcmul(mapped, z, matrix[..., :3, 2])
 
 
 def rotate_vectors(

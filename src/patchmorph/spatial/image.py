@@ -52,7 +52,7 @@ class Image:
     def sample(self, points_world: Float[Tensor, "#b *n 3"], spacing_mm: float) -> Float[Tensor, "_ c *n"]:
         """Linear interpolation in the level that serves ``spacing_mm``; zero outside (see `ImageSource`)."""
         level = self.level(spacing_mm)
-        return sample_linear(level.data.float(), level.grid.to_voxel(points_world), outside="zeros")
+        return sample_linear(level.data.float(), points_world, "zeros", level.grid.world_to_voxel)
 
     def normalized(self) -> "Image":
         """The image with intensities from 0 to 1, computed once.

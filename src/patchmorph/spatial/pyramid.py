@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchmorph.spatial.affine import from_linear
-from patchmorph.spatial.grid import Grid, triple
+from patchmorph.spatial.grid import Grid, Shape, triple
 
 KEEP_RATIO = 1.25
 """An axis whose spacing is within this ratio of the wanted one, or coarser, stays as it is."""
@@ -21,6 +21,15 @@ KEEP_RATIO = 1.25
 def level_spacing(spacing_mm: tuple[float, ...], wanted_mm: float) -> tuple[float, ...]:
     """Spacing along each axis of the level that serves ``wanted_mm``."""
     return tuple(wanted_mm if wanted_mm > KEEP_RATIO * own else own for own in spacing_mm)
+
+
+def level_shape(shape: Shape, spacing_mm: tuple[float, ...], wanted_mm: float) -> Shape:
+    """Voxels along each axis of the level that serves ``wanted_mm``."""
+    level = level_spacing(spacing_mm, wanted_mm)
+    return triple(
+        _coarse_count(count, coarse / fine) if coarse > fine else count
+        for count, fine, coarse in zip(shape, spacing_mm, level, strict=True)
+    )
 
 
 def downsample(
@@ -44,9 +53,13 @@ def downsample(
     return data.contiguous(), level
 
 
+def _coarse_count(count: int, factor: float) -> int:
+    return max(1, math.ceil(count / factor - 1e-6))
+
+
 def _triangle_weights(count: int, factor: float) -> Float[Tensor, "m n"]:
     """Rows of weights (summing to one) that average ``count`` voxels into ``ceil(count / factor)``."""
-    coarse_count = max(1, math.ceil(count / factor - 1e-6))
+    coarse_count = _coarse_count(count, factor)
     centers = (count - 1) / 2 + factor * (
         torch.arange(coarse_count, dtype=torch.float64) - (coarse_count - 1) / 2
     )

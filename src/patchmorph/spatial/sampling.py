@@ -1,7 +1,8 @@
 """Values of a voxel array at any point: the only place that calls ``grid_sample``.
 
-Points arrive in voxel indices (centres at integers) in the array's own axis order. ``grid_sample`` wants
-``unit = (2 i + 1) / n − 1`` with the components reversed; that happens here and nowhere else.
+Points arrive in voxel indices (centres at integers) in the array's own axis order, or with the matrix that
+maps them there. ``grid_sample`` wants ``unit = (2 i + 1) / n − 1`` with the components reversed; that happens
+here and nowhere else.
 """
 
 import functools
@@ -12,6 +13,8 @@ from jaxtyping import Float, Num
 from torch import Tensor
 from torch.nn import functional
 
+from patchmorph.spatial.affine import apply_affine
+
 Outside = Literal["zeros", "border"]
 """What lies beyond the array: nothing (images) or the nearest value inside (fields)."""
 
@@ -19,19 +22,22 @@ Interpolation = Literal["linear", "nearest", "label"]
 
 
 def sample_linear(
-    data: Float[Tensor, "#b c x y z"], points_voxel: Float[Tensor, "#b *n 3"], outside: Outside
+    data: Float[Tensor, "#b c x y z"],
+    points: Float[Tensor, "#b *n 3"],
+    outside: Outside,
+    to_voxel: Float[Tensor, "#b 4 4"] | None = None,
 ) -> Float[Tensor, "_ c *n"]:
     """Trilinear interpolation.
 
     Args:
         data: values; one array may serve many batches of points, and the other way round.
-        points_voxel: where, in voxel indices.
+        points: where, in voxel indices or, with ``to_voxel``, in what that maps to them.
         outside: what lies beyond the array. With ``"zeros"`` values fade over the outermost half voxel.
+        to_voxel: float64; one map with the conversion to ``grid_sample``'s units, so points are touched once.
     """
-    batch = max(len(data), len(points_voxel))
-    size = points_voxel.shape[1:-1]
-    scale, shift = _to_unit(tuple(data.shape[2:]), data.device, points_voxel.dtype)
-    unit = torch.addcmul(shift, points_voxel, scale).flip(-1)
+    to_unit = _voxel_to_unit(tuple(data.shape[2:]), data.device)
+    unit = apply_affine(to_unit if to_voxel is None else to_unit @ to_voxel, points)
+    batch, size = max(len(data), len(unit)), points.shape[1:-1]
     if len(data) > 1:
         lanes, unit = batch, unit.expand(batch, *size, 3)
     else:  # a lone array: one launch on CUDA; the CPU kernel runs one thread a batch entry, so several there
@@ -88,6 +94,11 @@ def _lanes(points: int) -> int:
 
 
 @functools.lru_cache(maxsize=4096)  # a recorded training step reads these: they must not be evicted
-def _to_unit(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    size = torch.tensor(shape, dtype=dtype, device=device)
-    return 2 / size, 1 / size - 1
+def _voxel_to_unit(shape: tuple[int, ...], device: torch.device) -> Float[Tensor, "1 4 4"]:
+    """``unit = (2 i + 1) / n − 1`` with the components reversed, as a matrix."""
+    matrix = torch.zeros(1, 4, 4, dtype=torch.float64)
+    for axis, count in enumerate(shape):
+        matrix[0, 2 - axis, axis] = 2 / count
+        matrix[0, 2 - axis, 3] = 1 / count - 1
+    matrix[0, 3, 3] = 1
+    return matrix.to(device)

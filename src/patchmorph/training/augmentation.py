@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from patchmorph.patches.nested import draw_placement
 from patchmorph.spatial.affine import about_point, apply_affine, exponential, from_translation, skew
+from patchmorph.spatial.compilation import compilable
 from patchmorph.spatial.grid import Grid
-from patchmorph.spatial.image import ImageSource
-from patchmorph.training.cohort import Cohort
+from patchmorph.training.cohort import Cohort, Selection
 from patchmorph.training.config import Augmentation
 from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.base import Transform
@@ -28,6 +28,8 @@ LATTICES = (7, 15)
 CUBE_MM = 256.0
 FIELD_SHAPE = (33, 33, 33)
 AFFINE_NUMBERS = 13
+LANDMARK_ITERATIONS = 10
+"""Of the fixed-point search for a landmark's place under a smooth displacement; each halves the error."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,11 @@ class Draw:
     """Every random number of one training step: all else is a function of these.
 
     Numbers are uniform from −1 to 1 unless said otherwise. They are drawn on the CPU, so a seed means the
-    same on every device.
+    same on every device; a step that several GPUs share is drawn whole on each, which takes its `part`.
 
     Attributes:
-        fixed_index: which image is fixed.
-        moving_index: which is moving.
+        fixed_index: slot of the fixed image in the cohort.
+        moving_index: of the moving one.
         mirror: −1 or 1, the same for both images of a pair.
         affine: of the fixed and of the moving image.
         amplitude: of the two lattices, from 0 to 1.
@@ -54,14 +56,14 @@ class Draw:
     fixed_index: Int[Tensor, " b"]
     moving_index: Int[Tensor, " b"]
     mirror: Float[Tensor, " b"]
-    affine: Float[Tensor, "2 b 13"]
-    amplitude: Float[Tensor, "2 b 1 1 1 1"]
+    affine: Float[Tensor, "b 2 13"]
+    amplitude: Float[Tensor, "b 2 1 1 1 1"]
     coarse: Float[Tensor, "b 3 7 7 7"]
     fine: Float[Tensor, "b 3 15 15 15"]
-    tone: Float[Tensor, "4 b"]
+    tone: Float[Tensor, "b 4"]
     start: Float[Tensor, "b 3"]
     root: Float[Tensor, "b 3"]
-    placement: Float[Tensor, "s b 3"]
+    placement: Float[Tensor, "b s 3"]
 
     @classmethod
     def sample(
@@ -79,11 +81,11 @@ class Draw:
             fixed_index=fixed_index,
             moving_index=torch.where(same, fixed_index, other),
             mirror=torch.sign(uniform(batch)),
-            affine=uniform(2, batch, AFFINE_NUMBERS),
-            amplitude=torch.rand(2, batch, 1, 1, 1, 1, generator=generator),
+            affine=uniform(batch, 2, AFFINE_NUMBERS),
+            amplitude=torch.rand(batch, 2, 1, 1, 1, 1, generator=generator),
             coarse=uniform(batch, 3, *(LATTICES[0],) * 3),
             fine=uniform(batch, 3, *(LATTICES[1],) * 3),
-            tone=uniform(4, batch),
+            tone=uniform(batch, 4),
             start=uniform(batch, 3),
             root=uniform(batch, 3),
             placement=draw_placement(scales, batch, generator),
@@ -93,10 +95,34 @@ class Draw:
         """The same numbers on another device."""
         return Draw(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
 
+    def part(self, first: int, count: int) -> "Draw":
+        """Some of the pairs."""
+        return Draw(**{f.name: getattr(self, f.name)[first : first + count] for f in fields(self)})
+
     def copy_(self, other: "Draw") -> None:
         """Overwrite these tensors in place."""
         for field in fields(self):
             getattr(self, field.name).copy_(getattr(other, field.name), non_blocking=True)
+
+
+@dataclass(frozen=True)
+class View:
+    """Images seen through a transform, with changed tone: ``gain · image(transform(x)) ** gamma``."""
+
+    image: Selection
+    transform: Transform
+    gamma: Float[Tensor, " b"]
+    gain: Float[Tensor, " b"]
+
+    def intensities(self, seen: Float[Tensor, "b *n 3"], spacing_mm: float) -> Float[Tensor, "b 1 *n"]:
+        """What the view shows at points that ``transform`` has taken to the image's own world already."""
+        values = self.image.sample(seen, spacing_mm)
+        column = (-1, *(1 for _ in values.shape[1:]))
+        return _toned(values, self.gamma.reshape(column), self.gain.reshape(column))
+
+    def sample(self, points_world: Float[Tensor, "b *n 3"], spacing_mm: float) -> Float[Tensor, "b 1 *n"]:
+        """Intensities of the view (see `patchmorph.spatial.image.ImageSource`)."""
+        return self.intensities(self.transform(points_world), spacing_mm)
 
 
 @dataclass(frozen=True)
@@ -106,53 +132,50 @@ class Pair:
     Attributes:
         fixed: the fixed images.
         moving: the moving images.
-        truth: fixed world → moving world, true where ``known``.
         known: 1.0 where both show the same person.
         fixed_center: float64 ``[B, 3]``, centre of mass of the fixed images, RAS+ mm.
         moving_center: likewise.
+        fixed_landmarks: RAS+ mm, NaN where one is missing.
+        moving_landmarks: likewise, in the same order.
     """
 
-    fixed: ImageSource
-    moving: ImageSource
-    truth: Transform
+    fixed: View
+    moving: View
     known: Float[Tensor, " b"]
     fixed_center: Float[Tensor, "b 3"]
     moving_center: Float[Tensor, "b 3"]
+    fixed_landmarks: Float[Tensor, "b k 3"]
+    moving_landmarks: Float[Tensor, "b k 3"]
+
+    def truth(self, seen: Float[Tensor, "b *n 3"]) -> Float[Tensor, "b *n 3"]:
+        """Where in the moving world a point that ``fixed`` shows at ``seen`` belongs, where ``known``."""
+        return self.moving.transform.inverse()(seen)
 
 
-@dataclass(frozen=True)
-class View:
-    """An image seen through a transform, with changed tone: ``gain · image(transform(x)) ** gamma``."""
-
-    image: ImageSource
-    transform: Transform
-    gamma: Float[Tensor, " b"]
-    gain: Float[Tensor, " b"]
-
-    def sample(self, points_world: Float[Tensor, "#b *n 3"], spacing_mm: float) -> Float[Tensor, "_ c *n"]:
-        """Intensities of the view."""
-        values = self.image.sample(self.transform(points_world), spacing_mm)
-        column = (-1, *(1 for _ in values.shape[1:]))
-        # The offset keeps the power's gradient finite at zero.
-        return (values + 1e-4) ** self.gamma.reshape(column) * self.gain.reshape(column)
+@compilable
+def _toned(values: Tensor, gamma: Tensor, gain: Tensor) -> Tensor:
+    # The offset keeps the power's gradient finite at zero.
+    return (values + 1e-4) ** gamma * gain
 
 
 def augmented_pair(cohort: Cohort, draw: Draw, config: Augmentation) -> Pair:
     """The pairs that ``draw`` describes."""
     fixed_center = cohort.centers_world[draw.fixed_index]
     moving_center = cohort.centers_world[draw.moving_index]
-    fixed_affine = random_affine(draw.affine[0], draw.mirror, fixed_center, config)
-    moving_affine = random_affine(draw.affine[1], draw.mirror, moving_center, config)
-    fixed_view = fixed_affine @ smooth_displacement(draw, fixed_center, config)
-    gamma = torch.exp(draw.tone[0::2] * config.gamma)
-    gain = 1 + draw.tone[1::2] * config.gain
+    fixed_affine = random_affine(draw.affine[:, 0], draw.mirror, fixed_center, config)
+    moving_affine = random_affine(draw.affine[:, 1], draw.mirror, moving_center, config)
+    displacement = smooth_displacement(draw, fixed_center, config)
+    fixed_view = fixed_affine @ displacement
+    gamma = torch.exp(draw.tone[:, 0::2] * config.gamma)
+    gain = 1 + draw.tone[:, 1::2] * config.gain
     return Pair(
-        fixed=View(cohort.select(draw.fixed_index), fixed_view, gamma[0], gain[0]),
-        moving=View(cohort.select(draw.moving_index), moving_affine, gamma[1], gain[1]),
-        truth=moving_affine.inverse() @ fixed_view,
+        fixed=View(cohort.select(draw.fixed_index), fixed_view, gamma[:, 0], gain[:, 0]),
+        moving=View(cohort.select(draw.moving_index), moving_affine, gamma[:, 1], gain[:, 1]),
         known=(draw.fixed_index == draw.moving_index).float(),
         fixed_center=_back(fixed_affine, fixed_center),
         moving_center=_back(moving_affine, moving_center),
+        fixed_landmarks=_before(displacement, fixed_affine.inverse()(cohort.landmarks[draw.fixed_index])),
+        moving_landmarks=moving_affine.inverse()(cohort.landmarks[draw.moving_index]),
     )
 
 
@@ -182,12 +205,23 @@ def smooth_displacement(draw: Draw, center: Float[Tensor, "b 3"], config: Augmen
             amplitude * reach * lattice, size=FIELD_SHAPE, mode="trilinear", align_corners=True
         )
         for amplitude, reach, lattice in zip(
-            draw.amplitude, (config.coarse_mm, config.fine_mm), (draw.coarse, draw.fine), strict=True
+            draw.amplitude.unbind(1),
+            (config.coarse_mm, config.fine_mm),
+            (draw.coarse, draw.fine),
+            strict=True,
         )
     )
     assert isinstance(field, Tensor)
     field = functional.avg_pool3d(functional.pad(field, (1,) * 6, mode="replicate"), 3, 1)
     return DisplacementField(field, Grid.centered(FIELD_SHAPE, CUBE_MM / (FIELD_SHAPE[0] - 1), center))
+
+
+def _before(displacement: DisplacementField, points: Float[Tensor, "b k 3"]) -> Float[Tensor, "b k 3"]:
+    """Where a displacement takes ``points`` from, by a fixed number of steps: nothing waits for the GPU."""
+    source = points
+    for _ in range(LANDMARK_ITERATIONS if points.numel() else 0):
+        source = points - displacement.at(source)
+    return source
 
 
 def _back(transform: AffineTransform, points: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3"]:

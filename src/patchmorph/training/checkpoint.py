@@ -22,12 +22,14 @@ class TrainingState:
         optimizer: holds one state a parameter.
         generator: draws every step.
         step: steps done.
+        best: the best validation so far.
     """
 
     model: PatchMorphModel
     optimizer: torch.optim.AdamW
     generator: torch.Generator
     step: int = 0
+    best: float | None = None
 
     def save(self, folder: Path) -> None:
         """Write one file; the one before stays until the new one is whole."""
@@ -35,7 +37,7 @@ class TrainingState:
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{index}/{key}": value for key, value in state.items()}
         tensors["generator"] = self.generator.get_state()
-        metadata = {"step": self.step, "spec": self.model.spec.model_dump()}
+        metadata = {"step": self.step, "best": self.best, "spec": self.model.spec.model_dump()}
         write_tensors(folder / FILE, tensors, metadata)
 
     def load(self, folder: Path) -> None:
@@ -62,6 +64,7 @@ class TrainingState:
         self.optimizer.load_state_dict(restored)
         self.generator.set_state(tensors["generator"])
         self.step = metadata["step"]
+        self.best = metadata.get("best")
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

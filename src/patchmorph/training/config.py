@@ -1,7 +1,7 @@
 """The YAML file that describes a training."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import (
@@ -13,7 +13,9 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    model_validator,
 )
+from pydantic_core import ErrorDetails
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.objective.objective import Objective
@@ -52,11 +54,52 @@ class Augmentation(_Section):
     gain: NonNegativeFloat = 0.1
 
 
+class Data(_Section):
+    """The training images, and where they are kept.
+
+    Exactly one of ``images``, ``manifest`` and ``bids`` says which they are; all paths are relative to the
+    configuration file.
+
+    Attributes:
+        images: paths or glob patterns.
+        manifest: CSV with a column ``image`` and any of ``labels``, ``mask`` and ``landmarks``; paths in it
+            are relative to its folder.
+        bids: folder in the layout of BIDS, raw or derivatives: images are ``sub-*_<suffix>.nii[.gz]``,
+            labels and masks their neighbours ``*_dseg`` and ``*_mask``.
+        suffix: what the names of the BIDS images end in.
+        label_ids: ids of the label maps that count; ``null``: all but zero.
+        memory_budget_gib: GPU memory that images may take; what does not fit stays in page-locked host memory
+            and only the voxels of patches cross the bus. ``null``: half of what is free.
+        cache_gib: memory, of host and GPU together, that images may take. If not all subjects fit, each stays
+            for a while and then makes room for another.
+        refresh_every: steps after which one subject makes room, then.
+        workers: threads that read images.
+    """
+
+    images: list[str] = []
+    manifest: str | None = None
+    bids: str | None = None
+    suffix: str = "T1w"
+    label_ids: list[PositiveInt] | None = None
+    memory_budget_gib: NonNegativeFloat | None = None
+    cache_gib: PositiveFloat = 16.0
+    refresh_every: PositiveInt = 8
+    workers: PositiveInt = 4
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Data":
+        given = [name for name in ("images", "manifest", "bids") if getattr(self, name)]
+        if len(given) != 1:
+            raise ValueError(
+                f"must name one of images, manifest and bids, got {' and '.join(given) or 'none'}"
+            )
+        return self
+
+
 class Pairing(_Section):
     """How pairs and patches are drawn.
 
     Attributes:
-        images: paths or glob patterns, relative to the configuration file.
         same_person: share of pairs that show one person under two transforms, so that the truth is known: in
             the first and in the second half of the training.
         start_mm: error added to the start of the affine stage.
@@ -64,7 +107,6 @@ class Pairing(_Section):
         inward: see `patchmorph.patches.nested.nested_chain`.
     """
 
-    images: list[str] = Field(min_length=1)
     same_person: tuple[float, float] = (0.6, 0.3)
     start_mm: NonNegativeFloat = 4.0
     root_mm: NonNegativeFloat = 8.0
@@ -76,17 +118,39 @@ class Optimization(_Section):
 
     Attributes:
         steps: in all.
-        batch: chains a step, each from another pair.
+        batch: chains at a time on each GPU, each from another pair.
+        accumulate: batches whose gradients are averaged before the weights change.
         affine_repeats: steps of the affine stage, with the gradient stopped in between.
+        through_chain: let the gradient of a stage flow into the stages before it; otherwise each stage learns
+            by itself, and only one stage's activations are in memory at a time.
+        recompute: dense stages (0 is the coarsest) whose networks compute activations again in the backward
+            pass instead of keeping them.
     """
 
     steps: PositiveInt = 15000
     batch: PositiveInt = 8
+    accumulate: PositiveInt = 1
     learning_rate: PositiveFloat = 6e-4
     warmup: NonNegativeInt = 200
     weight_decay: NonNegativeFloat = 1e-5
     clip: PositiveFloat = 1.0
     affine_repeats: PositiveInt = 3
+    through_chain: bool = True
+    recompute: list[NonNegativeInt] = []
+
+
+class Validation(_Section):
+    """Registration of labelled pairs during training; the best model is kept.
+
+    Attributes:
+        pairs: table as for ``patchmorph evaluate``, with labels; relative to the configuration file.
+        every: steps between validations.
+        figure: what the best model has most of: ``dice``, ``dice_aseg`` or ``dice_cortex``.
+    """
+
+    pairs: str
+    every: PositiveInt = 1000
+    figure: Literal["dice", "dice_aseg", "dice_cortex"] = "dice"
 
 
 class Run(_Section):
@@ -98,6 +162,7 @@ class Run(_Section):
         log_every: steps between lines of ``log.jsonl``.
         checkpoint_every: steps between checkpoints.
         minutes: stop (with a checkpoint) after this long; ``--resume`` goes on.
+        compile: on CUDA, compile networks with ``torch.compile``: a minute at the start for faster steps.
     """
 
     output: str
@@ -105,18 +170,30 @@ class Run(_Section):
     log_every: PositiveInt = 50
     checkpoint_every: PositiveInt = 500
     minutes: PositiveFloat | None = None
+    compile: bool = True
 
 
 class TrainingConfig(_Section):
     """All of it; see each section."""
 
     model: ModelSpec = ModelSpec()
-    pairs: Pairing
+    data: Data
+    pairs: Pairing = Pairing()
     augmentation: Augmentation = Augmentation()
     objective: Objective = Objective()
     optimization: Optimization = Optimization()
+    validation: Validation | None = None
     run: Run
     folder: Path = Path()  # of the configuration file, which its paths are relative to
+
+    @model_validator(mode="after")
+    def _stages_exist(self) -> "TrainingConfig":
+        scales = len(self.model.spacings_mm)
+        if any(stage >= scales for stage in self.optimization.recompute):
+            raise ValueError(
+                f"optimization.recompute must name stages below {scales}, got {self.optimization.recompute}"
+            )
+        return self
 
 
 def load_config(path: str | Path) -> TrainingConfig:
@@ -141,27 +218,9 @@ def load_config(path: str | Path) -> TrainingConfig:
     try:
         return TrainingConfig.model_validate({**content, "folder": path.parent})
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        problems = "; ".join(": ".join(filter(None, _place(e))) for e in error.errors())
         raise PatchMorphError(f"configuration must fit its schema, got {path}: {problems}") from None
 
 
-def image_paths(config: TrainingConfig) -> list[Path]:
-    """The training images, sorted.
-
-    Raises:
-        PatchMorphError: a pattern that matches nothing.
-    """
-    paths: set[Path] = set()
-    for pattern in config.pairs.images:
-        absolute = Path(pattern).is_absolute()
-        base = Path(pattern).anchor if absolute else config.folder
-        try:
-            found = list(Path(base).glob(str(Path(pattern).relative_to(base)) if absolute else pattern))
-        except (ValueError, IndexError) as error:
-            raise PatchMorphError(
-                f"training images must be paths or patterns, got '{pattern}': {error}"
-            ) from None
-        if not found:
-            raise PatchMorphError(f"training images must exist, got nothing for {pattern} in {config.folder}")
-        paths.update(found)
-    return sorted(paths)
+def _place(error: ErrorDetails) -> tuple[str, str]:
+    return ".".join(map(str, error["loc"])), error["msg"]

@@ -5,41 +5,101 @@ a function of its `Draw` alone and never waits for the GPU, it is recorded once 
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
+from patchmorph.registration.model import PatchMorphModel
 from patchmorph.training.augmentation import Draw
-from patchmorph.training.step import Terms
+from patchmorph.training.cohort import Cohort
+from patchmorph.training.config import TrainingConfig
+from patchmorph.training.step import Terms, chain_losses
 
 WARMUP = 3
-"""Eager steps before the recording: they choose kernels and fill the caches of constants."""
+"""Eager steps before the recording: they choose and compile kernels and fill the caches of constants."""
+
+
+class Report(NamedTuple):
+    """What a batch tells.
+
+    Attributes:
+        losses: one a chain.
+        names: of the terms.
+        means: of the terms over the batch, in the order of ``names``.
+    """
+
+    losses: Float[Tensor, " b"]
+    names: tuple[str, ...]
+    means: Float[Tensor, " k"]
+
+
+class FlatGradients:
+    """All gradients of a model in one buffer: one operation clears, averages or measures them.
+
+    Attributes:
+        buffer: every gradient, one after the other.
+    """
+
+    def __init__(self, model: nn.Module):
+        parameters = list(model.parameters())
+        self.buffer = torch.zeros(sum(p.numel() for p in parameters), device=parameters[0].device)
+        first = 0
+        for parameter in parameters:
+            flat = self.buffer[first : first + parameter.numel()]
+            parameter.grad = flat.as_strided(parameter.shape, parameter.stride())  # as fused AdamW wants it
+            first += parameter.numel()
+
+    def finish(self, batches: int, processes: int, clip: float) -> Float[Tensor, ""]:
+        """Turn the sum over ``batches`` into the mean over all processes, clipped; return its norm before."""
+        if processes > 1:
+            torch.distributed.all_reduce(self.buffer)
+        self.buffer /= batches * processes
+        norm = self.buffer.norm()
+        self.buffer *= (clip / (norm + 1e-6)).clamp(max=1)
+        return norm
+
+
+def add_gradients(model: PatchMorphModel, cohort: Cohort, draw: Draw, config: TrainingConfig) -> Report:
+    """Add the gradients of a batch's mean loss to those of the parameters."""
+    losses: list[Tensor] = []
+    terms: Terms = {}
+    for loss, more in chain_losses(model, cohort, draw, config):
+        if not config.optimization.through_chain:
+            loss.mean().backward()
+        losses.append(loss if config.optimization.through_chain else loss.detach())
+        terms |= more
+    total = torch.stack(losses).sum(0)
+    if config.optimization.through_chain:
+        total.mean().backward()
+    terms = {"loss": total.detach(), **terms}
+    return Report(terms["loss"], tuple(terms), torch.stack(list(terms.values())).mean(1))
 
 
 class CapturedStep:
-    """Computes gradients of all parameters from a draw, by replaying a CUDA graph.
+    """`add_gradients` as a CUDA graph, for a model with `FlatGradients`.
 
     Args:
-        eager: computes loss and gradients for a draw; called ``WARMUP`` times and then recorded.
-        clear: drops all gradients, so that the recorded step makes its own.
-        example: a draw of the sizes that will come.
+        add: adds a draw's gradients; called ``WARMUP`` times, then recorded.
+        example: a draw of the sizes that will come, on the device.
     """
 
-    def __init__(self, eager: Callable[[Draw], Terms], clear: Callable[[], None], example: Draw):
+    def __init__(self, add: Callable[[Draw], Report], example: Draw):
         self.draw = example
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARMUP):
-                clear()
-                eager(self.draw)
+                add(self.draw)
         torch.cuda.current_stream().wait_stream(stream)
-        clear()
+        torch.cuda.empty_cache()  # the graph has a pool of its own: what the warm-up took is free again
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
-            self.terms = eager(self.draw)
+            self.report = add(self.draw)
 
-    def __call__(self, draw: Draw) -> Terms:
-        """Gradients for ``draw``; the terms are overwritten by the next call."""
+    def __call__(self, draw: Draw) -> Report:
+        """Add the gradients for ``draw``; the report is overwritten by the next call."""
         self.draw.copy_(draw)
         self.graph.replay()
-        return self.terms
+        return self.report

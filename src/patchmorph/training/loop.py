@@ -1,35 +1,41 @@
-"""The training loop."""
+"""The training loop, for one process or many: start many with ``torchrun`` or ``accelerate launch``."""
 
-import json
 import math
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from accelerate import PartialState
 
 from patchmorph.api import save_model
 from patchmorph.errors import PatchMorphError
-from patchmorph.io.atomic import check_folder
-from patchmorph.io.images import load_image
+from patchmorph.io.atomic import check_folder, whole_file
+from patchmorph.networks.blocks import set_recompute
 from patchmorph.registration.model import PatchMorphModel
+from patchmorph.spatial.compilation import can_compile, compiling
 from patchmorph.training.augmentation import Draw
 from patchmorph.training.checkpoint import FILE, TrainingState
 from patchmorph.training.cohort import Cohort
-from patchmorph.training.config import Optimization, TrainingConfig, image_paths
-from patchmorph.training.gradients import CapturedStep
-from patchmorph.training.step import Terms, chain_loss
+from patchmorph.training.config import Optimization, TrainingConfig
+from patchmorph.training.finite import FiniteWatch
+from patchmorph.training.gradients import CapturedStep, FlatGradients, Report, add_gradients
+from patchmorph.training.interruption import Interruption, deferred
+from patchmorph.training.record import Record
+from patchmorph.training.subjects import find_subjects
+from patchmorph.training.validation import Validator
 
+MODEL = "model.safetensors"
 FINAL_RATE = 0.03
 """Share of the learning rate that the cosine ends at."""
 
 
 def train(config: TrainingConfig, device: torch.device, resume: bool = False) -> Path:
-    """Train a model and return its file.
+    """Train a model and return its file, which is not there yet if the training was stopped before its end.
 
-    The output folder gets ``log.jsonl`` (one line of means each ``log_every`` steps), a checkpoint each
-    ``checkpoint_every`` steps and, after the last step, ``model.safetensors``.
+    The output folder gets ``config.json``, ``log.jsonl`` and ``tensorboard`` (means each ``log_every``
+    steps), a checkpoint each ``checkpoint_every`` steps and when it is stopped, ``best.safetensors`` if there
+    are pairs to validate on and, after the last step, ``model.safetensors``.
 
     Raises:
         PatchMorphError: images or folders that cannot be used, or a loss that is not finite any more.
@@ -38,98 +44,139 @@ def train(config: TrainingConfig, device: torch.device, resume: bool = False) ->
     check_folder(folder)
     if not resume and (folder / FILE).exists():
         raise PatchMorphError(f"output folder must be new, or --resume given, got a training in {folder}")
-    torch.manual_seed(config.run.seed)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)  # where streams and graphs are made
-        torch.backends.cudnn.benchmark = True
-        torch.backends.cudnn.allow_tf32 = True
-    images = [load_image(path) for path in image_paths(config)]
-    cohort = Cohort(images, config.model.spacings_mm, device)
-    model = PatchMorphModel(config.model).to(device).train()
-    optimizer = torch.optim.AdamW(
-        model.parameters(), weight_decay=config.optimization.weight_decay, fused=device.type == "cuda"
-    )
-    state = TrainingState(model, optimizer, torch.Generator().manual_seed(config.run.seed))
+    processes = PartialState(cpu=device.type == "cpu")
+    processes.wait_for_everyone()  # all have looked at the folder before one writes into it
+    if processes.num_processes > 1:
+        device = torch.device(processes.device or device)
+    training = Training(config, device, processes, folder)
     if resume:
-        state.load(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    finished = _run(state, cohort, config, folder, device)
-    state.save(folder)
-    path = folder / "model.safetensors"
-    if finished:
-        save_model(model, path, half=True)
-    return path
+        training.state.load(folder)
+    with deferred() as interruption:
+        training.run(interruption)
+    return folder / MODEL
 
 
-def _run(
-    state: TrainingState, cohort: Cohort, config: TrainingConfig, folder: Path, device: torch.device
-) -> bool:
-    """Steps until all are done (True) or the time is up (False)."""
-    optimization, run = config.optimization, config.run
-    gradients = _gradient_step(state, cohort, config, device)
-    began = time.monotonic()
-    with (
-        Progress(
-            BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn()
-        ) as bar,
-        (folder / "log.jsonl").open("a" if state.step else "w", encoding="utf-8") as log,
-    ):
-        task = bar.add_task("", total=optimization.steps, completed=state.step)
-        window = _Window()
-        while state.step < optimization.steps:
-            window.add(gradients(_draw(state, cohort, config).to(device)))
-            torch.nn.utils.clip_grad_norm_(state.model.parameters(), optimization.clip)
-            for group in state.optimizer.param_groups:
-                group["lr"] = learning_rate(state.step, optimization)
-            state.optimizer.step()
-            state.step += 1
-            if state.step % run.log_every == 0 or state.step == optimization.steps:
-                line = {"step": state.step, **window.close(device)}
-                if not math.isfinite(line["loss"]):
-                    raise PatchMorphError(f"loss must stay finite, got {line['loss']} at step {state.step}")
-                log.write(json.dumps(line) + "\n")
-                log.flush()
-                description = (
-                    f"loss {line['loss']:.3f}  {line['steps_per_second']:.1f}/s  {line['memory_gib']:.1f} GiB"
-                )
-                bar.update(task, completed=state.step, description=description)
-            if state.step % run.checkpoint_every == 0:
-                state.save(folder)
-            if run.minutes is not None and time.monotonic() - began > 60 * run.minutes:
-                return state.step >= optimization.steps
-    return True
+class Training:
+    """One process's share of a training.
 
+    Attributes:
+        state: what a checkpoint holds.
+        cohort: the images.
+    """
 
-def _gradient_step(
-    state: TrainingState, cohort: Cohort, config: TrainingConfig, device: torch.device
-) -> Callable[[Draw], Terms]:
-    """What turns a draw into gradients: eager on the CPU, a captured graph on CUDA."""
+    def __init__(self, config: TrainingConfig, device: torch.device, processes: PartialState, folder: Path):
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # where streams and graphs are made
+            torch.backends.cudnn.benchmark = True
+            torch.backends.cudnn.allow_tf32 = True
+        self.config, self.device, self.processes, self.folder = config, device, processes, folder
+        self.cohort = Cohort(
+            find_subjects(config), config.model.spacings_mm, config.data, device, config.run.seed
+        )
+        self.validator = config.validation and Validator(config.validation, config, folder, device)
+        torch.manual_seed(config.run.seed)
+        model = PatchMorphModel(config.model).to(device).train()
+        for scale in config.optimization.recompute:
+            set_recompute(model.dense[scale], True)
+        optimizer = torch.optim.AdamW(
+            model.parameters(), weight_decay=config.optimization.weight_decay, fused=device.type == "cuda"
+        )
+        self.state = TrainingState(model, optimizer, torch.Generator().manual_seed(config.run.seed))
 
-    def clear() -> None:
-        state.optimizer.zero_grad(set_to_none=True)
+    def run(self, interruption: Interruption) -> None:
+        """Steps until all are done, the time is up or somebody asks to stop; then a checkpoint."""
+        state, config, main = self.state, self.config, self.processes.is_main_process
+        ranks, steps = self.processes.num_processes, config.optimization.steps
+        if main:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with whole_file(self.folder / "config.json") as file:
+                file.write_text(config.model_dump_json(indent=2), encoding="utf-8")
+        gradients = FlatGradients(state.model)
+        add_batch = self._batch_step()
+        watch = FiniteWatch(self.cohort)
+        began = time.monotonic()
+        with Record(self.folder, state.step, steps, self.device, main) as record:
+            record.say(self.cohort.where())
+            while state.step < steps:
+                self.cohort.advance(state.step)
+                gradients.buffer.zero_()
+                mine, losses = self._draw(), []
+                for first in range(0, len(mine.fixed_index), config.optimization.batch):
+                    report = add_batch(mine.part(first, config.optimization.batch).to(self.device))
+                    losses.append(report.losses.clone())  # a captured step overwrites its report
+                    record.add(report)
+                norm = gradients.finish(len(losses), ranks, config.optimization.clip)
+                rate = learning_rate(state.step, config.optimization)
+                for group in state.optimizer.param_groups:
+                    group["lr"] = rate
+                state.optimizer.step()
+                state.step += 1
+                watch.add(state.step, mine, torch.cat(losses), norm)
+                watch.check()
+                late = config.run.minutes is not None and time.monotonic() - began > 60 * config.run.minutes
+                stop = self._agreed(interruption.asked or late)
+                if self._is_due(config.run.log_every) or stop:
+                    record.line(state.step, rate, norm, ranks)
+                if self._is_due(config.run.checkpoint_every):
+                    watch.check(all_of_them=True)
+                    self._save()
+                if self.validator and self._is_due(self.validator.settings.every) and main:
+                    record.write(state.step, self.validator.run(state))
+                if stop:
+                    break
+            watch.check(all_of_them=True)
+            self._save()
 
-    def eager(draw: Draw) -> Terms:
-        clear()
-        loss, terms = chain_loss(state.model, cohort, draw, config)
-        loss.backward()
-        return terms
+    def _save(self) -> None:
+        if not self.processes.is_main_process:
+            return
+        self.state.save(self.folder)
+        if self.state.step == self.config.optimization.steps:
+            save_model(self.state.model, self.folder / MODEL, half=True)
 
-    if device.type != "cuda":
-        return eager
-    scales, batch = len(config.model.spacings_mm), config.optimization.batch
-    example = Draw.sample(len(cohort), batch, scales, 0.5, torch.Generator().manual_seed(0))
-    return CapturedStep(eager, clear, example.to(device))
+    def _is_due(self, every: int) -> bool:
+        return self.state.step % every == 0 or self.state.step == self.config.optimization.steps
 
+    def _agreed(self, stop: bool) -> bool:
+        """Whether any process wants to stop; several ask each other only when a line of the log is due."""
+        if self.processes.num_processes == 1:
+            return stop
+        if not self._is_due(self.config.run.log_every):
+            return False
+        wish = torch.tensor(float(stop), device=self.device)
+        torch.distributed.all_reduce(wish)
+        return wish.item() > 0
 
-def _draw(state: TrainingState, cohort: Cohort, config: TrainingConfig) -> Draw:
-    half = int(2 * state.step >= config.optimization.steps)
-    return Draw.sample(
-        len(cohort),
-        config.optimization.batch,
-        len(config.model.spacings_mm),
-        config.pairs.same_person[half],
-        state.generator,
-    )
+    def _draw(self) -> Draw:
+        """This process's part of the step's draw, which is the same whatever the number of processes."""
+        config = self.config.optimization
+        half = int(2 * self.state.step >= config.steps)
+        share = config.batch * config.accumulate
+        whole = Draw.sample(
+            len(self.cohort),
+            share * self.processes.num_processes,
+            len(self.config.model.spacings_mm),
+            self.config.pairs.same_person[half],
+            self.state.generator,
+        )
+        return whole.part(share * self.processes.process_index, share)
+
+    def _batch_step(self) -> Callable[[Draw], Report]:
+        """What adds the gradients of a draw: eager on the CPU, a captured graph on CUDA."""
+        model, config = self.state.model, self.config
+
+        def eager(draw: Draw) -> Report:
+            return add_gradients(model, self.cohort, draw, config)
+
+        if self.device.type != "cuda":
+            return eager
+        if config.run.compile and can_compile():
+            for network in filter(None, (model.affine, *model.dense)):
+                network.compile()
+        scales, batch = len(config.model.spacings_mm), config.optimization.batch
+        example = Draw.sample(len(self.cohort), batch, scales, 0.5, torch.Generator().manual_seed(0))
+        with compiling(config.run.compile):
+            return CapturedStep(eager, example.to(self.device))
 
 
 def learning_rate(step: int, config: Optimization) -> float:
@@ -137,25 +184,3 @@ def learning_rate(step: int, config: Optimization) -> float:
     warm = min(1.0, (step + 1) / max(1, config.warmup))
     cosine = 0.5 * (1 + math.cos(math.pi * step / config.steps))
     return config.learning_rate * warm * (FINAL_RATE + (1 - FINAL_RATE) * cosine)
-
-
-class _Window:
-    """Means of the terms since the last line of the log; read from the device only when a line is due."""
-
-    def __init__(self) -> None:
-        self.sums: Terms = {}
-        self.count = 0
-        self.began = time.monotonic()
-
-    def add(self, terms: Terms) -> None:
-        for name, value in terms.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
-        self.count += 1
-
-    def close(self, device: torch.device) -> dict[str, float]:
-        means = {name: round((total / self.count).item(), 5) for name, total in self.sums.items()}
-        seconds = time.monotonic() - self.began
-        memory = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0
-        means |= {"steps_per_second": round(self.count / seconds, 2), "memory_gib": round(memory / 2**30, 2)}
-        self.__init__()
-        return means

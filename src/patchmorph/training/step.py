@@ -1,106 +1,165 @@
 """One training step: a random chain of nested patches through all stages, without any global field.
 
 Each finer patch lies inside the one before, so it finds its ancestors' displacement inside the parent patch.
-Networks, activations and gradients take the memory of a few patches, however large the images are (they lie
-in the `Cohort`). The gradient flows through the whole chain.
+All that a step keeps is of the size of a few patches, however large the images are. A schedule of one scale
+whose patch covers the whole volume is the usual full-volume training, by the same code.
 """
+
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from patchmorph.networks.contract import VELOCITY_STRIDE
-from patchmorph.patches.extraction import extract
+from patchmorph.objective.regularity import diffusion_energy, folding_penalty
+from patchmorph.objective.supervision import point_error, soft_dice_loss
 from patchmorph.patches.nested import nested_chain
 from patchmorph.registration.content import foreground
 from patchmorph.registration.model import PatchMorphModel
 from patchmorph.registration.stages import affine_residual, patch_velocity
+from patchmorph.spatial.affine import constant
 from patchmorph.spatial.grid import Grid
 from patchmorph.training.augmentation import Draw, Pair, augmented_pair
 from patchmorph.training.cohort import Cohort
 from patchmorph.training.config import TrainingConfig
 from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.base import Transform
+from patchmorph.transforms.displacement import DisplacementField
 from patchmorph.transforms.velocity import VelocityField
 
-Terms = dict[str, Float[Tensor, ""]]
+Terms = dict[str, Float[Tensor, " b"]]
+"""Detached terms of the loss, one value a chain, by name."""
 
 
-def chain_loss(
+def chain_losses(
     model: PatchMorphModel, cohort: Cohort, draw: Draw, config: TrainingConfig
-) -> tuple[Tensor, Terms]:
-    """The loss of the chains that ``draw`` describes, and its detached terms by name."""
+) -> Iterator[tuple[Float[Tensor, " b"], Terms]]:
+    """The loss of each stage for the chains that ``draw`` describes, and its terms.
+
+    The loss of a training step is the sum over stages. With ``through_chain`` off the stages share no graph,
+    so the backward pass of one may run before the next is asked for.
+    """
     pair = augmented_pair(cohort, draw, config.augmentation)
     spec, pairs = config.model, config.pairs
     root = pair.fixed_center + draw.root * pairs.root_mm
     patches = nested_chain(root, draw.placement, spec.patch_size, spec.spacings_mm, pairs.inward)
     start = pair.moving_center - pair.fixed_center + draw.start * pairs.start_mm
-    loss, transform, terms = _affine_loss(model, pair, AffineTransform.translation(start), patches[0], config)
+    transform: Transform = AffineTransform.translation(start)
+    if model.affine is not None:
+        loss, affine, terms = _affine_stage(model, pair, transform, patches[0], config)
+        yield loss, terms
+        transform = affine if config.optimization.through_chain else AffineTransform(affine.matrix.detach())
     for scale, patch in enumerate(patches):
-        added, transform, more = _dense_loss(model, scale, pair, transform, patch, config)
-        loss = loss + added
-        terms |= more
-    return loss, {"loss": loss.detach()} | terms
+        loss, residual, terms = _dense_stage(model, scale, pair, transform, patch, config)
+        yield loss, terms
+        flow = residual.flow
+        if not config.optimization.through_chain:
+            flow = DisplacementField(flow.displacement.detach(), flow.grid)
+        transform = transform @ flow
 
 
-def _affine_loss(
-    model: PatchMorphModel, pair: Pair, start: AffineTransform, patch: Grid, config: TrainingConfig
-) -> tuple[Tensor, Transform, Terms]:
+def _affine_stage(
+    model: PatchMorphModel, pair: Pair, start: Transform, patch: Grid, config: TrainingConfig
+) -> tuple[Float[Tensor, " b"], AffineTransform, Terms]:
     """Several looks at one patch; no gradient from a look into the one before."""
+    assert model.affine is not None
+    assert isinstance(start, AffineTransform)
     spacing = config.model.spacings_mm[0]
     objective = config.objective
     points = patch.points_world()
-    truth = pair.truth(points)
-    fixed = pair.fixed.sample(points, spacing)
-    mask = foreground(fixed)[:, 0]
-    transform: Transform = start
-    warped = extract(pair.moving, patch, spacing, transform)
-    loss = torch.zeros((), device=fixed.device)
+    seen = pair.fixed.transform(points)
+    truth = pair.truth(seen)
+    fixed = pair.fixed.intensities(seen, spacing)
+    mask = _mask(pair, seen, start(points))
+    counted = foreground(fixed)[:, 0]
+    transform = start
+    warped = pair.moving.sample(transform(points), spacing)
+    loss = torch.zeros(len(fixed), device=fixed.device)
     similarity = error = loss
     for _ in range(config.optimization.affine_repeats):
-        residual = affine_residual(model.affine, torch.cat([fixed, warped.detach()], 1), patch)
-        transform = _detached(transform) @ residual
+        patches = torch.cat([fixed, warped.detach()], 1)
+        residual = affine_residual(model.affine, patches, patch, config.model.precision)
+        transform = AffineTransform(transform.matrix.detach() @ residual.matrix)
         mapped = transform(points)
         warped = pair.moving.sample(mapped, spacing)
-        similarity = objective.similarity_term(fixed, warped)
-        error = objective.supervision_term(mapped, truth, mask, pair.known)
+        similarity = objective.dissimilarity(fixed, warped, mask)
+        error = point_error(mapped, truth, counted) * pair.known
         loss = loss + objective.affine_weight * similarity + objective.supervision * error
-    return loss, transform, {"similarity/affine": similarity.detach(), "error_mm/affine": _known(error, pair)}
+        if objective.landmarks:
+            loss = loss + objective.landmarks * _landmark_error(pair, transform, patch)
+    terms = {"similarity/affine": similarity.detach(), "error_mm/affine": _known(error, pair)}
+    return loss, transform, terms
 
 
-def _dense_loss(
+def _dense_stage(
     model: PatchMorphModel, scale: int, pair: Pair, transform: Transform, patch: Grid, config: TrainingConfig
-) -> tuple[Tensor, Transform, Terms]:
+) -> tuple[Float[Tensor, " b"], VelocityField, Terms]:
     """One dense stage on the patch of its scale."""
     spacing = config.model.spacings_mm[scale]
     objective = config.objective
     points = patch.points_world()
-    fixed = pair.fixed.sample(points, spacing)
-    warped = pair.moving.sample(transform(points), spacing)
-    velocity = patch_velocity(model.dense[scale], torch.cat([fixed, warped], 1), patch)
+    seen = pair.fixed.transform(points)
+    fixed = pair.fixed.intensities(seen, spacing)
+    before = transform(points)
+    patches = torch.cat([fixed, pair.moving.sample(before, spacing)], 1)
+    velocity = patch_velocity(model.dense[scale], patches, patch, config.model.precision)
     residual = VelocityField(velocity, patch.coarsen(VELOCITY_STRIDE), config.model.integration_steps)
-    transform = transform @ residual
-    mapped = transform(points)
-    similarity = objective.similarity_term(fixed, pair.moving.sample(mapped, spacing))
-    diffusion = objective.diffusion_term(residual.flow.displacement, spacing * VELOCITY_STRIDE)
-    folding = objective.folding_term(residual.flow.displacement, spacing * VELOCITY_STRIDE)
-    error = objective.supervision_term(mapped, pair.truth(points), foreground(fixed)[:, 0], pair.known)
-    regularity = objective.diffusion * diffusion + objective.folding * folding
-    loss = similarity + regularity + objective.supervision * error
+    after = transform @ residual
+    mapped = after(points)
+    displacement, stride_mm = residual.flow.displacement, spacing * VELOCITY_STRIDE
     terms = {
-        f"similarity/{scale}": similarity.detach(),
-        f"diffusion/{scale}": diffusion.detach(),
-        f"folding/{scale}": folding.detach(),
-        f"error_mm/{scale}": _known(error, pair),
+        "similarity": objective.dissimilarity(
+            fixed, pair.moving.sample(mapped, spacing), _mask(pair, seen, before)
+        ),
+        "diffusion": diffusion_energy(displacement, stride_mm),
+        "folding": folding_penalty(displacement, stride_mm),
+        "supervision": point_error(mapped, pair.truth(seen), foreground(fixed)[:, 0]) * pair.known,
     }
-    return loss, transform, terms
+    if objective.overlap:
+        terms["overlap"] = _overlap(pair, seen, mapped)
+    if objective.landmarks:
+        terms["landmarks"] = _landmark_error(pair, after, patch)
+    loss = objective.weighted(terms)
+    shown = {f"{name}/{scale}": value.detach() for name, value in terms.items() if name != "supervision"}
+    return loss, residual, {**shown, f"error_mm/{scale}": _known(terms["supervision"], pair)}
 
 
-def _detached(transform: Transform) -> AffineTransform:
-    assert isinstance(transform, AffineTransform)
-    return AffineTransform(transform.matrix.detach())
+def _mask(
+    pair: Pair, seen: Float[Tensor, "b x y z 3"], mapped: Float[Tensor, "b x y z 3"]
+) -> Float[Tensor, "b 1 x y z"] | None:
+    """Where both images may be trusted, the moving one as far as it is aligned already."""
+    fixed = pair.fixed.image.mask(seen)
+    moving = pair.moving.image.mask(pair.moving.transform(mapped.detach()))
+    return None if fixed is None or moving is None else fixed * moving
 
 
-def _known(error: Tensor, pair: Pair) -> Float[Tensor, ""]:
-    """The mean over the pairs whose truth is known, of a mean over all."""
+def _overlap(
+    pair: Pair, seen: Float[Tensor, "b x y z 3"], mapped: Float[Tensor, "b x y z 3"]
+) -> Float[Tensor, " b"]:
+    """Soft Dice loss of the pairs whose subjects both have labels, zero for the others."""
+    fixed, moving = pair.fixed, pair.moving
+    cohort = fixed.image.cohort
+    if cohort.labels is None:
+        return torch.zeros(len(seen), device=seen.device)
+    labels = fixed.image.labels(seen)[:, 0].flatten(1)
+    corners, weights = moving.image.label_corners(moving.transform(mapped))
+    both = cohort.has_labels[fixed.image.index] * cohort.has_labels[moving.image.index]
+    return soft_dice_loss(labels, corners, weights, cohort.label_count) * both
+
+
+def _landmark_error(pair: Pair, transform: Transform, patch: Grid) -> Float[Tensor, " b"]:
+    """Point error at the landmarks inside the patch that both images have."""
+    fixed, moving = pair.fixed_landmarks, pair.moving_landmarks
+    known = ~(fixed + moving).isnan().any(-1)
+    voxel = patch.to_voxel(fixed)
+    limit = constant(patch.shape, voxel.device) - 1
+    inside = ((voxel >= 0) & (voxel <= limit)).all(-1)
+    safe = torch.where(known[..., None], fixed, patch.center_world[:, None].float())
+    target = torch.where(known[..., None], moving, 0.0)
+    return point_error(transform(safe), target, known & inside)
+
+
+def _known(error: Float[Tensor, " b"], pair: Pair) -> Float[Tensor, " b"]:
+    """Scaled so that its mean over the batch is the mean over the pairs whose truth is known."""
     return error.detach() / pair.known.mean().clamp(min=1e-6)

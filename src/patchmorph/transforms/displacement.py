@@ -25,8 +25,7 @@ class DisplacementField(Transform):
 
     def at(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
         """u at ``points`` (RAS+ mm)."""
-        voxel = self.grid.to_voxel(points)
-        return sample_linear(self.displacement, voxel, self.outside).movedim(1, -1)
+        return sample_linear(self.displacement, points, self.outside, self.grid.world_to_voxel).movedim(1, -1)
 
     def __call__(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
         """Where ``points`` go."""

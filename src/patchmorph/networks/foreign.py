@@ -1,0 +1,61 @@
+"""Networks of other packages by import path: any module that takes two channels and answers three."""
+
+from importlib import import_module
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from patchmorph.errors import PatchMorphError
+from patchmorph.networks.blocks import Block
+from patchmorph.networks.contract import VELOCITY_STRIDE
+
+INITIAL_GAIN = 0.05
+"""What a foreign network's answer is multiplied by at first, so that it starts near "nothing moves"."""
+
+
+def find_class(path: str) -> type[nn.Module]:
+    """The class at ``module:Class``. Only subclasses of ``torch.nn.Module`` are ever called.
+
+    Raises:
+        PatchMorphError: no such module or class, or not a ``torch.nn.Module``.
+    """
+    module, _, name = path.partition(":")
+    try:
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise PatchMorphError(f"network must be importable as module:Class, got {path}: {error}") from None
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise PatchMorphError(f"network must be a torch.nn.Module, got {path}, a {type(found).__name__}")
+    return found
+
+
+class Foreign(nn.Module):
+    """Dense network (see `contract`) around a module that answers at full or at half resolution.
+
+    Args:
+        path: ``module:Class`` of a network from ``[B, 2, N, N, N]`` to ``[B, 3, N, N, N]`` or
+            ``[B, 3, N/2, N/2, N/2]``.
+        options: its keyword arguments.
+    """
+
+    def __init__(self, path: str, options: dict[str, Any]):
+        super().__init__()
+        self.path = path
+        self.network = Block(find_class(path)(**options))
+        self.gain = nn.Parameter(torch.tensor(INITIAL_GAIN))
+
+    def forward(self, pair: Float[Tensor, "b 2 n n n"]) -> Float[Tensor, "b 3 m m m"]:
+        """Velocity in patch voxels at half the patch resolution."""
+        answer = self.network(pair)
+        if answer.shape[2:] == pair.shape[2:]:
+            answer = functional.avg_pool3d(answer, VELOCITY_STRIDE)
+        wanted = (len(pair), 3, *(n // VELOCITY_STRIDE for n in pair.shape[2:]))
+        if answer.shape != wanted:
+            raise PatchMorphError(
+                f"network {self.path} must answer three channels at full or half resolution, "
+                f"got shape {tuple(answer.shape)} for patches {tuple(pair.shape)}"
+            )
+        return answer * self.gain
