@@ -37,7 +37,12 @@ def configure(network: str, pattern: str, minutes: float, output: Path) -> Train
     content["model"]["dense"] = {"name": network}
     content["data"]["images"] = [str(Path(pattern).resolve())]
     content["optimization"]["steps"] = round(STEPS_PER_MINUTE[network] * minutes)
-    content["run"] = {"output": str(output.resolve()), "minutes": minutes, "log_every": 100}
+    content["run"] = {
+        "output": str(output.resolve()),
+        "minutes": minutes,
+        "log_every": 100,
+        "checkpoint_every": 3000,
+    }
     return TrainingConfig.model_validate(content)
 
 

@@ -6,15 +6,16 @@ Both sides run `patchmorph.training` with batch 1, the same networks and the sam
 schedule of one scale whose patch is the whole volume. Images are synthetic, uint8, and lie in page-locked
 host memory on both sides, so that what is measured is the method. Networks are not compiled on either side.
 The patchwise step is replayed as a CUDA graph, as `patchmorph train` does, since it is bound by launches; the
-full-volume step is not.
+full-volume step is not. Small operations are fused on both sides at 256³, where time is compared.
 
 Measured: the allocator's peak of reserved memory, over the whole run and in a steady step, and seconds a
 step; likewise for `register` on images in GPU memory. Rows come in order of importance; ``--minutes`` bounds
-the whole.
+them.
 """
 
 import argparse
 import gc
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,13 +37,18 @@ from patchmorph.spatial.packed import PackedVolumes
 from patchmorph.training.augmentation import Draw
 from patchmorph.training.cohort import Cohort
 from patchmorph.training.config import Data, Optimization, Run, TrainingConfig
-from patchmorph.training.gradients import CapturedStep, FlatGradients, add_gradients
+from patchmorph.training.gradients import CapturedStep, FlatGradients, Report, add_gradients
 from patchmorph.training.subjects import Subject
 
 CUDA = torch.device("cuda")
 SIZES = (128, 192, 256, 384, 512)
 LARGEST = 1024
+COMPARED = 256
 PATCH = 64
+NETWORKS = ("swin", "unet")
+KEYS = ("what", "network", "side", "size", "mode")
+LIMIT = 0.9
+"""Share of the GPU's memory beyond which a row counts as out of memory."""
 MODES = ("bf16", "fp32", "bf16 + checkpointing")
 GIB = 2**30
 
@@ -118,16 +124,11 @@ def train(network: str, side: str, size: int, mode: str, folder: Path) -> dict[s
     def draw() -> Draw:
         return Draw.sample(2, 1, len(model_spec.spacings_mm), 0.5, generator).to(CUDA)
 
-    def add(drawn: Draw) -> object:
+    def add(drawn: Draw) -> Report:
         return add_gradients(model, images, drawn, config)
 
-    patchwise = side == "patches"
-    with compiling():
-        step = (
-            CapturedStep(lambda drawn: add_gradients(model, images, drawn, config), draw())
-            if patchwise
-            else add
-        )
+    with compiling(side == "patches" or size == COMPARED):
+        step = CapturedStep(add, draw()) if side == "patches" else add
 
         def run() -> None:
             gradients.buffer.zero_()
@@ -139,13 +140,15 @@ def train(network: str, side: str, size: int, mode: str, folder: Path) -> dict[s
         whole = torch.cuda.max_memory_reserved()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        duration = seconds(run, 20 if patchwise else 2)
-    return {
+        duration = seconds(run, 1)
+        if size == COMPARED:
+            duration = seconds(run, 20 if side == "patches" else 3)
+    figures = {
+        "parameters": sum(p.numel() for p in model.parameters()),
         "reserved_gib": max(whole, torch.cuda.max_memory_reserved()) / GIB,
         "reserved_steady_gib": torch.cuda.max_memory_reserved() / GIB,
-        "seconds": duration,
-        "parameters": sum(p.numel() for p in model.parameters()),
     }
+    return figures | ({"seconds": duration} if size == COMPARED else {})
 
 
 def infer(network: str, side: str, size: int, mode: str, _: Path) -> dict[str, float]:
@@ -154,70 +157,66 @@ def infer(network: str, side: str, size: int, mode: str, _: Path) -> dict[str, f
     fixed, moving = (Image(volume(size), grid).to(CUDA) for _ in range(2))
     torch.cuda.reset_peak_memory_stats()
     seconds(lambda: register(fixed, moving, model), 1)
-    return {
-        "reserved_gib": torch.cuda.max_memory_reserved() / GIB,
-        "images_gib": 2 * size**3 / GIB,
-        "seconds": seconds(lambda: register(fixed, moving, model), 2),
-    }
+    figures = {"reserved_gib": torch.cuda.max_memory_reserved() / GIB, "images_gib": 2 * size**3 / GIB}
+    return figures | (
+        {"seconds": seconds(lambda: register(fixed, moving, model), 3)} if size == COMPARED else {}
+    )
 
 
 def rows() -> Iterator[tuple[Callable[..., dict[str, float]], str, str, int, str]]:
-    networks = ("swin", "unet")
-    for mode in MODES:
-        for side in ("patches", "full volume"):
-            for network in networks:
-                yield train, network, side, 256, mode
-    for size in (LARGEST, 128, 192, 384, 512):
-        for network in networks:
-            yield train, network, "patches", size, "bf16"
-    for size in (128, 192, 384, 512):
+    others = [size for size in SIZES if size != COMPARED]
+    for side in ("patches", "full volume"):
         for mode in MODES:
-            for network in networks:
+            for network in NETWORKS:
+                yield train, network, side, COMPARED, mode
+        if side == "patches":
+            for size in (LARGEST, *others):
+                for network in NETWORKS:
+                    yield train, network, side, size, "bf16"
+    for size in others:
+        for mode in MODES:
+            for network in NETWORKS:
                 yield train, network, "full volume", size, mode
-    for size in SIZES:
+    for size in (COMPARED, *others):
         for side in ("patches", "full volume"):
-            for network in networks:
+            for network in NETWORKS:
                 yield infer, network, side, size, "bf16"
-    for mode in MODES[1:]:
-        for size in (LARGEST, 128, 192, 384, 512):
-            for network in networks:
+    for size in (LARGEST, *others):
+        for mode in MODES[1:]:
+            for network in NETWORKS:
                 yield train, network, "patches", size, mode
-    for size in SIZES:
-        for side in ("patches", "full volume"):
-            for network in networks:
-                yield infer, network, side, size, "fp32"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--resume", action="store_true", help="keep the rows that the result file has")
     parser.add_argument("--output", type=Path, default=machine.RESULTS)
     arguments = parser.parse_args()
     torch.backends.cudnn.allow_tf32 = True
+    torch.cuda.set_per_process_memory_fraction(LIMIT)
     began = time.monotonic()
-    measured: list[dict[str, Any]] = []
+    file = arguments.output / "memory.json"
+    measured = json.loads(file.read_text())["rows"] if arguments.resume and file.exists() else []
+    before = [{key: row[key] for key in KEYS} for row in measured]
     with TemporaryDirectory() as folder:
-        for what, network, side, size, mode in rows():
+        for what, *values in rows():
+            row: dict[str, Any] = dict(zip(KEYS, (what.__name__, *values), strict=True))
+            if row in before:
+                continue
             if time.monotonic() - began > 60 * arguments.minutes:
                 break
             # The search for the fastest algorithm takes long on large volumes, and time is compared at 256.
-            torch.backends.cudnn.benchmark = size <= 256
-            row: dict[str, Any] = {
-                "what": what.__name__,
-                "network": network,
-                "side": side,
-                "size": size,
-                "mode": mode,
-            }
+            torch.backends.cudnn.benchmark = row["size"] <= COMPARED
             try:
-                row |= what(network, side, size, mode, Path(folder))
+                row |= what(*values, Path(folder))
             except torch.OutOfMemoryError:
                 row["out_of_memory"] = True
             gc.collect()
             torch.cuda.empty_cache()
             measured.append(row)
             print(row, flush=True)
-            machine.write("memory", {"rows": measured}, arguments.output, quiet=True)
+            machine.write("memory", {"limit": LIMIT, "rows": measured}, arguments.output, quiet=True)
 
 
 if __name__ == "__main__":
