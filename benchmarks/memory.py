@@ -4,9 +4,9 @@
 
 Both sides run `patchmorph.training` with batch 1, the same networks and the same loss; the full volume is a
 schedule of one scale whose patch is the whole volume. Images are synthetic, uint8, and lie in page-locked
-host memory on both sides, so that what is measured is the method. Networks are not compiled on either side.
-The patchwise step is replayed as a CUDA graph, as `patchmorph train` does, since it is bound by launches; the
-full-volume step is not. Small operations are fused on both sides at 256³, where time is compared.
+host memory on both sides, so that what is measured is the method. On either side nothing is compiled but the
+reader of voxels, and the algorithms of convolutions are cuDNN's own choice. The patchwise step is replayed as
+a CUDA graph, as `patchmorph train` does, since it is bound by launches; the full-volume step is not.
 
 Measured: the allocator's peak of reserved memory, over the whole run and in a steady step, and seconds a
 step; likewise for `register` on images in GPU memory. Rows come in order of importance; ``--minutes`` bounds
@@ -30,7 +30,6 @@ from patchmorph.io.images import save_image
 from patchmorph.networks.blocks import set_recompute
 from patchmorph.registration.model import ModelSpec, NetworkSpec, PatchMorphModel
 from patchmorph.registration.register import register
-from patchmorph.spatial.compilation import compiling
 from patchmorph.spatial.grid import Grid
 from patchmorph.spatial.image import Image
 from patchmorph.spatial.packed import PackedVolumes
@@ -127,22 +126,21 @@ def train(network: str, side: str, size: int, mode: str, folder: Path) -> dict[s
     def add(drawn: Draw) -> Report:
         return add_gradients(model, images, drawn, config)
 
-    with compiling(side == "patches" or size == COMPARED):
-        step = CapturedStep(add, draw()) if side == "patches" else add
+    step = CapturedStep(add, draw()) if side == "patches" else add
 
-        def run() -> None:
-            gradients.buffer.zero_()
-            step(draw())
-            gradients.finish(1, 1, 1.0)
-            optimizer.step()
+    def run() -> None:
+        gradients.buffer.zero_()
+        step(draw())
+        gradients.finish(1, 1, 1.0)
+        optimizer.step()
 
-        seconds(run, 1)
-        whole = torch.cuda.max_memory_reserved()
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        duration = seconds(run, 1)
-        if size == COMPARED:
-            duration = seconds(run, 20 if side == "patches" else 3)
+    seconds(run, 1)
+    whole = torch.cuda.max_memory_reserved()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    duration = seconds(run, 1)
+    if size == COMPARED:
+        duration = seconds(run, 20 if side == "patches" else 3)
     figures = {
         "parameters": sum(p.numel() for p in model.parameters()),
         "reserved_gib": max(whole, torch.cuda.max_memory_reserved()) / GIB,
@@ -169,10 +167,9 @@ def rows() -> Iterator[tuple[Callable[..., dict[str, float]], str, str, int, str
         for mode in MODES:
             for network in NETWORKS:
                 yield train, network, side, COMPARED, mode
-        if side == "patches":
-            for size in (LARGEST, *others):
-                for network in NETWORKS:
-                    yield train, network, side, size, "bf16"
+    for size in (LARGEST, *others):
+        for network in NETWORKS:
+            yield train, network, "patches", size, "bf16"
     for size in others:
         for mode in MODES:
             for network in NETWORKS:
@@ -206,8 +203,6 @@ def main() -> None:
                 continue
             if time.monotonic() - began > 60 * arguments.minutes:
                 break
-            # The search for the fastest algorithm takes long on large volumes, and time is compared at 256.
-            torch.backends.cudnn.benchmark = row["size"] <= COMPARED
             try:
                 row |= what(*values, Path(folder))
             except torch.OutOfMemoryError:

@@ -1,9 +1,17 @@
 import pytest
 import torch
+from torch import nn
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.networks import registry
+from patchmorph.networks.blocks import set_recompute
 from patchmorph.networks.contract import VELOCITY_STRIDE, predict
+from patchmorph.networks.swin import Swin, SwinLayer
+
+MONAI = {
+    "monai.networks.nets:SegResNet": {"in_channels": 2, "out_channels": 3, "init_filters": 8},
+    "monai.networks.nets:SwinUNETR": {"in_channels": 2, "out_channels": 3, "feature_size": 12},
+}
 
 
 @pytest.mark.parametrize("name", registry.DENSE)
@@ -28,6 +36,7 @@ def test_affine_networks_keep_the_contract(name):
 def test_every_parameter_of_a_network_gets_a_gradient():
     for network in (
         registry.build_dense("unet", {}),
+        registry.build_dense("swin", {}),
         registry.build_affine("affine-encoder", {}, 64),
     ):
         predict(network, torch.rand(1, 2, 64, 64, 64)).square().sum().backward()
@@ -41,3 +50,98 @@ def test_unknown_networks_and_options_are_named():
         registry.build_dense("unet", {"depth": 3})
     with pytest.raises(PatchMorphError, match="as many positive numbers"):
         registry.build_dense("unet", {"encoder": [4, 8]})
+
+
+class HalfResolution(nn.Conv3d):
+    """The smallest network that keeps the contract."""
+
+    def __init__(self, outputs: int = 3):
+        super().__init__(2, outputs, 2, stride=2)
+
+
+@pytest.mark.parametrize("path", MONAI)
+def test_networks_of_monai_plug_in(path):
+    pytest.importorskip("monai", reason="MONAI is an extra: pip install 'patchmorph[monai]'")
+    network = registry.build_dense(path, MONAI[path])
+    velocity = predict(network, torch.rand(1, 2, 64, 64, 64))
+    assert velocity.shape == (1, 3, 32, 32, 32)
+    velocity.square().sum().backward()
+    assert 0 < velocity.abs().max() < 0.5
+    first = next(network.network.parameters())
+    assert first.grad.abs().max() > 0
+
+
+def test_any_module_plugs_in_by_its_import_path():
+    network = registry.build_dense(f"{__name__}:HalfResolution", {})
+    assert predict(network, torch.rand(2, 2, 16, 16, 16)).shape == (2, 3, 8, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "message"),
+    [
+        ("nowhere.to_be_found:Net", {}, "must be importable as module:Class, got nowhere.to_be_found:Net"),
+        ("torch.nn:Nothing", {}, "must be importable as module:Class, got torch.nn:Nothing"),
+        ("os:system", {"command": "true"}, "must be a torch.nn.Module, got os:system"),
+        ("torch.nn:Conv3d", {"colour": 1}, "options of network torch.nn:Conv3d must be ones that it takes"),
+    ],
+)
+def test_import_paths_that_are_no_networks_are_refused(path, options, message):
+    with pytest.raises(PatchMorphError, match=message):
+        registry.build_dense(path, options)
+
+
+def test_a_foreign_network_of_another_shape_is_named():
+    network = registry.build_dense(f"{__name__}:HalfResolution", {"outputs": 5})
+    with pytest.raises(PatchMorphError, match=r"three channels at full or half resolution, got shape \(1, 5"):
+        predict(network, torch.rand(1, 2, 16, 16, 16))
+
+
+@pytest.mark.parametrize("name", registry.DENSE)
+def test_recomputing_changes_neither_answer_nor_gradient(name):
+    torch.manual_seed(0)
+    network = registry.build_dense(name, {})
+    pair = torch.rand(1, 2, 32, 32, 32)
+    kept, gradients = [], []
+    for recompute in (False, True):
+        set_recompute(network, recompute)
+        network.zero_grad()
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept[-1].append(t.numel()) or t, lambda t: t):
+            kept.append([])
+            predict(network, pair).square().sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in network.parameters()]))
+    # The same operations on the same numbers.
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-5, atol=1e-7)
+    assert sum(kept[1]) < 0.7 * sum(kept[0])
+
+
+def test_shifted_windows_keep_the_ends_of_the_volume_apart():
+    """A token may see its neighbours across a window's border, but not across the volume's."""
+    torch.manual_seed(0)
+    layer = SwinLayer(32, window=4, shifted=True)
+    tokens = torch.rand(1, 12, 12, 12, 32)
+    changed = tokens.clone()
+    changed[:, 0] = torch.rand(12, 12, 32)
+    moved = (layer(changed) - layer(tokens)).abs().amax((0, 2, 3, 4))
+    assert (moved[:2] > 1e-4).all()  # after the shift the first window of an axis holds two tokens
+    assert moved[2:].max() == 0
+
+
+def test_padding_of_windows_does_not_reach_the_tokens():
+    torch.manual_seed(0)
+    layer = SwinLayer(32, window=4, shifted=False)
+    tokens = torch.rand(1, 4, 4, 6, 32)
+    alone = layer(tokens[..., :4, :])
+    # The first window is whole; the second is half padding and must not change it.
+    torch.testing.assert_close(layer(tokens)[..., :4, :], alone, atol=1e-5, rtol=0)
+    # Nor is the half-empty window led by its padding: tokens all alike attend to themselves.
+    even = torch.ones(1, 4, 4, 6, 32) * torch.rand(32)
+    torch.testing.assert_close(layer(even)[..., 4:, :], layer(even)[..., :2, :], atol=1e-5, rtol=0)
+
+
+def test_the_swin_is_of_a_transformers_size():
+    assert sum(p.numel() for p in Swin().parameters()) > 10e6
+
+
+def test_impossible_transformers_are_named():
+    with pytest.raises(PatchMorphError, match="embedding must be a multiple of 32"):
+        registry.build_dense("swin", {"embedding": 50})

@@ -1,10 +1,11 @@
 import numpy as np
+import pytest
 import torch
 from scipy.ndimage import uniform_filter
 
 from patchmorph.objective.regularity import diffusion_energy, folding_penalty
 from patchmorph.objective.similarity import _BoxMean, lncc, mse
-from patchmorph.objective.supervision import point_error
+from patchmorph.objective.supervision import point_error, soft_dice_loss
 
 
 def textured(seed=0, shape=(1, 1, 12, 13, 14)):
@@ -92,3 +93,41 @@ def test_point_error_is_quadratic_near_and_linear_far():
     gradient = torch.zeros(1, 2, 3, requires_grad=True)
     point_error(gradient, truth, torch.ones(1, 2, dtype=torch.bool)).sum().backward()
     assert torch.isfinite(gradient.grad).all()
+
+
+def test_masked_similarity_does_not_see_outside_the_mask():
+    a, b = textured(0), textured(1)
+    mask = torch.zeros_like(a)
+    mask[..., :5, :, :] = 1
+    changed = b.clone()
+    changed[..., 9:, :, :] = 0.5  # beyond the boxes of every voxel in the mask
+    for similarity in (lncc, mse):
+        torch.testing.assert_close(similarity(a, changed, mask), similarity(a, b, mask))
+        assert not torch.allclose(similarity(a, changed), similarity(a, b))
+        assert torch.isfinite(similarity(a, b, 0 * mask)).all()
+
+
+def test_soft_dice_is_that_of_one_hot_patches():
+    generator = torch.Generator().manual_seed(0)
+    fixed = torch.randint(0, 5, (2, 300), generator=generator, dtype=torch.int16)
+    corners = torch.randint(0, 5, (2, 8, 300), generator=generator, dtype=torch.int16)
+    weights = torch.rand(2, 8, 300, generator=generator, requires_grad=True)
+    fixed[1][fixed[1] == 4] = 0  # a label that this patch lacks does not count
+    loss = soft_dice_loss(fixed, corners, weights, 4)
+    for entry, labels in ((0, (1, 2, 3, 4)), (1, (1, 2, 3))):
+        overlaps = []
+        for label in labels:
+            hard = (fixed[entry] == label).float()
+            soft = (weights[entry] * (corners[entry] == label)).sum(0)
+            overlaps.append(2 * (hard * soft).sum() / (hard.sum() + soft.sum()))
+        torch.testing.assert_close(loss[entry], 1 - torch.stack(overlaps).mean())
+    loss.sum().backward()
+    assert weights.grad.abs().max() > 0
+
+
+def test_soft_dice_of_equal_labels_is_zero_and_of_none_finite():
+    fixed = torch.tensor([[1, 2, 2, 0]])
+    corners = fixed[:, None].expand(1, 8, 4)
+    weights = torch.full((1, 8, 4), 1 / 8)
+    assert soft_dice_loss(fixed, corners, weights, 2).item() == pytest.approx(0, abs=1e-6)
+    assert soft_dice_loss(0 * fixed, corners, weights, 2).item() == 0

@@ -4,13 +4,10 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from patchmorph.spatial.compilation import compilable
-
 HUBER_MM = 2.0
 """Errors above this count linearly, so that a chain that starts far off does not outweigh the others."""
 
 
-@compilable
 def point_error(
     mapped: Float[Tensor, "b *n 3"], truth: Float[Tensor, "b *n 3"], mask: Bool[Tensor, "b *n"]
 ) -> Float[Tensor, " b"]:

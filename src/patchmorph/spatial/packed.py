@@ -7,7 +7,7 @@ bus (`mapped_to`), for images larger than the GPU.
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.spatial.affine import apply_affine, invert_affine
-from patchmorph.spatial.compilation import compilable
+from patchmorph.spatial.compilation import can_compile
 from patchmorph.spatial.grid import Grid
 from patchmorph.spatial.sampling import sample_linear
 
@@ -153,9 +153,10 @@ class Trilinear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, points: Tensor, matrix: Tensor, buffer: Tensor, first: Tensor, shape: Tensor) -> Tensor:
+        read = _reader() if points.is_cuda else read_trilinear
         if not ctx.needs_input_grad[0]:
-            return read_trilinear(points, matrix.float(), buffer, first, shape, False)[0]
-        values, gradient = read_trilinear(points, matrix.float(), buffer, first, shape, True)
+            return read(points, matrix.float(), buffer, first, shape, False)[0]
+        values, gradient = read(points, matrix.float(), buffer, first, shape, True)
         ctx.save_for_backward(gradient)
         return values
 
@@ -165,7 +166,12 @@ class Trilinear(torch.autograd.Function):
         return incoming[..., None] * gradient, None, None, None, None
 
 
-@compilable
+@functools.cache
+def _reader() -> Callable[..., tuple[Tensor, Tensor]]:
+    """Compiled if possible even where nothing else is: it is a hundred small operations otherwise."""
+    return torch.compile(read_trilinear, dynamic=True) if can_compile() else read_trilinear
+
+
 def read_trilinear(
     points: Float[Tensor, "b n 3"],
     matrix: Float[Tensor, "b 4 4"],

@@ -48,6 +48,8 @@ def train(config: TrainingConfig, device: torch.device, resume: bool = False) ->
     processes.wait_for_everyone()  # all have looked at the folder before one writes into it
     if processes.num_processes > 1:
         device = torch.device(processes.device or device)
+    elif device.type == "cuda":
+        device = torch.device("cuda", device.index or 0)
     training = Training(config, device, processes, folder)
     if resume:
         training.state.load(folder)
@@ -91,10 +93,10 @@ class Training:
             self.folder.mkdir(parents=True, exist_ok=True)
             with whole_file(self.folder / "config.json") as file:
                 file.write_text(config.model_dump_json(indent=2), encoding="utf-8")
+        began = time.monotonic()
         gradients = FlatGradients(state.model)
         add_batch = self._batch_step()
         watch = FiniteWatch(self.cohort)
-        began = time.monotonic()
         with Record(self.folder, state.step, steps, self.device, main) as record:
             record.say(self.cohort.where())
             while state.step < steps:

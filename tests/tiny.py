@@ -1,0 +1,39 @@
+"""A training small enough for a test: two images, patches of 16³, networks of a few channels."""
+
+import torch
+
+from patchmorph.training.augmentation import Draw
+from patchmorph.training.config import TrainingConfig
+from patchmorph.training.step import chain_losses
+
+CPU = torch.device("cpu")
+SPACINGS = [12.0, 6.0]
+UNET = {"name": "unet", "options": {"encoder": [4, 8], "decoder": [8, 4]}}
+MODEL = {
+    "patch_size": 16,
+    "spacings_mm": SPACINGS,
+    "affine": {"name": "affine-encoder", "options": {"channels": [4, 8], "hidden": 8}},
+    "dense": UNET,
+}
+
+
+def config(folder=".", model=(), **sections) -> TrainingConfig:
+    """A configuration whose data source nobody reads."""
+    content = {
+        "model": {**MODEL, **dict(model)},
+        "data": {"images": ["unused"]},
+        "run": {"output": "run"},
+        "folder": folder,
+    }
+    return TrainingConfig.model_validate(content | sections)
+
+
+def draw(same_person=1.0, batch=3, seed=0, scales=2, images=2) -> Draw:
+    return Draw.sample(images, batch, scales, same_person, torch.Generator().manual_seed(seed))
+
+
+def all_terms(model, cohort, drawn, configuration) -> dict[str, torch.Tensor]:
+    """Every term of every stage, one value a chain, and their sum as ``loss``."""
+    stages = list(chain_losses(model, cohort, drawn, configuration))
+    terms = {name: value for _, more in stages for name, value in more.items()}
+    return terms | {"loss": torch.stack([loss for loss, _ in stages]).sum(0)}

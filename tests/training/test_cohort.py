@@ -1,0 +1,104 @@
+import pytest
+import torch
+from synthetic import AFFINES, grid_around, smooth_image
+from tiny import CPU, SPACINGS
+
+from patchmorph.errors import PatchMorphError
+from patchmorph.io.images import save_image
+from patchmorph.spatial.image import Image
+from patchmorph.training.cohort import GIB, Cohort
+from patchmorph.training.config import Data
+from patchmorph.training.subjects import Subject
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory):
+    """Six small subjects, told apart by where they lie."""
+    folder = tmp_path_factory.mktemp("crowd")
+    for number in range(6):
+        shape, linear = (24, 28, 22), AFFINES["RAS"] * 6
+        brain = smooth_image(grid_around(shape, linear))
+        save_image(
+            Image(brain.data, grid_around(shape, linear, (10.0 * number, 0, 0))), folder / f"{number}.nii"
+        )
+    return [Subject(folder / f"{number}.nii") for number in range(6)]
+
+
+def small(slots: float, every: int = 2) -> Data:
+    voxels = 12 * 14 * 11 + 24 * 28 * 22  # the levels of one subject of the crowd
+    return Data(images=["unused"], cache_gib=slots * voxels / GIB, refresh_every=every)
+
+
+def inside(cohort):
+    return [cohort.subject(slot).image.name for slot in range(len(cohort))]
+
+
+def test_a_cohort_shows_what_its_images_show(images, cohort):
+    points = torch.rand(2, 100, 3) * 80 - 40
+    batch = cohort.select(torch.tensor([1, 0])).sample(points, 6.0)
+    for row, index in enumerate((1, 0)):
+        direct = images[index].normalized().sample(points[row : row + 1], 6.0)
+        # Stored as uint8: half a grey level of 255.
+        torch.testing.assert_close(batch[row], direct[0], atol=0.003, rtol=0)
+
+
+def test_all_subjects_stay_where_they_fit(crowd):
+    cohort = Cohort(crowd, SPACINGS, small(6.5), CPU)
+    assert inside(cohort) == [f"{number}.nii" for number in range(6)]
+    before = cohort.levels[6.0].buffer.clone()
+    cohort.advance(1000)
+    assert torch.equal(cohort.levels[6.0].buffer, before)
+    assert cohort.where().startswith("6 of 6 subjects in memory: 12 mm 0.00 GiB in host memory")
+
+
+def test_a_small_cache_shows_everybody_in_turn_and_always_the_same_way(crowd):
+    cohort = Cohort(crowd, SPACINGS, small(3.5), CPU, seed=4)
+    assert len(cohort) == 3
+    seen, history = set(inside(cohort)), []
+    for step in range(14):
+        cohort.advance(step)
+        names = inside(cohort)
+        assert len(set(names)) == 3
+        seen |= set(names)
+        history.append(names)
+        # What the memory holds is who is said to be there.
+        for slot, name in enumerate(names):
+            assert cohort.centers_world[slot, 0].item() == pytest.approx(10.0 * int(name[0]), abs=2)
+    assert len(seen) == 6
+    assert history[0] == history[1] != history[2]
+    again = Cohort(crowd, SPACINGS, small(3.5), CPU, seed=4)
+    again.advance(13)  # as after a resume
+    assert inside(again) == history[13]
+    assert torch.equal(again.levels[6.0].buffer, cohort.levels[6.0].buffer)
+
+
+def test_a_cache_too_small_for_a_pair_is_refused(crowd):
+    with pytest.raises(PatchMorphError, match=r"data.cache_gib must hold 2 subjects of .* GiB, got"):
+        Cohort(crowd, SPACINGS, small(1.5), CPU)
+
+
+def test_labels_and_masks_are_looked_up_where_the_image_is(images, tmp_path):
+    subjects = []
+    for number, image in enumerate(images):
+        ids = torch.where(image.data > 0.5, 2000, 0).to(torch.int32) + torch.where(image.data > 0.7, 35, 0)
+        paths = {"image": image, "labels": Image(ids, image.grid)}
+        if number == 0:
+            paths["mask"] = Image((image.data > 0.3).to(torch.uint8), image.grid)
+        for kind, content in paths.items():
+            save_image(content, tmp_path / f"{number}_{kind}.nii")
+        subjects.append(Subject(**{kind: tmp_path / f"{number}_{kind}.nii" for kind in paths}))
+    cohort = Cohort(subjects, SPACINGS, Data(images=["unused"]), CPU)
+    assert cohort.vocabulary.label_ids.tolist() == [2000, 2035]
+    assert cohort.has_labels.tolist() == [1, 1]
+    assert cohort.has_mask.tolist() == [1, 0]
+    both = cohort.select(torch.tensor([0, 1]))
+    points = torch.cat([image.grid.crop((10, 10, 10), (40, 50, 40)).points_world() for image in images])
+    for row, image in enumerate(images):
+        data = image.data[0, 0, 10:50, 10:60, 10:50]
+        expected = (data > 0.5).int() + (data > 0.7).int()
+        assert torch.equal(both.labels(points)[row, 0].int(), expected)
+    mask = both.mask(points)
+    assert torch.equal(mask[0, 0], (images[0].data[0, 0, 10:50, 10:60, 10:50] > 0.3).float())
+    assert mask[1].min() == 1  # who has no mask is trusted everywhere
+    only = Cohort(subjects, SPACINGS, Data(images=["unused"], label_ids=[2035]), CPU)
+    assert only.select(torch.tensor([0, 1])).labels(points).unique().tolist() == [0, 1]
