@@ -113,11 +113,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=machine.DATA / "t1-labelled")
     parser.add_argument("--train", required=True)
+    parser.add_argument("--networks", nargs="+", default=["unet"])
     parser.add_argument("--output", type=Path, default=machine.RESULTS)
     arguments = parser.parse_args()
     figures = {
         "registration": registration(arguments.data),
-        "training": {network: training(arguments.train, network) for network in ("unet", "swin")},
+        "training": {network: training(arguments.train, network) for network in arguments.networks},
     }
     machine.write("gpu", figures, arguments.output)
 

@@ -208,7 +208,9 @@ def main() -> None:
             except torch.OutOfMemoryError:
                 row["out_of_memory"] = True
             gc.collect()
+            torch._C._cuda_clearCublasWorkspaces()  # one a stream, and every graph is captured on a new one
             torch.cuda.empty_cache()
+            row["left_gib"] = torch.cuda.memory_reserved() / GIB  # what the next row begins with
             measured.append(row)
             print(row, flush=True)
             machine.write("memory", {"limit": LIMIT, "rows": measured}, arguments.output, quiet=True)

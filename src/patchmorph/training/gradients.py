@@ -95,7 +95,7 @@ class CapturedStep:
         torch.cuda.current_stream().wait_stream(stream)
         torch.cuda.empty_cache()  # the graph has a pool of its own: what the warm-up took is free again
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        with torch.cuda.graph(self.graph, stream=stream):  # the libraries' workspaces are one a stream
             self.report = add(self.draw)
 
     def __call__(self, draw: Draw) -> Report:
