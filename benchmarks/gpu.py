@@ -1,9 +1,9 @@
-"""What needs a GPU: writes results/gpu.json.
+"""Registration on a GPU: writes results/gpu.json.
 
-    python benchmarks/gpu.py --train 'IMAGES/*.nii' [--data FOLDER]
+    python benchmarks/gpu.py [--data FOLDER]
 
 Seconds of one registration in Python, images on the GPU; how far the CUDA result (bf16 networks) is from the
-CPU result; training steps a second at 8 chains with each backbone, and the memory they take.
+CPU result.
 """
 
 import argparse
@@ -17,15 +17,7 @@ import torch
 
 from patchmorph import api
 from patchmorph.io.images import load_image
-from patchmorph.registration.model import ModelSpec, NetworkSpec, PatchMorphModel
-from patchmorph.spatial.compilation import compiling
-from patchmorph.training.augmentation import Draw
-from patchmorph.training.cohort import Cohort
-from patchmorph.training.config import Data, Run, TrainingConfig
-from patchmorph.training.gradients import CapturedStep, FlatGradients, Report, add_gradients
-from patchmorph.training.subjects import find_subjects
 
-CHAINS = 8
 CUDA = torch.device("cuda")
 
 
@@ -61,66 +53,12 @@ def registration(folder: Path) -> dict[str, float]:
     }
 
 
-def training(pattern: str, network: str) -> dict[str, float]:
-    """Steps as `patchmorph train` does them, and the same step without compiler and graph."""
-    config = TrainingConfig(
-        model=ModelSpec(dense=NetworkSpec(name=network)),
-        data=Data(images=[str(Path(pattern).resolve())]),
-        run=Run(output="unused"),
-    )
-    torch.backends.cudnn.benchmark = True
-    torch.backends.cudnn.allow_tf32 = True
-    cohort = Cohort(find_subjects(config), config.model.spacings_mm, config.data, CUDA)
-    model = PatchMorphModel(config.model).to(CUDA).train()
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    gradients = FlatGradients(model)
-    generator = torch.Generator().manual_seed(0)
-
-    def draw() -> Draw:
-        return Draw.sample(len(cohort), CHAINS, len(config.model.spacings_mm), 0.5, generator).to(CUDA)
-
-    def eager(drawn: Draw) -> Report:
-        return add_gradients(model, cohort, drawn, config)
-
-    def step(add: Callable[[Draw], Report]) -> Callable[[], object]:
-        def run() -> None:
-            gradients.buffer.zero_()
-            add(draw())
-            gradients.finish(1, 1, config.optimization.clip)
-            optimizer.step()
-
-        return run
-
-    figures: dict[str, float] = {"chains": CHAINS}
-    plain = step(eager)
-    seconds(plain, 3)
-    figures["steps_per_second_eager"] = 10 / sum(seconds(plain, 10))
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
-    began = time.perf_counter()
-    for part in filter(None, (model.affine, *model.dense)):
-        part.compile()
-    with compiling():
-        fast = step(CapturedStep(eager, draw()))
-    figures["seconds_to_compile"] = time.perf_counter() - began
-    seconds(fast, 5)
-    figures["steps_per_second"] = 60 / sum(seconds(fast, 60))
-    figures["peak_reserved_gib"] = torch.cuda.max_memory_reserved() / 2**30
-    return figures
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=machine.DATA / "t1-labelled")
-    parser.add_argument("--train", required=True)
-    parser.add_argument("--networks", nargs="+", default=["unet"])
     parser.add_argument("--output", type=Path, default=machine.RESULTS)
     arguments = parser.parse_args()
-    figures = {
-        "registration": registration(arguments.data),
-        "training": {network: training(arguments.train, network) for network in arguments.networks},
-    }
-    machine.write("gpu", figures, arguments.output)
+    machine.write("gpu", {"registration": registration(arguments.data)}, arguments.output)
 
 
 if __name__ == "__main__":
