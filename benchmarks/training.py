@@ -2,8 +2,8 @@
 
     python benchmarks/training.py 'IMAGES/*.nii' [--networks unet swin] [--plain]
 
-The step is that of `patchmorph train`: compiled, and replayed as a CUDA graph. ``--plain`` also measures it without
-either.
+The step is that of `patchmorph train`: compiled, and replayed as a CUDA graph. ``--plain`` also measures it
+without either.
 """
 
 import argparse

@@ -1,14 +1,48 @@
 import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from synthetic import AFFINES, grid_around, smooth_image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import CPU
 
+from patchmorph import api
 from patchmorph.errors import PatchMorphError
+from patchmorph.evaluation.benchmark import evaluate
+from patchmorph.evaluation.pairs import load_pairs
+from patchmorph.io.images import load_image, save_image
+from patchmorph.registration.register import register
+from patchmorph.spatial.image import Image
+from patchmorph.training import loop
+from patchmorph.training.checkpoint import FILE
 from patchmorph.training.config import load_config
 from patchmorph.training.loop import learning_rate, train
+
+PATCHMORPH = Path(sys.executable).parent / "patchmorph"
+
+
+def log(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def start(config_file, *options):
+    command = [PATCHMORPH, "train", config_file, "--device", "cpu", *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(condition, process, seconds=60):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until, "nothing happened"
+        time.sleep(0.02)
 
 
 def test_resume_gives_the_weights_of_an_uninterrupted_run(config_file):
@@ -27,9 +61,12 @@ def test_resume_gives_the_weights_of_an_uninterrupted_run(config_file):
     expected, found = (load_file(folder / name / "model.safetensors") for name in ("run", "interrupted"))
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
-    log = [json.loads(line) for line in (folder / "run" / "log.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in log] == [2, 4, 6]
-    assert {"loss", "similarity/affine", "error_mm/1", "steps_per_second"} <= log[0].keys()
+    lines = log(folder / "run")
+    assert [line["step"] for line in lines] == [2, 4, 6]
+    assert {"loss", "similarity/affine", "error_mm/1", "gradient_norm", "steps_per_second"} <= lines[0].keys()
+    board = EventAccumulator(str(folder / "run" / "tensorboard")).Reload()
+    assert [event.step for event in board.Scalars("loss")] == [2, 4, 6]
+    assert board.Scalars("loss")[0].value == pytest.approx(lines[0]["loss"], abs=1e-4)
 
 
 def test_an_output_folder_is_not_overwritten_and_resume_needs_a_checkpoint(config_file):
@@ -56,3 +93,114 @@ def test_missing_images_are_named(config_file):
     with pytest.raises(PatchMorphError, match="got nothing for nowhere"):
         train(load_config(config_file), CPU)
     assert set(config_file.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "terminated"])
+def test_an_interrupted_training_loses_no_step(change, tmp_path, signal_):
+    file = change(optimization={"steps": 100000}, run={"log_every": 1, "checkpoint_every": 100000})
+    process = start(file)
+    wait_for(lambda: (tmp_path / "run" / "log.jsonl").exists() and len(log(tmp_path / "run")) > 2, process)
+    process.send_signal(signal_)
+    output, error = process.communicate(timeout=60)
+    assert process.returncode == 0, error
+    assert "--resume goes on" in output
+    done = log(tmp_path / "run")[-1]["step"]
+    training = loop.Training(load_config(file), CPU, loop.PartialState(cpu=True), tmp_path / "run")
+    training.state.load(tmp_path / "run")
+    assert training.state.step == done
+
+
+def test_a_killed_training_goes_on_from_its_last_checkpoint(change, tmp_path):
+    file = change(optimization={"steps": 12}, run={"log_every": 1, "checkpoint_every": 4})
+    process = start(file)
+    wait_for(lambda: (tmp_path / "run" / FILE).exists() and len(log(tmp_path / "run")) > 4, process)
+    process.kill()
+    process.communicate(timeout=60)
+    with (tmp_path / "run" / "log.jsonl").open("a") as file_:
+        file_.write('{"step": 99, "loss"')  # as a kill may leave it
+    train(load_config(file), CPU, resume=True)
+    assert [line["step"] for line in log(tmp_path / "run")] == list(range(1, 13))
+    whole = load_config(change(run={"output": "whole"}))
+    train(whole, CPU)
+    expected, found = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "run"))
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_it(change, tmp_path):
+    file = change(run={"checkpoint_every": 2, "minutes": 1e-9})
+    train(load_config(file), CPU)
+    before = (tmp_path / "run" / FILE).read_bytes()
+    limited = ["bash", "-c", f"ulimit -f {len(before) // 1024 // 2}; exec {PATCHMORPH} train {file} --resume"]
+    done = subprocess.run([*limited], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "output must be in a place that can be written" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert (tmp_path / "run" / FILE).read_bytes() == before
+    assert not list((tmp_path / "run").glob(".unfinished*"))
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_a_training_that_is_not_finite_stops_and_names_the_pair(config_file, monkeypatch, tmp_path, where):
+    honest = loop.add_gradients
+
+    def broken(model, cohort, drawn, config):
+        report = honest(model, cohort, drawn, config)
+        broken.calls += 1
+        if broken.calls == 3 and where == "loss":
+            broken.pair = [cohort.subject(int(k[1])).image for k in (drawn.fixed_index, drawn.moving_index)]
+            report.losses[1] = float("nan")
+        elif broken.calls == 3:
+            broken.pair = [cohort.subject(int(drawn.fixed_index[0])).image]
+            next(model.parameters()).grad.fill_(float("inf"))
+        return report
+
+    broken.calls = 0
+    monkeypatch.setattr(loop, "add_gradients", broken)
+    with pytest.raises(PatchMorphError, match=f"{where} must stay finite, got (nan|inf) at step 3") as error:
+        train(load_config(config_file), CPU)
+    assert all(str(path) in str(error.value) for path in broken.pair)
+    # The checkpoint of step 2 is not overwritten by weights that are lost.
+    training = loop.Training(load_config(config_file), CPU, loop.PartialState(cpu=True), tmp_path / "run")
+    training.state.load(tmp_path / "run")
+    assert training.state.step == 2
+
+
+def test_validation_measures_labelled_pairs_and_keeps_the_best_model(change, tmp_path, subjects):
+    for number, name in enumerate(("RAS", "LPS")):
+        brain = smooth_image(grid_around((38, 44, 36), AFFINES[name] * 4, (3 * number, 0, 0)))
+        save_image(brain, tmp_path / f"{number}.nii")
+        save_image(Image((brain.data * 5).to(torch.int16), brain.grid), tmp_path / f"{number}_labels.nii")
+    rows = "fixed,moving,fixed_labels,moving_labels\n0.nii,1.nii,0_labels.nii,1_labels.nii\n"
+    (tmp_path / "pairs.csv").write_text(rows)
+    file = change(validation={"pairs": "pairs.csv", "every": 2})
+    train(load_config(file), CPU)
+    lines = [line for line in log(tmp_path / "run") if "validation/dice" in line]
+    assert [line["step"] for line in lines] == [2, 4, 6]
+    assert all({"validation/dice", "validation/folding_percent"} <= line.keys() for line in lines)
+    best = api.load_model(tmp_path / "run" / "best.safetensors", "cpu")
+    (pair,) = load_pairs(tmp_path / "pairs.csv")
+    (again,) = evaluate([pair], lambda fixed, moving: register(fixed, moving, best))
+    assert again.dice == pytest.approx(max(line["validation/dice"] for line in lines), abs=1e-4)
+
+
+def test_validation_needs_labels(change, tmp_path, subjects):
+    (tmp_path / "pairs.csv").write_text(f"fixed,moving\n{subjects[0].image},{subjects[1].image}\n")
+    with pytest.raises(PatchMorphError, match="validation pairs must have labels"):
+        train(load_config(change(validation={"pairs": "pairs.csv"})), CPU)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_small_cache_trains_and_resumes(change, tmp_path, subjects):
+    """Subjects change places in memory while training goes on; a resume finds them where they were."""
+    copies = [load_image(subjects[k % 2].image) for k in range(3)]
+    for number, image in enumerate(copies):
+        save_image(image, tmp_path / "many" / f"{number}.nii")
+    slot = 1.4e6 / 2**30  # one subject's two levels, at most
+    few = {"images": ["many/*.nii"], "cache_gib": 2.2 * slot, "refresh_every": 2}
+    train(load_config(change(data=few, run={"output": "whole"})), CPU)
+    parts = change(run={"output": "parts", "minutes": 1e-9})
+    train(load_config(parts), CPU)
+    while not (tmp_path / "parts" / "model.safetensors").exists():
+        train(load_config(parts), CPU, resume=True)
+    expected, found = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+    assert all(torch.equal(expected[name], found[name]) for name in expected)

@@ -17,10 +17,17 @@ KEY = "patchmorph"
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, Any]) -> None:
-    """Write tensors and JSON-able ``metadata`` to one file."""
+    """Write tensors and JSON-able ``metadata`` to one file.
+
+    Raises:
+        PatchMorphError: the file system refuses; what was there before stays.
+    """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with whole_file(path) as temporary:
-        save_file(contiguous, temporary, {KEY: json.dumps(metadata)})
+        try:
+            save_file(contiguous, temporary, {KEY: json.dumps(metadata)})
+        except SafetensorError as error:  # how it says that there is no room
+            raise OSError(error) from None
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

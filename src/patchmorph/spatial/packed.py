@@ -115,7 +115,7 @@ class PackedVolumes:
         start = self._starts[slot]
         volume = self.buffer[start : start + math.prod(shape)].reshape(1, 1, *shape)
         voxel = apply_affine(self.world_to_voxel[slot][None], points_world[None])
-        seen = voxel.detach()[0]
+        seen = voxel.detach()[0].nan_to_num()  # a loss that is not finite is the caller's to report
         box = []
         for axis, count in enumerate(shape):
             lower = int(seen[:, axis].amin().floor().clamp(0, count - 1))

@@ -44,12 +44,13 @@ class FiniteWatch:
             arrived.record()
 
     def check(self, all_of_them: bool = False) -> None:
-        """Look at the steps that are ``LAG`` old, or at all.
+        """Look at the steps that are ``LAG`` old, or at all; on the CPU nothing is on its way.
 
         Raises:
             PatchMorphError: a loss or gradient is not finite.
         """
-        while len(self._seen) > (0 if all_of_them else LAG):
+        waiting = LAG if self.cohort.device.type == "cuda" and not all_of_them else 0
+        while len(self._seen) > waiting:
             seen = self._seen.popleft()
             if seen.arrived is not None:
                 seen.arrived.synchronize()

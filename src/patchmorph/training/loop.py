@@ -75,6 +75,13 @@ class Training:
         self.cohort = Cohort(
             find_subjects(config), config.model.spacings_mm, config.data, device, config.run.seed
         )
+        for term, there in (
+            ("overlap", self.cohort.labels is not None),
+            ("landmarks", self.cohort.landmarks.shape[1] > 0),
+        ):
+            weight = getattr(config.objective, term)
+            if weight and not there:
+                raise PatchMorphError(f"objective.{term} must be 0 where no subject has any, got {weight:g}")
         self.validator = config.validation and Validator(config.validation, config, folder, device)
         torch.manual_seed(config.run.seed)
         model = PatchMorphModel(config.model).to(device).train()
