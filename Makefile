@@ -29,6 +29,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/accuracy.py
 	$(BIN)/python benchmarks/inverse.py
 	$(BIN)/python benchmarks/inference.py
+	$(BIN)/python benchmarks/page.py
 
 clean:
 	rm -rf $(VENV) demo

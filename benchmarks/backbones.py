@@ -85,7 +85,10 @@ def main() -> None:
         "steps_per_second_median": median(line["steps_per_second"] for line in lines),
         "reserved_gib": lines[-1]["memory_gib"],
         "mean": summarize(results),
-        "pairs": [asdict(result) for result in results],
+        "pairs": [
+            asdict(result) | {"fixed": Path(result.fixed).name, "moving": Path(result.moving).name}
+            for result in results
+        ],
     }
     machine.write(f"backbone-{arguments.network}", figures, arguments.output)
 

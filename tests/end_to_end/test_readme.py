@@ -1,5 +1,6 @@
 """What the README tells a reader to type works."""
 
+import importlib
 import json
 import re
 import subprocess
@@ -65,6 +66,30 @@ def test_the_figures_are_those_of_the_result_files():
         f"| {files['inverse_of_transform_mm_mean']:.2f} mm; "
         f"with the files {files['inverse_file_of_transform_file_mm_mean']:.2f} mm |",
         f"| {files['transform_megabytes']:.1f} MB |",
-        f"| {gpu['training']['steps_per_second']:.1f} steps/s |",
+        f"| {results['training']['unet']['steps_per_second']:.1f} steps/s |",
     ):
         assert row in README, row
+
+
+def test_the_memory_that_the_readme_speaks_of_is_the_measured():
+    rows = json.loads((REPOSITORY / "benchmarks/results/memory.json").read_text())["rows"]
+
+    def reserved(network: str, side: str, size: int) -> str:
+        wanted = {"what": "train", "mode": "bf16", "network": network, "side": side, "size": size}
+        (row,) = [row for row in rows if wanted.items() <= row.items()]
+        return f"{row['reserved_gib']:.1f}"
+
+    for size in (128, 256):
+        assert f"trains in {reserved('swin', 'patches', size)} GiB" in README
+        assert f"U-Net in {reserved('unet', 'patches', size)} GiB" in README
+    full = [reserved(network, "full volume", 256) for network in ("swin", "unet")]
+    assert f"256³ take {full[0]} and {full[1]} GiB" in README
+
+
+def test_the_page_of_benchmarks_is_written_from_the_results():
+    sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+    try:
+        page = importlib.import_module("page")
+    finally:
+        sys.path.pop(0)
+    assert page.text() == (REPOSITORY / "docs/benchmarks.md").read_text(encoding="utf-8")
