@@ -101,8 +101,7 @@ def train(
     from patchmorph.training.config import load_config
     from patchmorph.training.loop import train as run_training
 
-    path = run_training(load_config(config), api.choose_device(device), resume)
-    console.print(f"wrote {path}" if path.exists() else "stopped with a checkpoint; --resume goes on")
+    run_training(load_config(config), api.choose_device(device), resume)
 
 
 @app.command()

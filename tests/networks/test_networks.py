@@ -15,7 +15,7 @@ MONAI = {
 
 
 @pytest.mark.parametrize("name", registry.DENSE)
-@pytest.mark.parametrize("size", [32, 64])
+@pytest.mark.parametrize("size", [32, 64, 96])
 def test_dense_networks_keep_the_contract(name, size):
     network = registry.build_dense(name, {})
     velocity = predict(network, torch.rand(2, 2, size, size, size))

@@ -90,8 +90,8 @@ class Cohort:
         """One line on how much is in memory, and where."""
 
         def place(volumes: PackedVolumes) -> str:
-            home = "host memory" if volumes.on_host or self.device.type == "cpu" else "the GPU"
-            return f"{volumes.buffer.nbytes / GIB:.2f} GiB in {home}"
+            home = "in host memory" if volumes.on_host or self.device.type == "cpu" else "on the GPU"
+            return f"{volumes.buffer.nbytes / GIB:.2f} GiB {home}"
 
         parts = [f"{spacing:g} mm {place(volumes)}" for spacing, volumes in self.levels.items()]
         return f"{len(self)} of {len(self.subjects)} subjects in memory: {', '.join(parts)}"
@@ -109,6 +109,8 @@ class Cohort:
         self._refreshed = due
         if len(self) < len(self.subjects):
             self._request(due)  # read ahead
+        else:
+            self._pool.shutdown()
 
     def _request(self, turn: int) -> None:
         if turn not in self._coming:

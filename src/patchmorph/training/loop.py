@@ -30,8 +30,8 @@ FINAL_RATE = 0.03
 """Share of the learning rate that the cosine ends at."""
 
 
-def train(config: TrainingConfig, device: torch.device, resume: bool = False) -> Path:
-    """Train a model and return its file, which is not there yet if the training was stopped before its end.
+def train(config: TrainingConfig, device: torch.device, resume: bool = False) -> None:
+    """Train a model, or go on with it.
 
     The output folder gets ``config.json``, ``log.jsonl`` and ``tensorboard`` (means each ``log_every``
     steps), a checkpoint each ``checkpoint_every`` steps and when it is stopped, ``best.safetensors`` if there
@@ -55,7 +55,6 @@ def train(config: TrainingConfig, device: torch.device, resume: bool = False) ->
         training.state.load(folder)
     with deferred() as interruption:
         training.run(interruption)
-    return folder / MODEL
 
 
 class Training:
@@ -135,6 +134,12 @@ class Training:
                     break
             watch.check(all_of_them=True)
             self._save()
+            finished = state.step == steps
+            record.say(
+                f"wrote {self.folder / MODEL}"
+                if finished
+                else f"stopped with a checkpoint after step {state.step}; --resume goes on"
+            )
 
     def _save(self) -> None:
         if not self.processes.is_main_process:
