@@ -20,6 +20,10 @@ from patchmorph.registration.result import Registration
 from patchmorph.spatial.image import Image
 
 DEFAULT_MODEL = "t1-brain"
+TRUSTED = {"monai"}
+TRUST = "PATCHMORPH_TRUST"
+"""Packages whose networks a model file may name, and an environment variable for more (by commas). Naming one
+imports it, and a file from elsewhere should not choose what runs."""
 
 
 def register(
@@ -94,6 +98,7 @@ def load_model(name: str | os.PathLike, device: str = "auto") -> PatchMorphModel
     if not path.is_file():
         raise PatchMorphError(f"model must be one of {', '.join(packaged) or 'none'} or a file, got {name}")
     tensors, metadata = read_tensors(path)
+    _check_networks(metadata.get("spec"), path)
     try:
         model = PatchMorphModel(ModelSpec.model_validate(metadata.get("spec")))
         model.load_state_dict({key: tensor.float() for key, tensor in tensors.items()})
@@ -101,6 +106,20 @@ def load_model(name: str | os.PathLike, device: str = "auto") -> PatchMorphModel
         summary = str(error).splitlines()[0]
         raise PatchMorphError(f"model file must hold a PatchMorph model, got {path}: {summary}") from None
     return model.to(chosen).eval()
+
+
+def _check_networks(spec: object, path: Path) -> None:
+    """Refuse a file that asks for code of a package which nobody trusted."""
+    trusted = TRUSTED | set(filter(None, os.environ.get(TRUST, "").split(",")))
+    for kind in ("affine", "dense"):
+        network = spec.get(kind) if isinstance(spec, dict) else None
+        name = str(network.get("name", "")) if isinstance(network, dict) else ""
+        package = name.partition(":")[0].partition(".")[0]
+        if ":" in name and package not in trusted:
+            raise PatchMorphError(
+                f"model file must use networks of trusted packages, got {name} in {path} "
+                f"(if you trust it: {TRUST}={package})"
+            )
 
 
 def save_model(model: PatchMorphModel, path: Path, half: bool = False) -> None:

@@ -221,3 +221,7 @@ def main() -> None:
     except PatchMorphError as error:
         print(f"patchmorph: {error}", file=sys.stderr)
         sys.exit(2)
+    except torch.OutOfMemoryError as error:
+        summary = str(error).splitlines()[0]
+        print(f"patchmorph: GPU memory must hold networks and patches, got: {summary}", file=sys.stderr)
+        sys.exit(2)

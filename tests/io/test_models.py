@@ -57,3 +57,13 @@ def test_packaged_models_are_small_and_open():
         assert read_tensors(path)[1]["spec"]
         assert path.with_suffix(".md").is_file(), f"{name} has no model card"
         load_model(name, "cpu")
+
+
+def test_a_model_file_chooses_no_code_that_nobody_trusts(tmp_path, monkeypatch):
+    dense = {"name": "torch.nn:Conv3d", "options": {"in_channels": 2, "out_channels": 3, "kernel_size": 1}}
+    model = PatchMorphModel(ModelSpec.model_validate({**SPEC.model_dump(), "dense": dense}))
+    save_model(model, tmp_path / "model.safetensors")
+    with pytest.raises(PatchMorphError, match=r"must use networks of trusted packages, got torch.nn:Conv3d"):
+        load_model(tmp_path / "model.safetensors", "cpu")
+    monkeypatch.setenv("PATCHMORPH_TRUST", "mine,torch")
+    assert load_model(tmp_path / "model.safetensors", "cpu").spec == model.spec

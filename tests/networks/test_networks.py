@@ -5,7 +5,7 @@ from torch import nn
 from patchmorph.errors import PatchMorphError
 from patchmorph.networks import registry
 from patchmorph.networks.blocks import set_recompute
-from patchmorph.networks.contract import VELOCITY_STRIDE, predict
+from patchmorph.networks.contract import VELOCITY_STRIDE, check_answer, predict
 from patchmorph.networks.swin import Swin, SwinLayer
 
 MONAI = {
@@ -145,3 +145,30 @@ def test_the_swin_is_of_a_transformers_size():
 def test_impossible_transformers_are_named():
     with pytest.raises(PatchMorphError, match="embedding must be a multiple of 32"):
         registry.build_dense("swin", {"embedding": 50})
+
+
+class Dropping(nn.Sequential):
+    """Keeps the contract, but never does the same twice."""
+
+    def __init__(self):
+        super().__init__(nn.Conv3d(2, 3, 2, stride=2), nn.Dropout(0.5))
+
+
+def test_layers_that_a_second_run_would_change_are_not_recomputed():
+    network = registry.build_dense(f"{__name__}:Dropping", {})
+    with pytest.raises(PatchMorphError, match="must do the same twice, got a layer Dropout"):
+        set_recompute(network, True)
+    set_recompute(network, False)
+
+
+@pytest.mark.parametrize(
+    ("network", "affine", "message"),
+    [
+        (nn.Conv3d(2, 3, 1), False, r"must answer \[1, 3, 8, 8, 8\], got \[1, 3, 16, 16, 16\]"),
+        (nn.Conv3d(2, 3, 1), True, r"must answer \[1, 4, 4\]"),
+        (nn.Conv3d(1, 3, 1), False, "must take patches"),
+    ],
+)
+def test_the_contract_is_checked(network, affine, message):
+    with pytest.raises(PatchMorphError, match=message):
+        check_answer(network, 16, affine)

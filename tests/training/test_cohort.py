@@ -102,3 +102,41 @@ def test_labels_and_masks_are_looked_up_where_the_image_is(images, tmp_path):
     assert mask[1].min() == 1  # who has no mask is trusted everywhere
     only = Cohort(subjects, SPACINGS, Data(images=["unused"], label_ids=[2035]), CPU)
     assert only.select(torch.tensor([0, 1])).labels(points).unique().tolist() == [0, 1]
+
+
+def test_who_lacks_labels_and_mask_is_outside_of_both(images, tmp_path):
+    """Also when its empty slot is the last of the buffer."""
+    for number, image in enumerate(images):
+        save_image(image, tmp_path / f"{number}.nii")
+    for kind in ("labels", "mask"):
+        save_image(Image((images[0].data > 0.3).to(torch.uint8), images[0].grid), tmp_path / f"{kind}.nii")
+    whole = Subject(tmp_path / "0.nii", tmp_path / "labels.nii", tmp_path / "mask.nii")
+    cohort = Cohort([whole, Subject(tmp_path / "1.nii")], SPACINGS, Data(images=["unused"]), CPU)
+    near_origin = torch.rand(1, 50, 3) - 0.5
+    lacking = cohort.select(torch.tensor([1]))
+    assert lacking.labels(near_origin).max() == 0
+    corners, _ = lacking.label_corners(near_origin)
+    assert corners.max() == 0
+    assert lacking.mask(near_origin).min() == 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "ids", "message"),
+    [
+        (torch.zeros, None, "label maps must have 1 to 32767 ids that count, got 0"),
+        (torch.ones, [], "label maps must have 1 to 32767 ids that count, got 0"),
+        (lambda *shape: torch.full(shape, torch.nan), None, "labels must be whole numbers, got NaN"),
+    ],
+)
+def test_label_maps_that_teach_nothing_are_refused(images, tmp_path, labels, ids, message):
+    save_image(images[0], tmp_path / "a.nii")
+    save_image(Image(labels(*images[0].data.shape), images[0].grid), tmp_path / "labels.nii")
+    subjects = [Subject(tmp_path / "a.nii", tmp_path / "labels.nii")]
+    with pytest.raises(PatchMorphError, match=message):
+        Cohort(subjects, SPACINGS, Data(images=["unused"], label_ids=ids), CPU)
+
+
+def test_an_image_that_cannot_be_read_stops_the_others(crowd, tmp_path):
+    (tmp_path / "broken.nii").write_bytes(crowd[0].image.read_bytes()[:2000])
+    with pytest.raises(PatchMorphError, match=r"image must be .*broken.nii"):
+        Cohort([Subject(tmp_path / "broken.nii"), *crowd], SPACINGS, Data(images=["unused"]), CPU)

@@ -15,6 +15,10 @@ from patchmorph.training.config import load_config
         ({"model": {"patch_size": 40}}, "model.patch_size: Input should be a multiple of 16"),
         ({"data": {"images": ["a"], "bids": "b"}}, "must name one of .*, got images and bids"),
         ({"optimization": {"recompute": [5]}}, "must name stages below 2, got \\[5\\]"),
+        (
+            {"objective": {"similarity_options": {"window": 3}}},
+            "options of lncc must be among radius, got window",
+        ),
         ({"objective": {"similarity": "ssd"}}, "must be one of lncc, mse, got ssd"),
     ],
 )

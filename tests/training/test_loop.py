@@ -204,3 +204,25 @@ def test_a_small_cache_trains_and_resumes(change, tmp_path, subjects):
         train(load_config(parts), CPU, resume=True)
     expected, found = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
     assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_images_of_another_size_than_the_spacings_are_for_are_refused(change):
+    file = change(model={"reference_radius_mm": 6.0})
+    with pytest.raises(PatchMorphError, match=r"reference_radius_mm must be near the images' own, 5\d"):
+        train(load_config(file), CPU)
+
+
+def test_fewer_steps_than_are_done_are_refused(change):
+    train(load_config(change()), CPU)
+    with pytest.raises(PatchMorphError, match=r"steps must be at least the 6 that are done, got 4"):
+        train(load_config(change(optimization={"steps": 4})), CPU, resume=True)
+
+
+def test_networks_that_break_the_contract_show_before_anything_is_read(change, tmp_path):
+    options = {"in_channels": 2, "out_channels": 4, "kernel_size": 1}
+    file = change(
+        model={"dense": {"name": "torch.nn:Conv3d", "options": options}}, data={"images": ["no.nii"]}
+    )
+    (tmp_path / "no.nii").write_text("no image")
+    with pytest.raises(PatchMorphError, match="must answer three channels"):
+        train(load_config(file), CPU)

@@ -36,6 +36,7 @@ def test_a_bids_folder_is_read_as_it_is(tmp_path):
         "sub-01/anat/sub-01_dseg.nii.gz",
         "sub-01/anat/sub-01_desc-brain_mask.nii.gz",
         "sub-01/anat/sub-01_T2w.nii.gz",
+        "sub-01/anat/sub-01_space-MNI_dseg.nii.gz",
         "sub-02/ses-1/anat/sub-02_ses-1_T1w.nii",
         "sub-02/ses-2/anat/sub-02_ses-2_T1w.nii",
         "sub-02/ses-2/anat/sub-02_ses-2_desc-aseg_dseg.nii.gz",

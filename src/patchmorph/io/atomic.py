@@ -17,7 +17,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         PatchMorphError: the file system refuses (no right, no room, a folder in the way).
     """
-    with _explained(path):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".unfinished-") as folder:
             temporary = Path(folder) / path.name
@@ -35,7 +35,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         PatchMorphError: ``path`` is a file, or the file system refuses.
     """
     check_folder(path)
-    with _explained(path):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=".unfinished-"))
         try:
@@ -57,7 +57,12 @@ def check_folder(path: Path) -> None:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
+    """Within the block, what the file system refuses is said in one line about ``path``.
+
+    Raises:
+        PatchMorphError: no right, no room, a folder in the way.
+    """
     try:
         yield
     except OSError as error:

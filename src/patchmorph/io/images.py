@@ -68,7 +68,7 @@ def _grid(volume: SpatialImage, path: Path) -> Grid:
     shape = volume.shape[:3] if volume.shape[3:] == (1,) else volume.shape
     if len(shape) != 3 or min(shape) < 2:
         raise PatchMorphError(f"image must be one 3D volume, got shape {volume.shape} in {path}")
-    return Grid(triple(shape), _affine(volume, path))
+    return Grid(triple(int(n) for n in shape), _affine(volume, path))
 
 
 def save_image(image: Image, path: str | Path) -> None:

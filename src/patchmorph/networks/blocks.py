@@ -4,6 +4,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from patchmorph.errors import PatchMorphError
+
+UNSTEADY = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
+
 
 class Block(nn.Sequential):
     """Layers in a row, whose activations can be computed again instead of kept.
@@ -18,14 +22,22 @@ class Block(nn.Sequential):
     def forward(self, input: Tensor) -> Tensor:
         """The layers, one after the other."""
         if self.recompute and torch.is_grad_enabled():
-            # No layer draws random numbers, so there is no state to bring back.
+            # No layer here draws random numbers (see `set_recompute`), so there is no state to bring back.
             return checkpoint(super().forward, input, use_reentrant=False, preserve_rng_state=False)
         return super().forward(input)
 
 
 def set_recompute(network: nn.Module, recompute: bool) -> None:
-    """Choose for a whole network whether its blocks keep their activations."""
+    """Choose for a whole network whether its blocks keep their activations.
+
+    Raises:
+        PatchMorphError: it has layers that a second run would change (dropout, batch normalisation).
+    """
     for module in network.modules():
+        if recompute and isinstance(module, UNSTEADY) and getattr(module, "p", 1) > 0:
+            raise PatchMorphError(
+                f"network to recompute must do the same twice, got a layer {type(module).__name__}"
+            )
         if isinstance(module, Block):
             module.recompute = recompute
 

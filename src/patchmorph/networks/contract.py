@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from patchmorph.errors import PatchMorphError
+
 VELOCITY_STRIDE = 2
 """Patch voxels per velocity voxel along each axis."""
 
@@ -31,3 +33,25 @@ def predict(
     pair = pair.contiguous(memory_format=torch.channels_last_3d)
     with torch.autocast(pair.device.type, torch.bfloat16, enabled=pair.is_cuda and precision == "bf16"):
         return network(pair).float()
+
+
+def check_answer(network: nn.Module, patch_size: int, affine: bool) -> None:
+    """Run a network once on empty patches.
+
+    Raises:
+        PatchMorphError: it does not take patches of this size, or its answer is not what the contract says.
+    """
+    device = next(network.parameters()).device
+    side = patch_size // VELOCITY_STRIDE
+    wanted = (1, 4, 4) if affine else (1, 3, side, side, side)
+    network.eval()
+    try:
+        answer = predict(network, torch.zeros(1, 2, patch_size, patch_size, patch_size, device=device))
+    except (RuntimeError, ValueError, AttributeError) as error:
+        if isinstance(error, PatchMorphError | torch.OutOfMemoryError):
+            raise
+        raise PatchMorphError(
+            f"network must take patches [1, 2, {patch_size}, {patch_size}, {patch_size}], got: {error}"
+        ) from None
+    if answer.shape != wanted:
+        raise PatchMorphError(f"network must answer {list(wanted)}, got {list(answer.shape)}")

@@ -25,7 +25,7 @@ def find_class(path: str) -> type[nn.Module]:
     module, _, name = path.partition(":")
     try:
         found = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise PatchMorphError(f"network must be importable as module:Class, got {path}: {error}") from None
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise PatchMorphError(f"network must be a torch.nn.Module, got {path}, a {type(found).__name__}")
@@ -50,6 +50,8 @@ class Foreign(nn.Module):
     def forward(self, pair: Float[Tensor, "b 2 n n n"]) -> Float[Tensor, "b 3 m m m"]:
         """Velocity in patch voxels at half the patch resolution."""
         answer = self.network(pair)
+        if not isinstance(answer, Tensor):
+            raise PatchMorphError(f"network {self.path} must answer a tensor, got {type(answer).__name__}")
         if answer.shape[2:] == pair.shape[2:]:
             answer = functional.avg_pool3d(answer, VELOCITY_STRIDE)
         wanted = (len(pair), 3, *(n // VELOCITY_STRIDE for n in pair.shape[2:]))

@@ -35,7 +35,7 @@ def build_affine(name: str, options: dict[str, Any], patch_size: int) -> nn.Modu
         PatchMorphError: as for `build_dense`.
     """
     if ":" in name:
-        return _call(name, find_class(name), options)
+        return _call(name, lambda **chosen: find_class(name)(**chosen), options)
     return _call(name, _look_up(AFFINE, name), {"patch_size": patch_size, **options})
 
 
@@ -48,7 +48,9 @@ def _look_up(kind: Kind, name: str) -> Callable[..., nn.Module]:
 def _call(name: str, make: Callable[..., nn.Module], options: dict[str, Any]) -> nn.Module:
     try:
         return make(**options)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
+        if isinstance(error, PatchMorphError):
+            raise
         raise PatchMorphError(
             f"options of network {name} must be ones that it takes, got {options}: {error}"
         ) from None

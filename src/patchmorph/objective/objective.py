@@ -1,10 +1,11 @@
 """The training objective: which terms, with what weight."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, field_validator
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, field_validator, model_validator
 from torch import Tensor
 
 from patchmorph.objective.similarity import lncc, mse
@@ -43,6 +44,18 @@ class Objective(BaseModel):
         if name not in SIMILARITIES:
             raise ValueError(f"must be one of {', '.join(SIMILARITIES)}, got {name}")
         return name
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> "Objective":
+        function = inspect.unwrap(SIMILARITIES[self.similarity])
+        options = list(inspect.signature(function).parameters)[3:]
+        unknown = sorted(set(self.similarity_options) - set(options))
+        if unknown:
+            raise ValueError(
+                f"options of {self.similarity} must be among {', '.join(options) or 'none'}, "
+                f"got {', '.join(unknown)}"
+            )
+        return self
 
     def dissimilarity(
         self,

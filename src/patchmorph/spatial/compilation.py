@@ -37,9 +37,12 @@ def can_compile() -> bool:
 @contextmanager
 def compiling(wanted: bool = True) -> Iterator[None]:
     """Within the block compilable functions run compiled, if ``wanted`` and this machine can."""
-    token = _active.set(wanted and can_compile())
+    if not (wanted and can_compile()):
+        yield
+        return
+    token = _active.set(True)
     try:
-        with torch._dynamo.config.patch(recompile_limit=VARIANTS):
+        with torch._dynamo.config.patch(cache_size_limit=VARIANTS):  # its name in every version
             yield
     finally:
         _active.reset(token)

@@ -1,4 +1,4 @@
-"""Many volumes of any shapes in one flat uint8 buffer, sampled where they lie.
+"""Many volumes of any shapes in one flat buffer of small integers, sampled where they lie.
 
 No volume is ever copied, widened or padded: only the eight voxels around each point are read, so what a
 sample costs depends on the number of points alone. The buffer may be host memory that a GPU reads over the
@@ -48,7 +48,7 @@ class PackedVolumes:
             dtype: of the voxels.
             on_host: keep the voxels in page-locked host memory though ``device`` is a GPU.
         """
-        total = sum(capacities)
+        total = max(1, sum(capacities))  # what lies outside is read from the first voxel, then dropped
         self.capacities = tuple(capacities)
         self.on_host = on_host and device.type == "cuda"
         if self.on_host:
@@ -59,7 +59,8 @@ class PackedVolumes:
         ends = torch.tensor([0, *capacities]).cumsum(0)
         self.first = ends[:-1].to(device)
         self._starts = ends.tolist()
-        self.shape = torch.ones(len(capacities), 3, dtype=torch.int64, device=device)
+        # An empty slot has no voxels: every point is outside.
+        self.shape = torch.zeros(len(capacities), 3, dtype=torch.int64, device=device)
         self.world_to_voxel = torch.eye(4, dtype=torch.float64, device=device).repeat(len(capacities), 1, 1)
 
     def put(self, slot: int, volume: Shaped[Tensor, "1 1 x y z"], grid: Grid) -> None:
@@ -112,6 +113,8 @@ class PackedVolumes:
     def _cropped(self, slot: int, points_world: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         """On the CPU: the box around the points as floats, for the well-tuned sampler of whole arrays."""
         shape = tuple(self.shape[slot].tolist())
+        if 0 in shape:
+            return torch.zeros_like(points_world[:, 0])
         start = self._starts[slot]
         volume = self.buffer[start : start + math.prod(shape)].reshape(1, 1, *shape)
         voxel = apply_affine(self.world_to_voxel[slot][None], points_world[None])

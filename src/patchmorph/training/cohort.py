@@ -1,6 +1,6 @@
 """The training images in memory, ready to be sampled in batches.
 
-Every level of every image lies as uint8 in a slot of a flat buffer, on the GPU while the budget lasts and in
+Every level of every image lies as bytes in a slot of a flat buffer, on the GPU while the budget lasts and in
 page-locked host memory beyond. A sample reads the voxels that it needs and nothing else, so a step's memory
 does not depend on the images. If not all subjects fit, slots change hands in a fixed order while training
 goes on.
@@ -23,6 +23,7 @@ from patchmorph.training.subjects import Subject
 
 GIB = 2**30
 LEAST_SLOTS = 2
+MOST_LABELS = 2**15 - 1
 
 
 class Cohort:
@@ -36,6 +37,7 @@ class Cohort:
         landmarks: ``[S, K, 3]``, RAS+ mm, NaN where a subject lacks one.
         has_labels: ``[S]``, 1.0 where the subject has a label map.
         has_mask: ``[S]``, 1.0 where it has a mask.
+        radius_mm: of the content of the images in the slots.
     """
 
     def __init__(
@@ -45,8 +47,9 @@ class Cohort:
         data: Data,
         device: torch.device,
         seed: int = 0,
+        step: int = 0,
     ):
-        """Read as many subjects as the memory in ``data`` allows.
+        """Read as many subjects as the memory in ``data`` allows: those that it holds at ``step``.
 
         Raises:
             PatchMorphError: files that cannot be used, or a cache that does not hold two subjects.
@@ -72,8 +75,9 @@ class Cohort:
         self.landmarks = torch.full((slots, len(self.vocabulary.landmarks), 3), torch.nan, device=device)
         self.has_labels = torch.zeros(slots, device=device)
         self.has_mask = torch.zeros(slots, device=device)
-        self._inside: list[int] = [0] * slots
-        self.advance(0)
+        self.radius_mm = [0.0] * slots
+        self._inside = [0] * slots
+        self.advance(step)
 
     def __len__(self) -> int:
         return len(self._inside)
@@ -101,11 +105,15 @@ class Cohort:
         if len(self) == len(self.subjects) and self._refreshed:
             return
         due = len(self) + (step // self._every if len(self) < len(self.subjects) else 0)
-        # After a resume only the last subject of each slot is read.
-        for turn in range(max(self._refreshed, due - len(self)), due):
-            self._request(turn)
-        for turn in range(max(self._refreshed, due - len(self)), due):
-            self._fill(turn)
+        turns = range(max(self._refreshed, due - len(self)), due)  # earlier ones have made room already
+        try:
+            for turn in turns:
+                self._request(turn)
+            for turn in turns:
+                self._fill(turn)
+        except BaseException:  # also when somebody asks to stop: what is not read yet need not be
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            raise
         self._refreshed = due
         if len(self) < len(self.subjects):
             self._request(due)  # read ahead
@@ -128,12 +136,15 @@ class Cohort:
         self.landmarks[slot] = prepared.landmarks.to(self.device)
         self.has_labels[slot] = float(prepared.labels is not None)
         self.has_mask[slot] = float(prepared.mask is not None)
+        self.radius_mm[slot] = prepared.radius_mm
         self._inside[slot] = self._order[turn % len(self._order)]
 
     def _agree(self, spacings_mm: Sequence[float], data: Data) -> Vocabulary:
         ids = data.label_ids
         if ids is None:
             ids = sorted(set().union(*self._pool.map(label_ids, self.subjects)))
+        if len(ids) > MOST_LABELS or (not ids and any(subject.labels for subject in self.subjects)):
+            raise PatchMorphError(f"label maps must have 1 to {MOST_LABELS} ids that count, got {len(ids)}")
         names = {name for subject in self.subjects if subject.landmarks for name in read_landmarks(subject)}
         return Vocabulary(
             tuple(spacings_mm), torch.tensor(sorted(ids), dtype=torch.int64), tuple(sorted(names))

@@ -1,7 +1,7 @@
 """The YAML file that describes a training."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -20,6 +20,8 @@ from pydantic_core import ErrorDetails
 from patchmorph.errors import PatchMorphError
 from patchmorph.objective.objective import Objective
 from patchmorph.registration.model import ModelSpec
+
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Section(BaseModel):
@@ -70,8 +72,8 @@ class Data(_Section):
         label_ids: ids of the label maps that count; ``null``: all but zero.
         memory_budget_gib: GPU memory that images may take; what does not fit stays in page-locked host memory
             and only the voxels of patches cross the bus. ``null``: half of what is free.
-        cache_gib: memory, of host and GPU together, that images may take. If not all subjects fit, each stays
-            for a while and then makes room for another.
+        cache_gib: memory, of host and GPU together, that images may take in each process. If not all subjects
+            fit, each stays for a while and then makes room for another.
         refresh_every: steps after which one subject makes room, then.
         workers: threads that read images.
     """
@@ -107,7 +109,7 @@ class Pairing(_Section):
         inward: see `patchmorph.patches.nested.nested_chain`.
     """
 
-    same_person: tuple[float, float] = (0.6, 0.3)
+    same_person: tuple[Share, Share] = (0.6, 0.3)
     start_mm: NonNegativeFloat = 4.0
     root_mm: NonNegativeFloat = 8.0
     inward: float = Field(default=0.7, ge=0, le=1)
@@ -207,7 +209,7 @@ def load_config(path: str | Path) -> TrainingConfig:
         raise PatchMorphError(f"configuration must be an existing file, got {path}")
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise PatchMorphError(
             f"configuration must be YAML, got {path}: {' '.join(str(error).split())}"
         ) from None

@@ -27,12 +27,12 @@ class Report(NamedTuple):
     Attributes:
         losses: one a chain.
         names: of the terms.
-        means: of the terms over the batch, in the order of ``names``.
+        sums: of the terms over the chains that have them, and the number of those.
     """
 
     losses: Float[Tensor, " b"]
     names: tuple[str, ...]
-    means: Float[Tensor, " k"]
+    sums: Float[Tensor, "2 k"]
 
 
 class FlatGradients:
@@ -74,7 +74,8 @@ def add_gradients(model: PatchMorphModel, cohort: Cohort, draw: Draw, config: Tr
     if config.optimization.through_chain:
         total.mean().backward()
     terms = {"loss": total.detach(), **terms}
-    return Report(terms["loss"], tuple(terms), torch.stack(list(terms.values())).mean(1))
+    table = torch.stack(list(terms.values()))
+    return Report(terms["loss"], tuple(terms), torch.stack([table.nansum(1), (~table.isnan()).sum(1)]))
 
 
 class CapturedStep:

@@ -3,15 +3,18 @@
 import math
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
+from statistics import median
 
 import torch
 from accelerate import PartialState
 
 from patchmorph.api import save_model
 from patchmorph.errors import PatchMorphError
-from patchmorph.io.atomic import check_folder, whole_file
+from patchmorph.io.atomic import check_folder, whole_file, writing
 from patchmorph.networks.blocks import set_recompute
+from patchmorph.networks.contract import check_answer
 from patchmorph.registration.model import PatchMorphModel
 from patchmorph.spatial.compilation import can_compile, compiling
 from patchmorph.training.augmentation import Draw
@@ -26,6 +29,11 @@ from patchmorph.training.subjects import find_subjects
 from patchmorph.training.validation import Validator
 
 MODEL = "model.safetensors"
+PATIENCE = timedelta(hours=12)
+"""How long processes wait for one another: one validates or reads while the others wait."""
+AGREE_EVERY = 10
+RADIUS_RATIO = 1.6
+"""How far the size of the training images may be from the one that the spacings are for."""
 FINAL_RATE = 0.03
 """Share of the learning rate that the cosine ends at."""
 
@@ -44,16 +52,14 @@ def train(config: TrainingConfig, device: torch.device, resume: bool = False) ->
     check_folder(folder)
     if not resume and (folder / FILE).exists():
         raise PatchMorphError(f"output folder must be new, or --resume given, got a training in {folder}")
-    processes = PartialState(cpu=device.type == "cpu")
+    processes = PartialState(cpu=device.type == "cpu", timeout=PATIENCE)
     processes.wait_for_everyone()  # all have looked at the folder before one writes into it
     if processes.num_processes > 1:
         device = torch.device(processes.device or device)
     elif device.type == "cuda":
         device = torch.device("cuda", device.index or 0)
-    training = Training(config, device, processes, folder)
-    if resume:
-        training.state.load(folder)
-    with deferred() as interruption:
+    training = Training(config, device, processes, folder, resume)
+    with deferred() as interruption, writing(folder):
         training.run(interruption)
 
 
@@ -63,40 +69,45 @@ class Training:
     Attributes:
         state: what a checkpoint holds.
         cohort: the images.
+        validator: in the process that writes, if there are pairs to validate on.
     """
 
-    def __init__(self, config: TrainingConfig, device: torch.device, processes: PartialState, folder: Path):
+    def __init__(
+        self,
+        config: TrainingConfig,
+        device: torch.device,
+        processes: PartialState,
+        folder: Path,
+        resume: bool = False,
+    ):
         if device.type == "cuda":
             torch.cuda.set_device(device)  # where streams and graphs are made
             torch.backends.cudnn.benchmark = True
             torch.backends.cudnn.allow_tf32 = True
         self.config, self.device, self.processes, self.folder = config, device, processes, folder
+        # Mistakes in the configuration show before images are read.
+        subjects = find_subjects(config)
+        self.state = _initial_state(config, device)
+        if resume:
+            self.state.load(folder)
+        done, steps = self.state.step, config.optimization.steps
+        if done > steps:
+            raise PatchMorphError(
+                f"optimization.steps must be at least the {done} that are done, got {steps}"
+            )
         self.cohort = Cohort(
-            find_subjects(config), config.model.spacings_mm, config.data, device, config.run.seed
+            subjects, config.model.spacings_mm, config.data, device, config.run.seed, self.state.step
         )
-        for term, there in (
-            ("overlap", self.cohort.labels is not None),
-            ("landmarks", self.cohort.landmarks.shape[1] > 0),
-        ):
-            weight = getattr(config.objective, term)
-            if weight and not there:
-                raise PatchMorphError(f"objective.{term} must be 0 where no subject has any, got {weight:g}")
-        self.validator = config.validation and Validator(config.validation, config, folder, device)
-        torch.manual_seed(config.run.seed)
-        model = PatchMorphModel(config.model).to(device).train()
-        for scale in config.optimization.recompute:
-            set_recompute(model.dense[scale], True)
-        optimizer = torch.optim.AdamW(
-            model.parameters(), weight_decay=config.optimization.weight_decay, fused=device.type == "cuda"
-        )
-        self.state = TrainingState(model, optimizer, torch.Generator().manual_seed(config.run.seed))
+        _check_cohort(self.cohort, config)
+        self.validator = None
+        if config.validation and processes.is_main_process:
+            self.validator = Validator(config.validation, config, folder, device)
 
     def run(self, interruption: Interruption) -> None:
         """Steps until all are done, the time is up or somebody asks to stop; then a checkpoint."""
         state, config, main = self.state, self.config, self.processes.is_main_process
         ranks, steps = self.processes.num_processes, config.optimization.steps
         if main:
-            self.folder.mkdir(parents=True, exist_ok=True)
             with whole_file(self.folder / "config.json") as file:
                 file.write_text(config.model_dump_json(indent=2), encoding="utf-8")
         began = time.monotonic()
@@ -125,19 +136,19 @@ class Training:
                 stop = self._agreed(interruption.asked or late)
                 if self._is_due(config.run.log_every) or stop:
                     record.line(state.step, rate, norm, ranks)
-                if self._is_due(config.run.checkpoint_every):
+                save = self._is_due(config.run.checkpoint_every) or stop
+                if self.validator and self._is_due(self.validator.settings.every):
+                    figures, best = self.validator.run(state)
+                    record.write(state.step, figures)
+                    save = save or best  # a resume must know how good the best was
+                if save:
                     watch.check(all_of_them=True)
                     self._save()
-                if self.validator and self._is_due(self.validator.settings.every) and main:
-                    record.write(state.step, self.validator.run(state))
                 if stop:
                     break
-            watch.check(all_of_them=True)
-            self._save()
-            finished = state.step == steps
             record.say(
                 f"wrote {self.folder / MODEL}"
-                if finished
+                if state.step == steps
                 else f"stopped with a checkpoint after step {state.step}; --resume goes on"
             )
 
@@ -152,10 +163,10 @@ class Training:
         return self.state.step % every == 0 or self.state.step == self.config.optimization.steps
 
     def _agreed(self, stop: bool) -> bool:
-        """Whether any process wants to stop; several ask each other only when a line of the log is due."""
+        """Whether any process wants to stop; several ask every few steps only, since each waits for all."""
         if self.processes.num_processes == 1:
             return stop
-        if not self._is_due(self.config.run.log_every):
+        if not self._is_due(AGREE_EVERY if self.device.type == "cuda" else 1):
             return False
         wish = torch.tensor(float(stop), device=self.device)
         torch.distributed.all_reduce(wish)
@@ -191,6 +202,38 @@ class Training:
         example = Draw.sample(len(self.cohort), batch, scales, 0.5, torch.Generator().manual_seed(0))
         with compiling(config.run.compile):
             return CapturedStep(eager, example.to(self.device))
+
+
+def _initial_state(config: TrainingConfig, device: torch.device) -> TrainingState:
+    torch.manual_seed(config.run.seed)
+    model = PatchMorphModel(config.model).to(device)
+    size = config.model.patch_size
+    with torch.no_grad():  # a network that does not keep the contract says so
+        for network in filter(None, (model.affine, model.dense[0])):
+            check_answer(network, size, affine=network is model.affine)
+    for scale in config.optimization.recompute:
+        set_recompute(model.dense[scale], True)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), weight_decay=config.optimization.weight_decay, fused=device.type == "cuda"
+    )
+    return TrainingState(model.train(), optimizer, torch.Generator().manual_seed(config.run.seed))
+
+
+def _check_cohort(cohort: Cohort, config: TrainingConfig) -> None:
+    """Refuse terms without data, and spacings that registration would not use on such images."""
+    for term, there in (
+        ("overlap", cohort.labels is not None),
+        ("landmarks", cohort.landmarks.shape[1] > 0),
+    ):
+        weight = getattr(config.objective, term)
+        if weight and not there:
+            raise PatchMorphError(f"objective.{term} must be 0 where no subject has any, got {weight:g}")
+    radius, reference = median(cohort.radius_mm), config.model.reference_radius_mm
+    if reference is not None and not 1 / RADIUS_RATIO < radius / reference < RADIUS_RATIO:
+        raise PatchMorphError(
+            f"model.reference_radius_mm must be near the images' own, {radius:.3g} (registration scales "
+            f"model.spacings_mm by their ratio), or null, got {reference:g}"
+        )
 
 
 def learning_rate(step: int, config: Optimization) -> float:

@@ -1,6 +1,5 @@
 """From the files of a subject to what training samples: levels, labels, mask and landmarks, on the CPU."""
 
-import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.images import load_grid, load_image
+from patchmorph.io.tables import read_rows
 from patchmorph.registration.content import find_content
 from patchmorph.spatial.grid import Shape
 from patchmorph.spatial.image import Image
@@ -43,6 +43,7 @@ class Prepared:
         mask: uint8, 0 or 255.
         landmarks: RAS+ mm, NaN for those that the subject lacks.
         center_world: float64, centre of mass.
+        radius_mm: of the content (see `patchmorph.registration.content.Content`).
     """
 
     levels: tuple[Image, ...]
@@ -50,6 +51,7 @@ class Prepared:
     mask: Image | None
     landmarks: Float[Tensor, "k 3"]
     center_world: Float[Tensor, " 3"]
+    radius_mm: float
 
 
 def prepare(subject: Subject, vocabulary: Vocabulary) -> Prepared:
@@ -63,6 +65,7 @@ def prepare(subject: Subject, vocabulary: Vocabulary) -> Prepared:
     for spacing in vocabulary.spacings_mm:
         level = image.level(spacing)
         levels.append(Image((level.data * 255).round().to(torch.uint8), level.grid, image.name))
+    content = find_content(image)
     mask = load_image(subject.mask) if subject.mask else None
     points = read_landmarks(subject) if subject.landmarks else {}
     missing = (math.nan,) * 3
@@ -71,7 +74,8 @@ def prepare(subject: Subject, vocabulary: Vocabulary) -> Prepared:
         labels=_numbered(load_image(subject.labels), vocabulary.label_ids) if subject.labels else None,
         mask=mask and Image((mask.data > 0).to(torch.uint8) * 255, mask.grid, mask.name),
         landmarks=torch.tensor([points.get(name, missing) for name in vocabulary.landmarks]).reshape(-1, 3),
-        center_world=find_content(image).center_world[0],
+        center_world=content.center_world[0],
+        radius_mm=content.radius_mm,
     )
 
 
@@ -86,7 +90,7 @@ def label_ids(subject: Subject) -> set[int]:
     """The ids in a subject's label map, zero left out."""
     if subject.labels is None:
         return set()
-    return set(torch.unique(load_image(subject.labels).data.round().long()).tolist()) - {0}
+    return set(torch.unique(_whole_numbers(load_image(subject.labels))).tolist()) - {0}
 
 
 def read_landmarks(subject: Subject) -> dict[str, tuple[float, float, float]]:
@@ -97,17 +101,22 @@ def read_landmarks(subject: Subject) -> dict[str, tuple[float, float, float]]:
     """
     path = subject.landmarks
     assert path is not None
+    rows = read_rows(path, "table of landmarks")
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file, skipinitialspace=True))
         return {row["name"]: (float(row["x"]), float(row["y"]), float(row["z"])) for row in rows}
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
+    except (KeyError, ValueError) as error:
         raise PatchMorphError(
             f"landmarks must be a table name,x,y,z of numbers, got {path}: {error}"
         ) from None
 
 
+def _whole_numbers(labels: Image) -> Int[Tensor, "1 1 x y z"]:
+    if labels.data.is_floating_point() and not torch.isfinite(labels.data).all():
+        raise PatchMorphError(f"labels must be whole numbers, got NaN or infinity in {labels.name}")
+    return labels.data.round().long() if labels.data.is_floating_point() else labels.data.long()
+
+
 def _numbered(labels: Image, ids: Int[Tensor, " l"]) -> Image:
-    raw = labels.data.round().long()
+    raw = _whole_numbers(labels)
     place = torch.searchsorted(ids, raw).clamp(max=len(ids) - 1)
     return Image(torch.where(ids[place] == raw, place + 1, 0).to(torch.int16), labels.grid, labels.name)

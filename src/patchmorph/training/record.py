@@ -60,20 +60,23 @@ class Record:
 
     def add(self, report: Report) -> None:
         """Take in a batch."""
-        self._sum = report.means.clone() if self._sum is None else self._sum + report.means
+        self._sums = report.sums.clone() if self._sums is None else self._sums + report.sums
         self._names = report.names
-        self._count += 1
 
     def line(self, step: int, learning_rate: float, norm: Tensor, processes: int) -> None:
         """Write the means since the last line, over all processes, and the last gradient's norm."""
-        assert self._sum is not None
-        total = self._sum
+        assert self._sums is not None
         if processes > 1:
-            torch.distributed.all_reduce(total)
-        means = (total / (self._count * processes)).tolist()
+            torch.distributed.all_reduce(self._sums)
+        sums, counts = self._sums
+        means = (sums / counts.clamp(min=1)).tolist()
         memory = torch.cuda.max_memory_reserved(self.device) if self.device.type == "cuda" else 0
         figures = {
-            **{name: round(mean, 5) for name, mean in zip(self._names, means, strict=True)},
+            **{
+                name: round(mean, 5)
+                for name, mean, count in zip(self._names, means, counts.tolist(), strict=True)
+                if count
+            },
             "learning_rate": round(learning_rate, 8),
             "gradient_norm": round(norm.item(), 4),
             "steps_per_second": round((step - self._step) / (time.monotonic() - self._began), 2),
@@ -99,12 +102,11 @@ class Record:
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
-        self._bar.console.print(text, highlight=False)
+        self._bar.console.print(text, highlight=False, soft_wrap=True)
 
     def _restart(self, step: int) -> None:
-        self._sum: Tensor | None = None
+        self._sums: Tensor | None = None
         self._names: tuple[str, ...] = ()
-        self._count = 0
         self._step = step
         self._began = time.monotonic()
 

@@ -29,7 +29,7 @@ from patchmorph.transforms.displacement import DisplacementField
 from patchmorph.transforms.velocity import VelocityField
 
 Terms = dict[str, Float[Tensor, " b"]]
-"""Detached terms of the loss, one value a chain, by name."""
+"""Detached terms of the loss, one value a chain, by name; NaN where a chain has none."""
 
 
 def chain_losses(
@@ -161,5 +161,5 @@ def _landmark_error(pair: Pair, transform: Transform, patch: Grid) -> Float[Tens
 
 
 def _known(error: Float[Tensor, " b"], pair: Pair) -> Float[Tensor, " b"]:
-    """Scaled so that its mean over the batch is the mean over the pairs whose truth is known."""
-    return error.detach() / pair.known.mean().clamp(min=1e-6)
+    """NaN where the truth is not known: means leave it out."""
+    return torch.where(pair.known > 0, error.detach(), torch.nan)

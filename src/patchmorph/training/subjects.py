@@ -1,13 +1,13 @@
 """Which files a training learns from: patterns, a CSV manifest or a BIDS folder."""
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
 from patchmorph.errors import PatchMorphError
+from patchmorph.io.tables import read_files
 from patchmorph.training.config import TrainingConfig
 
-COLUMNS = ("image", "labels", "mask", "landmarks")
+COMPANIONS = ("labels", "mask", "landmarks")
 
 
 @dataclass(frozen=True)
@@ -61,39 +61,11 @@ def _from_patterns(patterns: list[str], folder: Path) -> list[Path]:
 
 
 def _from_manifest(path: Path) -> list[Subject]:
-    if not path.is_file():
-        raise PatchMorphError(f"manifest must be an existing file, got {path}")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file, skipinitialspace=True))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise PatchMorphError(f"manifest must be CSV, got {path}: {error}") from None
-    if not rows:
-        raise PatchMorphError(f"manifest must have rows, got none in {path}")
-    columns = [column.strip() for column in rows[0] if column]
-    if "image" not in columns or not set(columns) <= set(COLUMNS):
-        raise PatchMorphError(
-            f"columns must be image[,labels,mask,landmarks], got {','.join(columns)} in {path}"
-        )
-    subjects = []
-    for line, row in enumerate(rows, start=2):
-        files = {}
-        for column in columns:
-            value = (row[column] or "").strip()
-            if value:
-                files[column] = path.parent / value
-                if not files[column].is_file():
-                    raise PatchMorphError(
-                        f"{column} must be an existing file, got {value} in line {line} of {path}"
-                    )
-        if "image" not in files:
-            raise PatchMorphError(f"image must be given, got nothing in line {line} of {path}")
-        subjects.append(Subject(**files))
-    return subjects
+    return [Subject(**files) for files in read_files(path, "manifest", ("image",), COMPANIONS)]
 
 
 def _from_bids(folder: Path, suffix: str) -> list[Subject]:
-    """Images by their suffix; ``sub-01_ses-1_..._dseg`` and ``..._mask`` beside them belong to them."""
+    """Images by their suffix; a ``_dseg`` and a ``_mask`` beside one belong to it if their entities agree."""
     images = [
         path for ending in (".nii", ".nii.gz") for path in folder.glob(f"sub-*/**/sub-*_{suffix}{ending}")
     ]
@@ -103,11 +75,18 @@ def _from_bids(folder: Path, suffix: str) -> list[Subject]:
 
 
 def _companion(image: Path, kind: str) -> Path | None:
-    entities = [part for part in image.name.split("_") if part.startswith(("sub-", "ses-"))]
-    stem = "_".join(entities)
-    found = [*image.parent.glob(f"{stem}_*{kind}.nii*"), *image.parent.glob(f"{stem}_{kind}.nii*")]
-    unique = sorted(set(found))
-    if len(unique) > 1:
-        names = ", ".join(path.name for path in unique)
+    """The file of a kind that shares with an image all entities that say what it is a picture of."""
+    found = [
+        path
+        for path in sorted(image.parent.glob(f"sub-*_{kind}.nii*"))
+        if _entities(path) == _entities(image)
+    ]
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
         raise PatchMorphError(f"{kind} of {image.name} must be one file, got {names}; a manifest says which")
-    return unique[0] if unique else None
+    return found[0] if found else None
+
+
+def _entities(path: Path) -> set[str]:
+    parts = set(path.name.split("_"))
+    return {part for part in parts if part.partition("-")[0] in ("sub", "ses", "acq", "run", "space", "res")}

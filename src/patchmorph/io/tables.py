@@ -1,0 +1,57 @@
+"""Tables of files: CSV whose cells are paths."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from patchmorph.errors import PatchMorphError
+
+
+def read_rows(path: Path, what: str) -> list[dict[str, str]]:
+    """The rows of a CSV with a head, cells and names stripped of blanks.
+
+    Raises:
+        PatchMorphError: no such file, not CSV, or no rows.
+    """
+    if not path.is_file():
+        raise PatchMorphError(f"{what} must be an existing file, got {path}")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            names = [name.strip() for name in reader.fieldnames or []]
+            reader.fieldnames = names
+            rows = [{name: (row.get(name) or "").strip() for name in names} for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise PatchMorphError(f"{what} must be CSV, got {path}: {error}") from None
+    if not rows:
+        raise PatchMorphError(f"{what} must have rows, got none in {path}")
+    return rows
+
+
+def read_files(
+    path: Path, what: str, required: Sequence[str], optional: Sequence[str]
+) -> list[dict[str, Path]]:
+    """The rows of a table of files; paths are relative to its folder, and empty cells are left out.
+
+    Raises:
+        PatchMorphError: as `read_rows`; missing or unknown columns, or a file that is not there.
+    """
+    rows = read_rows(path, what)
+    columns = list(rows[0])
+    if not set(required) <= set(columns) or not set(columns) <= {*required, *optional}:
+        wanted = ",".join(required) + "[," + ",".join(optional) + "]"
+        raise PatchMorphError(f"columns must be {wanted}, got {','.join(columns)} in {path}")
+    return [
+        _files(row, required, f"line {line} of {path}", path.parent) for line, row in enumerate(rows, start=2)
+    ]
+
+
+def _files(row: dict[str, str], required: Sequence[str], where: str, folder: Path) -> dict[str, Path]:
+    files = {column: folder / value for column, value in row.items() if value}
+    for column, file in files.items():
+        if not file.is_file():
+            raise PatchMorphError(f"{column} must be an existing file, got {row[column]} in {where}")
+    for column in required:
+        if column not in files:
+            raise PatchMorphError(f"{column} must be given, got nothing in {where}")
+    return files
