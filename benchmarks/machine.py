@@ -2,6 +2,8 @@
 
 import json
 import platform
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,16 @@ def write(name: str, figures: dict[str, Any], folder: Path = RESULTS, quiet: boo
     (folder / f"{name}.json").write_text(text, encoding="utf-8")
     if not quiet:
         print(text)
+
+
+def seconds(function: Callable[[], object], runs: int) -> float:
+    """Mean over ``runs`` of the time that the GPU takes."""
+    torch.cuda.synchronize()
+    began = time.perf_counter()
+    for _ in range(runs):
+        function()
+    torch.cuda.synchronize()
+    return (time.perf_counter() - began) / runs
 
 
 def _cpuinfo() -> list[str]:

@@ -94,15 +94,6 @@ def cohort(model: ModelSpec, size: int, folder: Path) -> Cohort:
     return result
 
 
-def seconds(function: Callable[[], object], runs: int) -> float:
-    torch.cuda.synchronize()
-    began = time.perf_counter()
-    for _ in range(runs):
-        function()
-    torch.cuda.synchronize()
-    return (time.perf_counter() - began) / runs
-
-
 def train(network: str, side: str, size: int, mode: str, folder: Path) -> dict[str, float]:
     model_spec = spec(network, side, size, mode)
     config = TrainingConfig(
@@ -134,13 +125,13 @@ def train(network: str, side: str, size: int, mode: str, folder: Path) -> dict[s
         gradients.finish(1, 1, 1.0)
         optimizer.step()
 
-    seconds(run, 1)
+    machine.seconds(run, 1)
     whole = torch.cuda.max_memory_reserved()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    duration = seconds(run, 1)
+    duration = machine.seconds(run, 1)
     if size == COMPARED:
-        duration = seconds(run, 20 if side == "patches" else 3)
+        duration = machine.seconds(run, 20 if side == "patches" else 3)
     figures = {
         "parameters": sum(p.numel() for p in model.parameters()),
         "reserved_gib": max(whole, torch.cuda.max_memory_reserved()) / GIB,
@@ -154,10 +145,10 @@ def infer(network: str, side: str, size: int, mode: str, _: Path) -> dict[str, f
     grid = Grid.centered((size, size, size), 1.0, torch.zeros(1, 3))
     fixed, moving = (Image(volume(size), grid).to(CUDA) for _ in range(2))
     torch.cuda.reset_peak_memory_stats()
-    seconds(lambda: register(fixed, moving, model), 1)
+    machine.seconds(lambda: register(fixed, moving, model), 1)
     figures = {"reserved_gib": torch.cuda.max_memory_reserved() / GIB, "images_gib": 2 * size**3 / GIB}
     return figures | (
-        {"seconds": seconds(lambda: register(fixed, moving, model), 3)} if size == COMPARED else {}
+        {"seconds": machine.seconds(lambda: register(fixed, moving, model), 3)} if size == COMPARED else {}
     )
 
 

@@ -26,16 +26,6 @@ CHAINS = 8
 CUDA = torch.device("cuda")
 
 
-def seconds(function: Callable[[], object], runs: int) -> float:
-    """Mean over ``runs``."""
-    torch.cuda.synchronize()
-    began = time.perf_counter()
-    for _ in range(runs):
-        function()
-    torch.cuda.synchronize()
-    return (time.perf_counter() - began) / runs
-
-
 def measure(pattern: str, network: str, plain: bool) -> dict[str, float]:
     config = TrainingConfig(
         model=ModelSpec(dense=NetworkSpec(name=network)),
@@ -67,8 +57,8 @@ def measure(pattern: str, network: str, plain: bool) -> dict[str, float]:
 
     figures: dict[str, float] = {"chains": CHAINS}
     if plain:
-        seconds(step(eager), 3)
-        figures["steps_per_second_plain"] = 1 / seconds(step(eager), 10)
+        machine.seconds(step(eager), 3)
+        figures["steps_per_second_plain"] = 1 / machine.seconds(step(eager), 10)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     began = time.perf_counter()
@@ -77,8 +67,8 @@ def measure(pattern: str, network: str, plain: bool) -> dict[str, float]:
     with compiling():
         captured = step(CapturedStep(eager, draw()))
     figures["seconds_to_compile"] = time.perf_counter() - began
-    seconds(captured, 10)
-    figures["steps_per_second"] = 1 / seconds(captured, 100)
+    machine.seconds(captured, 10)
+    figures["steps_per_second"] = 1 / machine.seconds(captured, 100)
     figures["reserved_gib"] = torch.cuda.max_memory_reserved() / 2**30
     return figures
 
