@@ -140,3 +140,18 @@ def test_an_image_that_cannot_be_read_stops_the_others(crowd, tmp_path):
     (tmp_path / "broken.nii").write_bytes(crowd[0].image.read_bytes()[:2000])
     with pytest.raises(PatchMorphError, match=r"image must be .*broken.nii"):
         Cohort([Subject(tmp_path / "broken.nii"), *crowd], SPACINGS, Data(images=["unused"]), CPU)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x,y,z\n1,2,3\n", "columns must be name,x,y,z, got x,y,z"),
+        ("name,x,y,z\ntip,1,two,3\n", "landmarks must be a table name,x,y,z of numbers"),
+    ],
+)
+def test_landmarks_that_are_none_are_refused(crowd, tmp_path, text, message):
+    (tmp_path / "points.csv").write_text(text)
+    with pytest.raises(PatchMorphError, match=message):
+        Cohort(
+            [Subject(crowd[0].image, landmarks=tmp_path / "points.csv")], SPACINGS, Data(images=["a"]), CPU
+        )

@@ -7,11 +7,14 @@ from pathlib import Path
 from patchmorph.errors import PatchMorphError
 
 
-def read_rows(path: Path, what: str) -> list[dict[str, str]]:
+def read_rows(
+    path: Path, what: str, required: Sequence[str], optional: Sequence[str] | None = None
+) -> list[dict[str, str]]:
     """The rows of a CSV with a head, cells and names stripped of blanks.
 
     Raises:
-        PatchMorphError: no such file, not CSV, or no rows.
+        PatchMorphError: no such file, not CSV, no rows, a required column that is missing, or one that is not
+            even ``optional`` (``None``: any may be there).
     """
     if not path.is_file():
         raise PatchMorphError(f"{what} must be an existing file, got {path}")
@@ -23,6 +26,10 @@ def read_rows(path: Path, what: str) -> list[dict[str, str]]:
             rows = [{name: (row.get(name) or "").strip() for name in names} for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise PatchMorphError(f"{what} must be CSV, got {path}: {error}") from None
+    unknown = set() if optional is None else set(names) - {*required, *optional}
+    if unknown or not set(required) <= set(names):
+        wanted = ",".join(required) + ("[," + ",".join(optional) + "]" if optional else "")
+        raise PatchMorphError(f"columns must be {wanted}, got {','.join(names)} in {path}")
     if not rows:
         raise PatchMorphError(f"{what} must have rows, got none in {path}")
     return rows
@@ -34,15 +41,11 @@ def read_files(
     """The rows of a table of files; paths are relative to its folder, and empty cells are left out.
 
     Raises:
-        PatchMorphError: as `read_rows`; missing or unknown columns, or a file that is not there.
+        PatchMorphError: as `read_rows`, or a file that is not there.
     """
-    rows = read_rows(path, what)
-    columns = list(rows[0])
-    if not set(required) <= set(columns) or not set(columns) <= {*required, *optional}:
-        wanted = ",".join(required) + "[," + ",".join(optional) + "]"
-        raise PatchMorphError(f"columns must be {wanted}, got {','.join(columns)} in {path}")
     return [
-        _files(row, required, f"line {line} of {path}", path.parent) for line, row in enumerate(rows, start=2)
+        _files(row, required, f"line {line} of {path}", path.parent)
+        for line, row in enumerate(read_rows(path, what, required, optional), start=2)
     ]
 
 

@@ -101,10 +101,10 @@ def read_landmarks(subject: Subject) -> dict[str, tuple[float, float, float]]:
     """
     path = subject.landmarks
     assert path is not None
-    rows = read_rows(path, "table of landmarks")
+    rows = read_rows(path, "table of landmarks", ("name", "x", "y", "z"))
     try:
         return {row["name"]: (float(row["x"]), float(row["y"]), float(row["z"])) for row in rows}
-    except (KeyError, ValueError) as error:
+    except ValueError as error:
         raise PatchMorphError(
             f"landmarks must be a table name,x,y,z of numbers, got {path}: {error}"
         ) from None
