@@ -122,9 +122,7 @@ def text() -> str:
     patches = find_all(rows, what="train", side="patches")
     spread = []
     for network, name in NAMES.items():
-        sizes = [
-            row["reserved_gib"] for row in patches if row["network"] == network and row["mode"] == "bf16"
-        ]
+        sizes = [row["reserved_gib"] for row in find_all(patches, network=network, mode="bf16")]
         spread.append(f"{name} {100 * (max(sizes) / min(sizes) - 1):.1f} %")
     template = Path(__file__).with_name("page.template.md").read_text(encoding="utf-8")
     return template.format(

@@ -32,6 +32,7 @@ MODEL = "model.safetensors"
 PATIENCE = timedelta(hours=12)
 """How long processes wait for one another: one validates or reads while the others wait."""
 AGREE_EVERY = 10
+"""Steps on GPUs between asking all processes whether to stop."""
 RADIUS_RATIO = 1.6
 """How far the size of the training images may be from the one that the spacings are for."""
 FINAL_RATE = 0.03

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from patchmorph.io.atomic import whole_file
 from patchmorph.training.gradients import Report
 
 LOG = "log.jsonl"
@@ -122,4 +123,5 @@ def _trim(path: Path, step: int) -> None:
                 kept.append(line + "\n")
         except (json.JSONDecodeError, KeyError):
             continue
-    path.write_text("".join(kept), encoding="utf-8")
+    with whole_file(path) as temporary:  # a full disk must not cost the log
+        temporary.write_text("".join(kept), encoding="utf-8")
