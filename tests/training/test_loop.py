@@ -45,6 +45,26 @@ def wait_for(condition, process, seconds=60):
         time.sleep(0.02)
 
 
+def test_training_starts_from_given_weights(config_file):
+    """With a rate of nearly nothing the weights stay; those of other networks are refused."""
+    content = yaml.safe_load(config_file.read_text())
+    train(load_config(config_file), CPU)
+    content["run"] |= {"output": "second", "weights": "run/model.safetensors"}
+    content["optimization"] |= {"learning_rate": 1e-12, "weight_decay": 1e-12}
+    content["model"]["repeats"] = [1, 2]  # looks share weights, so they may differ
+    config_file.write_text(yaml.safe_dump(content))
+    train(load_config(config_file), CPU)
+    first, second = (load_file(config_file.parent / run / "model.safetensors") for run in ("run", "second"))
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name], tensor, atol=1e-3, rtol=1e-3)  # stored as float16
+    content["run"] |= {"output": "third", "weights": "t1-brain"}
+    config_file.write_text(yaml.safe_dump(content))
+    with pytest.raises(
+        PatchMorphError, match=r"run\.weights must be of the configured networks, got t1-brain"
+    ):
+        train(load_config(config_file), CPU)
+
+
 def test_resume_gives_the_weights_of_an_uninterrupted_run(config_file):
     whole = load_config(config_file)
     train(whole, CPU)

@@ -20,8 +20,9 @@ class Objective(BaseModel):
         similarity: name in the table of similarities.
         similarity_options: its keyword arguments, such as the ``radius`` of LNCC in patch voxels.
         affine_weight: of the similarity after each affine step; dense stages count one.
-        diffusion: weight of the diffusion energy of each dense stage's displacement.
-        folding: weight of the folding penalty of each dense stage's displacement.
+        diffusion: weight of the diffusion energy of the displacement (without its affine part) after each
+            dense stage.
+        folding: weight of the folding penalty of the same displacement.
         supervision: weight of the point error, per mm, for pairs whose truth is known.
         overlap: weight of one minus the soft Dice of the label maps, for subjects that have them.
         landmarks: weight of the landmark error, per mm, for landmarks that both images have.

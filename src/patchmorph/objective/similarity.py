@@ -7,8 +7,11 @@ from torch.nn import functional
 
 from patchmorph.spatial.compilation import compilable
 
-MIN_VARIANCE = 1e-4
-"""Local variance of the fixed image (intensities 0 to 1) below which there is nothing to compare."""
+NOISE = 3e-4
+"""Local variance (intensities 0 to 1) of noise: two images count as alike where they vary by less."""
+
+STRUCTURE = 3e-3
+"""Local variance of the fixed image that a voxel needs to count half."""
 
 
 @compilable
@@ -31,12 +34,24 @@ def lncc(
     mask: Float[Tensor, "b 1 x y z"] | None = None,
     radius: int = 3,
 ) -> Float[Tensor, " b"]:
-    """One minus the squared local normalised cross-correlation (Avants et al., Med Image Anal 2008).
+    """One minus the mean of `correlation_map`, over ``mask`` if one is given."""
+    squared, weight = correlation_map(fixed, moving, radius)
+    if mask is not None:
+        weight = weight * mask
+    total = weight.sum((1, 2, 3, 4)).clamp(min=1)
+    return 1 - (squared * weight).sum((1, 2, 3, 4)) / total
 
-    Means run over boxes of ``2 radius + 1`` voxels a side. Only voxels where the fixed image varies count,
-    and of them those in ``mask`` if one is given: empty background neither helps nor divides by zero.
-    Computed in float32, since variances are small differences of large sums; a gradient flows to ``moving``
-    only.
+
+def correlation_map(
+    fixed: Float[Tensor, "b 1 x y z"], moving: Float[Tensor, "b 1 x y z"], radius: int
+) -> tuple[Float[Tensor, "b 1 x y z"], Float[Tensor, "b 1 x y z"]]:
+    """Squared local normalised cross-correlation (Avants et al., Med Image Anal 2008), and voxels' weights.
+
+    Means run over boxes of ``2 radius + 1`` voxels a side. Both images are taken to share a pattern of the
+    variance ``NOISE``, so the correlation tends to one where they vary by less, and a voxel counts by how
+    much the fixed image varies around it (v / (v + ``STRUCTURE``)): the inside of uniform tissue is left to
+    the regulariser, and empty background counts nothing (docs/decisions/008). Computed in float32, since
+    variances are small differences of large sums; a gradient flows to ``moving`` only.
     """
     fixed, moving = fixed.float().detach(), moving.float()
     fixed_mean, fixed_square = _BoxMean.apply(torch.cat([fixed, fixed * fixed], 1), radius).split(1, 1)
@@ -44,13 +59,9 @@ def lncc(
     moving_mean, moving_square, product = _BoxMean.apply(moments, radius).split(1, 1)
     fixed_variance = (fixed_square - fixed_mean * fixed_mean).clamp(min=0)
     moving_variance = (moving_square - moving_mean * moving_mean).clamp(min=0)
-    covariance = product - fixed_mean * moving_mean
-    squared = covariance * covariance / (fixed_variance * moving_variance + 1e-6)
-    counted = (fixed_variance > MIN_VARIANCE).float()
-    if mask is not None:
-        counted = counted * mask
-    counts = counted.sum((1, 2, 3, 4)).clamp(min=1)
-    return 1 - (squared * counted).sum((1, 2, 3, 4)) / counts
+    covariance = product - fixed_mean * moving_mean + NOISE
+    squared = covariance * covariance / ((fixed_variance + NOISE) * (moving_variance + NOISE))
+    return squared, fixed_variance / (fixed_variance + STRUCTURE)
 
 
 class _BoxMean(torch.autograd.Function):

@@ -4,7 +4,15 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 from torch import nn
 
 from patchmorph.networks import registry
@@ -27,6 +35,7 @@ class ModelSpec(BaseModel):
         patch_size: voxels along each side of a patch, at every scale; a multiple of 16, since networks halve
             the resolution four times.
         spacings_mm: voxel size of the patches, coarse to fine, for content of the reference radius.
+        repeats: how often the network of each scale looks, every time at what it left; ``null``: once.
         reference_radius_mm: root mean square radius of the fixed image's content for which ``spacings_mm``
             holds; for other content all spacings scale along, so one model serves a human and a mouse.
             ``null``: the spacings are mm whatever the content.
@@ -43,6 +52,7 @@ class ModelSpec(BaseModel):
 
     patch_size: PositiveInt = Field(default=64, multiple_of=16)
     spacings_mm: list[PositiveFloat] = Field(default=[4.0, 2.0, 1.0], min_length=1)
+    repeats: list[PositiveInt] | None = None
     reference_radius_mm: PositiveFloat | None = 60.0
     affine: NetworkSpec | None = NetworkSpec(name="affine-encoder")
     affine_repeats: PositiveInt = 4
@@ -58,6 +68,23 @@ class ModelSpec(BaseModel):
         if any(fine >= coarse for coarse, fine in pairwise(spacings)):
             raise ValueError(f"spacings_mm must decrease from coarse to fine, got {spacings}")
         return spacings
+
+    @model_validator(mode="after")
+    def _repeats_fit(self) -> "ModelSpec":
+        if self.repeats is not None and len(self.repeats) != len(self.spacings_mm):
+            raise ValueError(f"repeats must be one number a scale, got {self.repeats}")
+        return self
+
+    @property
+    def looks(self) -> list[int]:
+        """The scale of each dense stage: a scale stands there as often as its network looks."""
+        repeats = self.repeats or [1] * len(self.spacings_mm)
+        return [scale for scale, count in enumerate(repeats) for _ in range(count)]
+
+    def spacings_for(self, radius_mm: float) -> list[float]:
+        """``spacings_mm`` for content of another radius than the reference."""
+        unit = 1.0 if self.reference_radius_mm is None else radius_mm / self.reference_radius_mm
+        return [spacing * unit for spacing in self.spacings_mm]
 
 
 class PatchMorphModel(nn.Module):

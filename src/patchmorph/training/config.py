@@ -164,6 +164,7 @@ class Run(_Section):
         log_every: steps between lines of ``log.jsonl``.
         checkpoint_every: steps between checkpoints.
         minutes: stop (with a checkpoint) after this long; ``--resume`` goes on.
+        weights: a packaged model's name or a model file to start from; ``null``: random weights.
         compile: on CUDA, compile networks with ``torch.compile``: a minute at the start for faster steps.
     """
 
@@ -172,6 +173,7 @@ class Run(_Section):
     log_every: PositiveInt = 50
     checkpoint_every: PositiveInt = 500
     minutes: PositiveFloat | None = None
+    weights: str | None = None
     compile: bool = True
 
 

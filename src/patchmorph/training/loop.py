@@ -10,7 +10,7 @@ from statistics import median
 import torch
 from accelerate import PartialState
 
-from patchmorph.api import save_model
+from patchmorph.api import load_model, packaged_models, save_model
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.atomic import check_folder, whole_file, writing
 from patchmorph.networks.blocks import set_recompute
@@ -208,6 +208,8 @@ class Training:
 def _initial_state(config: TrainingConfig, device: torch.device) -> TrainingState:
     torch.manual_seed(config.run.seed)
     model = PatchMorphModel(config.model).to(device)
+    if config.run.weights:
+        _copy_weights(model, config.run.weights, config.folder)
     size = config.model.patch_size
     with torch.no_grad():  # a network that does not keep the contract says so
         for network in filter(None, (model.affine, model.dense[0])):
@@ -218,6 +220,17 @@ def _initial_state(config: TrainingConfig, device: torch.device) -> TrainingStat
         model.parameters(), weight_decay=config.optimization.weight_decay, fused=device.type == "cuda"
     )
     return TrainingState(model.train(), optimizer, torch.Generator().manual_seed(config.run.seed))
+
+
+def _copy_weights(model: PatchMorphModel, name: str, folder: Path) -> None:
+    """Start from the weights of another model with the same networks."""
+    given = load_model(name if name in packaged_models() else folder / name, str(model.device))
+    try:
+        model.load_state_dict(given.state_dict())
+    except RuntimeError as error:
+        raise PatchMorphError(
+            f"run.weights must be of the configured networks, got {name}: {str(error).splitlines()[0]}"
+        ) from None
 
 
 def _check_cohort(cohort: Cohort, config: TrainingConfig) -> None:

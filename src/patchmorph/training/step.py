@@ -50,8 +50,8 @@ def chain_losses(
         loss, affine, terms = _affine_stage(model, pair, transform, patches[0], config)
         yield loss, terms
         transform = affine if config.optimization.through_chain else AffineTransform(affine.matrix.detach())
-    for scale, patch in enumerate(patches):
-        loss, residual, terms = _dense_stage(model, scale, pair, transform, patch, config)
+    for scale in spec.looks:
+        loss, residual, terms = _dense_stage(model, scale, pair, transform, patches[scale], config)
         yield loss, terms
         flow = residual.flow
         if not config.optimization.through_chain:
@@ -107,13 +107,16 @@ def _dense_stage(
     residual = VelocityField(velocity, patch.coarsen(VELOCITY_STRIDE), config.model.integration_steps)
     after = transform @ residual
     mapped = after(points)
-    displacement, stride_mm = residual.flow.displacement, spacing * VELOCITY_STRIDE
+    affine = transform.parts()[0]
+    assert isinstance(affine, AffineTransform)
+    back = AffineTransform(affine.matrix.detach()).inverse()
+    warp = (back(mapped) - points).movedim(-1, 1)  # of all stages so far: what counts is the whole map
     terms = {
         "similarity": objective.dissimilarity(
             fixed, pair.moving.sample(mapped, spacing), _mask(pair, seen, before)
         ),
-        "diffusion": diffusion_energy(displacement, stride_mm),
-        "folding": folding_penalty(displacement, stride_mm),
+        "diffusion": diffusion_energy(warp, spacing),
+        "folding": folding_penalty(warp, spacing),
         "supervision": point_error(mapped, pair.truth(seen), foreground(fixed)[:, 0]) * pair.known,
     }
     if objective.overlap:
