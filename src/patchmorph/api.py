@@ -16,10 +16,14 @@ from patchmorph.io.images import load_image
 from patchmorph.io.models import half_precision, read_tensors, write_tensors
 from patchmorph.registration import register as _register
 from patchmorph.registration.model import ModelSpec, PatchMorphModel
+from patchmorph.registration.register import Options
 from patchmorph.registration.result import Registration
 from patchmorph.spatial.image import Image
 
 DEFAULT_MODEL = "t1-brain"
+NO_MODEL = "none"
+"""Stands for registration without a network."""
+CLASSICAL_PASSES = 40
 TRUSTED = {"monai"}
 TRUST = "PATCHMORPH_TRUST"
 """Packages whose networks a model file may name, and an environment variable for more (by commas). Naming one
@@ -31,6 +35,9 @@ def register(
     moving: Image | str | os.PathLike,
     model: str | os.PathLike | PatchMorphModel = DEFAULT_MODEL,
     device: str = "auto",
+    refine: int | None = None,
+    uncertainty: bool = False,
+    seed: int = 0,
 ) -> Registration:
     """Register ``moving`` to ``fixed``.
 
@@ -38,7 +45,12 @@ def register(
         fixed: an image or its path (NIfTI, MGZ): the space of the result.
         moving: an image or its path; shape, spacing and orientation may differ.
         model: name of a packaged model, path of a model file, or a loaded model, which stays on its device.
+            ``none``: no network; affine and dense registration by refinement alone.
         device: ``auto`` (CUDA if there is one), ``cpu`` or ``cuda``.
+        refine: how often, at most, refinement sees every part of the pair; it stops by itself where it gains
+            no more. By default 0 with a network and `CLASSICAL_PASSES` without.
+        uncertainty: keep what ``.uncertainty()`` of the result needs; takes more patches and some memory.
+        seed: of the random draws of refinement.
 
     Returns:
         The transform (fixed → moving world, RAS+ mm) with its inverse, the warped image and the Jacobian.
@@ -54,9 +66,19 @@ def register(
     fixed, moving = (
         image if isinstance(image, Image) else load_image(os.fspath(image)) for image in (fixed, moving)
     )
-    if not isinstance(model, PatchMorphModel):
-        model = load_model(model, device)
-    return _register.register(fixed, moving, model)
+    if isinstance(model, str) and model == NO_MODEL:
+        network, fixed = None, fixed.to(choose_device(device))
+    else:
+        network = model if isinstance(model, PatchMorphModel) else load_model(model, device)
+    options = Options(default_passes(network, refine), uncertainty=uncertainty, seed=seed)
+    return _register.register(fixed, moving, network, options)
+
+
+def default_passes(model: PatchMorphModel | None, refine: int | None) -> int:
+    """Passes of refinement where nobody chose."""
+    if refine is not None and refine < 0:
+        raise PatchMorphError(f"refine must be 0 or more, got {refine}")
+    return (CLASSICAL_PASSES if model is None else 0) if refine is None else refine
 
 
 def choose_device(name: str) -> torch.device:

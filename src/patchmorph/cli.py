@@ -20,6 +20,7 @@ from patchmorph import api
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.atomic import check_folder, whole_folder
 from patchmorph.io.images import check_ending, load_image, save_image
+from patchmorph.registration.register import Options
 from patchmorph.registration.register import register as register_pair
 from patchmorph.registration.result import Registration
 from patchmorph.spatial.sampling import Interpolation
@@ -46,11 +47,20 @@ def register(
     fixed: Annotated[Path, typer.Argument(help="Image whose space the result is in (NIfTI, MGZ).")],
     moving: Annotated[Path, typer.Argument(help="Image to bring there.")],
     output: Folder,
-    model: Model = api.DEFAULT_MODEL,
+    model: Annotated[
+        str, typer.Option(help="Name of a packaged model, a model file, or none: no network at all.")
+    ] = api.DEFAULT_MODEL,
+    refine: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Refine this pair: passes over it, at most. [default: 0; 40 without a model]"
+        ),
+    ] = None,
+    save_uncertainty: Annotated[
+        bool, typer.Option("--save-uncertainty", help="Write uncertainty.nii.gz: standard deviation in mm.")
+    ] = False,
     device: Device = "auto",
-    seed: Annotated[
-        int, typer.Option(min=0, max=2**63 - 1, help="Of every random draw (only --jitter draws).")
-    ] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of every random draw.")] = 0,
     jitter: Annotated[
         bool, typer.Option(help="Shift the patches at random instead of a regular lattice.")
     ] = False,
@@ -58,13 +68,14 @@ def register(
     """Register MOVING to FIXED: warped image, transform and inverse, report, summary."""
     check_folder(output)
     began = time.perf_counter()
-    network = api.load_model(model, device)
-    images = (load_image(fixed), load_image(moving))
+    network = None if model == api.NO_MODEL else api.load_model(model, device)
+    where = api.choose_device(device)
+    images = (load_image(fixed).to(where), load_image(moving))
     loaded = time.perf_counter()
-    generator = torch.Generator().manual_seed(seed) if jitter else None
-    result = register_pair(*images, network, generator)
+    options = Options(api.default_passes(network, refine), jitter, save_uncertainty, seed)
+    result = register_pair(*images, network, options)
     seconds = {"load": loaded - began, "register": time.perf_counter() - loaded}
-    arguments = {"model": model, "device": device, "seed": seed, "jitter": jitter}
+    arguments = {"model": model, "device": device, **asdict(options)}
     _write(result, output, seconds, arguments)
 
 

@@ -34,6 +34,30 @@ def test_a_known_map_is_recovered_through_the_command_line(brains):
     assert str(brains.moving) in report
 
 
+def test_refinement_and_uncertainty_through_the_command_line(run, brains, tmp_path):
+    arguments = ("--refine", 2, "--save-uncertainty", "--device", "cpu")
+    assert run("register", brains.fixed, brains.moving, "-o", tmp_path, *arguments)[0] == 0
+    assert {item.name for item in tmp_path.iterdir()} == FILES | {"uncertainty.nii.gz"}
+    before, after = (
+        json.loads((folder / "summary.json").read_text()) for folder in (brains.results, tmp_path)
+    )
+    assert after["arguments"]["refine"] == 2
+    assert after["similarity_after"] > before["similarity_after"]
+    doubt = load_image(tmp_path / "uncertainty.nii.gz")
+    assert doubt.grid.shape == load_image(brains.fixed).grid.shape
+    assert 0 < doubt.data.max() < 10
+
+
+def test_registration_without_a_network_through_the_command_line(run, brains, tmp_path):
+    arguments = ("--model", "none", "--refine", 2, "--device", "cpu")
+    assert run("register", brains.fixed, brains.moving, "-o", tmp_path, *arguments)[0] == 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["similarity_after"] > 0.9
+    found = load_transform(tmp_path / "transform.h5")
+    error = (found(brains.points) - brains.truth(brains.points)).norm(dim=-1)
+    assert error.mean() < 2  # of 20 mm; two passes a scale are few
+
+
 def test_apply_gives_the_warped_image_again(run, brains, tmp_path):
     transform = brains.results / "transform.h5"
     again, back = tmp_path / "again.nii.gz", tmp_path / "back.nii.gz"

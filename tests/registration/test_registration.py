@@ -6,7 +6,7 @@ from synthetic import AFFINES, grid_around, smooth_image
 from patchmorph.errors import PatchMorphError
 from patchmorph.registration.content import find_content
 from patchmorph.registration.model import ModelSpec, PatchMorphModel
-from patchmorph.registration.register import register
+from patchmorph.registration.register import Options, register
 from patchmorph.registration.stages import DenseStage, schedule
 from patchmorph.spatial.image import Image
 from patchmorph.transforms.affine import AffineTransform
@@ -113,7 +113,7 @@ def test_jitter_draws_from_its_generator(model):
     fixed, moving = pair()
     points = inside(fixed)
     first, again, other = (
-        register(fixed, moving, model, torch.Generator().manual_seed(seed)).transform(points)
+        register(fixed, moving, model, Options(jitter=True, seed=seed)).transform(points)
         for seed in (1, 1, 2)
     )
     torch.testing.assert_close(first, again)
@@ -130,6 +130,33 @@ def test_the_result_is_invertible_and_its_history_leads_to_it(model):
     assert (result.inverse(result.transform(points)) - points).norm(dim=-1).mean() < 0.3
     assert result.warped().data.shape == fixed.data.shape
     assert result.jacobian().shape == fixed.grid.shape
+
+
+def test_uncertainty_is_where_overlapping_patches_disagree(model):
+    fixed, moving = pair()
+    plain = register(fixed, moving, model)
+    with pytest.raises(PatchMorphError, match="must be asked for"):
+        plain.uncertainty()
+    result = register(fixed, moving, model, Options(uncertainty=True))
+    doubt = result.uncertainty()
+    assert doubt.data.shape == fixed.data.shape
+    assert (doubt.data[fixed.data > 0.2] > 0).float().mean() > 0.9  # random weights never agree
+    refined = register(fixed, moving, model, Options(uncertainty=True, refine=1)).uncertainty()
+    close = (refined.data - doubt.data).abs()[fixed.data > 0.2]
+    assert close.median() < 0.2 * doubt.data[fixed.data > 0.2].median()  # refinement keeps it
+
+
+def test_a_scale_may_look_again(model):
+    fixed, moving = pair()
+    again = PatchMorphModel(ModelSpec.model_validate({**SMALL, "repeats": [1, 3]}))
+    again.load_state_dict(model.state_dict())  # repeats share weights
+    result = register(fixed, moving, again)
+    assert len(result.history) == 1 + 1 + 4
+    once = register(fixed, moving, model)
+    points = inside(fixed)
+    torch.testing.assert_close(result.history[3](points), once.transform(points))
+    with pytest.raises(ValueError, match="repeats must be one number a scale"):
+        ModelSpec.model_validate({**SMALL, "repeats": [1]})
 
 
 def test_stages_run_from_affine_to_fine(model):

@@ -118,7 +118,7 @@ def label_groups(fixed: torch.Tensor, warped: torch.Tensor) -> dict[str, float]:
     groups = {"dice": _mean(metrics.dice(fixed, warped, present))}
     parcels = [label for label in present if label >= 1001 and label % 1000 != 0]
     if set(ASEG) & set(present) and (parcels or set(ASEG) <= set(present)):
-        merged = [_merge_cortex(image) for image in (fixed, warped)]
+        merged = [merge_cortex(image) for image in (fixed, warped)]
         groups["dice_aseg"] = _mean(metrics.dice(*merged, list(ASEG)))  # type: ignore[arg-type]
     if parcels:
         groups["dice_cortex"] = _mean(metrics.dice(fixed, warped, parcels))
@@ -136,7 +136,8 @@ def summarize(results: list[PairResult]) -> dict[str, float]:
     return means
 
 
-def _merge_cortex(labels: torch.Tensor) -> torch.Tensor:
+def merge_cortex(labels: torch.Tensor) -> torch.Tensor:
+    """FreeSurfer's cortical parcels as the two cortices, 3 and 42."""
     left, right = (labels >= 1000) & (labels < 2000), (labels >= 2000) & (labels < 3000)
     return torch.where(left, 3, torch.where(right, 42, labels))
 

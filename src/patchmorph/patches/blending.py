@@ -32,15 +32,28 @@ class Blend:
         self.lattice = lattice
         self.window = window(lattice.width, lattice.grid.device)
         self.sum = torch.zeros(1, 3, *lattice.grid.shape, device=lattice.grid.device)
+        self.square = torch.zeros(1, 1, *lattice.grid.shape, device=lattice.grid.device)
 
     def add(self, starts: Sequence[Start], velocities: Float[Tensor, "b 3 w w w"]) -> None:
         """Put each patch's velocity (mm, world axes) in its place."""
-        for start, weighted in zip(starts, velocities * self.window, strict=True):
-            self.sum[(0, slice(None), *self.lattice.block(start))] += weighted
+        weighted = velocities * self.window
+        squares = (weighted * velocities).sum(1, keepdim=True)
+        for start, values, square in zip(starts, weighted, squares, strict=True):
+            self.sum[(0, slice(None), *self.lattice.block(start))] += values
+            self.square[(0, slice(None), *self.lattice.block(start))] += square
 
     def velocity(self) -> Float[Tensor, "1 3 x y z"]:
         """The blended velocity on the lattice's grid."""
         return self.sum / total_weight(self.lattice)
+
+    def variance(self) -> Float[Tensor, "1 1 x y z"]:
+        """How far patches that overlap are from agreeing, mm²: the variance of their velocities at a point.
+
+        Zero where one patch stands alone: only overlaps of a half or more say something everywhere.
+        """
+        weight = total_weight(self.lattice)
+        mean = self.sum / weight
+        return (self.square / weight - mean.square().sum(1, keepdim=True)).clamp(min=0)
 
 
 def smooth(velocity: Float[Tensor, "1 3 x y z"], deviation: float) -> Float[Tensor, "1 3 x y z"]:

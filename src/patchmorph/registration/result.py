@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
+from patchmorph.errors import PatchMorphError
+from patchmorph.registration.uncertainty import uncertainty
 from patchmorph.spatial.image import Image
 from patchmorph.spatial.sampling import Interpolation
 from patchmorph.transforms.base import Transform
 from patchmorph.transforms.jacobian import jacobian_determinant
 from patchmorph.transforms.resample import resample
+from patchmorph.transforms.velocity import VelocityField
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,22 @@ class Registration:
     moving: Image
     transform: Transform
     history: tuple[Transform, ...]
+
+    @property
+    def has_uncertainty(self) -> bool:
+        """Whether the registration was asked to keep it."""
+        fields = [part for part in self.transform.parts() if isinstance(part, VelocityField)]
+        return any(field.variance is not None for field in fields)
+
+    def uncertainty(self) -> Image:
+        """Standard deviation of the map in mm on the fixed grid, for a registration that kept it.
+
+        Raises:
+            PatchMorphError: the registration was not asked for it.
+        """
+        if not self.has_uncertainty:
+            raise PatchMorphError("uncertainty must be asked for when registering, got a result without it")
+        return uncertainty(self.transform, self.fixed.grid)
 
     @functools.cached_property
     def inverse(self) -> Transform:

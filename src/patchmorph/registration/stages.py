@@ -27,6 +27,9 @@ from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.base import Transform
 from patchmorph.transforms.velocity import VelocityField
 
+OVERLAP_OF_DOUBT = 0.5
+"""Share of a patch that its neighbours must cover for every point to be seen by several patches."""
+
 CONTENT_MARGIN = 3
 """Velocity voxels around the content that still count as content: as far as a flow may leave it."""
 
@@ -97,6 +100,7 @@ class DenseStage:
         jitter: if given, draws a random shift of the inner patches.
         skip_empty: leave out patches that hold no content of the fixed image.
         precision: what the network computes in on CUDA.
+        variance: keep how far overlapping patches are from agreeing.
     """
 
     network: nn.Module
@@ -109,6 +113,7 @@ class DenseStage:
     jitter: torch.Generator | None = None
     skip_empty: bool = True
     precision: Precision = "bf16"
+    variance: bool = False
 
     def refine(self, fixed: ImageSource, moving: ImageSource, transform: Transform) -> Transform:
         """``transform @ exp(velocity)``."""
@@ -134,7 +139,8 @@ class DenseStage:
         block, grid = lattice.trim(self.content.box_world)
         velocity = smooth(blend.velocity(), self.smoothing)[:, :, *block]
         fade = rim(grid.shape, max(1, int(self.content.margin_mm / spacing_mm)), grid.device)
-        return transform @ VelocityField(velocity * fade, grid, self.steps)
+        variance = blend.variance()[:, :, *block] if self.variance else None
+        return transform @ VelocityField(velocity * fade, grid, self.steps, variance)
 
     def _rows(self, fixed: ImageSource, lattice: PatchLattice) -> Iterator[Sequence[Start]]:
         if not self.skip_empty:
@@ -149,29 +155,34 @@ class DenseStage:
                 yield starts
 
 
-def schedule(model: PatchMorphModel, content: Content, jitter: torch.Generator | None = None) -> list[Stage]:
+def schedule(
+    model: PatchMorphModel,
+    content: Content,
+    jitter: torch.Generator | None = None,
+    variance: bool = False,
+) -> list[Stage]:
     """The stages of ``model`` for a fixed image with this ``content``: affine, then dense, coarse to fine."""
     spec = model.spec
-    unit = 1.0 if spec.reference_radius_mm is None else content.radius_mm / spec.reference_radius_mm
-    spacings_mm = [spacing * unit for spacing in spec.spacings_mm]
+    spacings_mm = spec.spacings_for(content.radius_mm)
     side = spec.patch_size
     coarsest = Grid.centered((side, side, side), spacings_mm[0], content.center_world)
     stages: list[Stage] = []
     if model.affine is not None:
         affine = AffineStage(model.affine, coarsest, spacings_mm[0], spec.affine_repeats, spec.precision)
         stages.append(affine)
-    for network, spacing_mm in zip(model.dense, spacings_mm, strict=True):
-        stages.append(
-            DenseStage(
-                network=network,
-                content=content,
-                spacing_mm=spacing_mm,
-                patch_size=spec.patch_size,
-                overlap=spec.overlap,
-                smoothing=spec.smoothing,
-                steps=spec.integration_steps,
-                jitter=jitter,
-                precision=spec.precision,
-            )
+    stages += [
+        DenseStage(
+            network=model.dense[scale],
+            content=content,
+            spacing_mm=spacings_mm[scale],
+            patch_size=spec.patch_size,
+            overlap=max(spec.overlap, OVERLAP_OF_DOUBT) if variance else spec.overlap,
+            smoothing=spec.smoothing,
+            steps=spec.integration_steps,
+            jitter=jitter,
+            precision=spec.precision,
+            variance=variance,
         )
+        for scale in spec.looks
+    ]
     return stages

@@ -23,8 +23,8 @@ def write_registration(
 ) -> dict[str, Any]:
     """Write the files of the command-line contract, whole or not at all.
 
-    ``warped.nii.gz``, ``transform.h5`` (fixed → moving world), ``inverse_transform.h5``, ``report.html`` and
-    ``summary.json``.
+    ``warped.nii.gz``, ``transform.h5`` (fixed → moving world), ``inverse_transform.h5``, ``report.html``,
+    ``summary.json`` and, where it was asked for, ``uncertainty.nii.gz``.
 
     Args:
         registration: what to write.
@@ -42,6 +42,8 @@ def write_registration(
         save_image(warped, temporary / "warped.nii.gz")
         save_transform(registration.transform, temporary / "transform.h5")
         save_transform(registration.inverse, temporary / "inverse_transform.h5")
+        if registration.has_uncertainty:
+            save_image(registration.uncertainty(), temporary / "uncertainty.nii.gz")
         summary = {
             "fixed": registration.fixed.name,
             "moving": registration.moving.name,

@@ -20,12 +20,20 @@ class VelocityField(Transform):
         velocity: ``[B, 3, X, Y, Z]``, mm per unit time along the world axes.
         grid: where the vectors stand.
         steps: the flow is found by ``steps`` squarings.
+        variance: of the velocity, mm², where whoever estimated it knows.
     """
 
-    def __init__(self, velocity: Float[Tensor, "b 3 x y z"], grid: Grid, steps: int = 6):
+    def __init__(
+        self,
+        velocity: Float[Tensor, "b 3 x y z"],
+        grid: Grid,
+        steps: int = 6,
+        variance: Float[Tensor, "b 1 x y z"] | None = None,
+    ):
         self.velocity = velocity
         self.grid = grid
         self.steps = steps
+        self.variance = variance
 
     @functools.cached_property
     def flow(self) -> DisplacementField:
@@ -42,7 +50,8 @@ class VelocityField(Transform):
 
     def to(self, device: torch.device | str) -> "VelocityField":
         """The same field on another device."""
-        return VelocityField(self.velocity.to(device), self.grid.to(device), self.steps)
+        variance = None if self.variance is None else self.variance.to(device)
+        return VelocityField(self.velocity.to(device), self.grid.to(device), self.steps, variance)
 
 
 class InverseFlow(Transform):

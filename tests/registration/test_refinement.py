@@ -1,0 +1,113 @@
+import pytest
+import torch
+from synthetic import AFFINES, grid_around, rotation, smooth_image, smooth_velocity
+
+from patchmorph.errors import PatchMorphError
+from patchmorph.registration import refinement
+from patchmorph.registration.affine_refinement import AffineRefinementStage
+from patchmorph.registration.content import find_content
+from patchmorph.registration.refinement import RefinementStage
+from patchmorph.registration.register import Options, register
+from patchmorph.spatial.grid import Grid
+from patchmorph.spatial.image import Image
+from patchmorph.transforms.affine import AffineTransform
+from patchmorph.transforms.jacobian import jacobian_determinant
+from patchmorph.transforms.resample import resample
+from patchmorph.transforms.velocity import VelocityField
+
+SPACING = 5.0
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """A fixed image, a moving one, and the map between them, which is known."""
+    grid = grid_around((36, 40, 34), AFFINES["LPS"] * SPACING)
+    moving = smooth_image(grid)
+    truth = smooth_velocity(Grid.centered((12, 12, 12), 18.0, torch.zeros(1, 3)), 9.0, seed=3)
+    return resample(moving, truth, grid), moving, truth
+
+
+def stage(fixed: Image, passes=12, seed=0, patch_size=32) -> RefinementStage:
+    generator = torch.Generator().manual_seed(seed)
+    return RefinementStage(find_content(fixed.normalized()), SPACING, passes, generator, patch_size)
+
+
+def refine(pair, start=None, **options):
+    fixed, moving, _ = pair
+    start = AffineTransform.identity() if start is None else start
+    return stage(fixed, **options).refine(fixed.normalized(), moving.normalized(), start)
+
+
+def error_mm(pair, transform) -> float:
+    fixed, _, truth = pair
+    points = fixed.grid.points_world()[fixed.data[:, 0] > 0.1]
+    return float((transform(points[None]) - truth(points[None])).norm(dim=-1).mean())
+
+
+def test_a_known_warp_is_found_without_folds(pair):
+    refined = refine(pair)
+    before, after = (error_mm(pair, transform) for transform in (AffineTransform.identity(), refined))
+    assert before > 2
+    assert after < 0.4 * before
+    assert (jacobian_determinant(refined, pair[0].grid) > 0).all()
+
+
+def test_the_same_seed_gives_the_same_result(pair):
+    first, again, other = (refine(pair, passes=2, seed=seed).parts()[-1].velocity for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_it_goes_on_with_the_last_velocity_of_its_resolution(pair):
+    first = refine(pair, passes=3)
+    second = refine(pair, first, passes=3)
+    assert [type(part) for part in second.parts()] == [AffineTransform, VelocityField]
+    assert error_mm(pair, second) < error_mm(pair, first)
+
+
+def test_it_stops_when_it_no_longer_gains(pair, monkeypatch):
+    passes = []
+    run = refinement.Descent.run
+    monkeypatch.setattr(refinement.Descent, "run", lambda self, rate: passes.append(rate) or run(self, rate))
+    fixed = pair[0]
+    same = stage(fixed, passes=30).refine(fixed.normalized(), fixed.normalized(), AffineTransform.identity())
+    assert 2 < len(passes) < 10
+    assert error_mm((fixed, fixed, AffineTransform.identity()), same) < 0.01  # nothing to gain: nothing moves
+
+
+def test_patches_cover_the_content_and_stay_inside_the_grid(pair):
+    fixed, moving, _ = pair
+    seen = stage(fixed, patch_size=24)
+    descent = refinement.Descent(seen, fixed.normalized(), moving.normalized(), AffineTransform.identity())
+    assert max(descent.width) <= 12
+    covered = torch.zeros(descent.grid.shape, dtype=torch.bool)
+    for starts in descent._batches():
+        for start in starts:
+            block = tuple(slice(a, a + n) for a, n in zip(start, descent.width, strict=True))
+            assert covered[block].shape == descent.width
+            covered[block] = True
+    content = refinement.foreground(fixed.normalized().sample(descent.grid.points_world(), 2 * SPACING))[0, 0]
+    assert covered[content].all()
+
+
+def test_an_affine_map_is_found(pair):
+    moving = pair[1]
+    pose = rotation(12) @ AffineTransform.translation(torch.tensor([[4.0, -6, 3]]))
+    fixed = resample(moving, pose, moving.grid)
+    content = find_content(fixed.normalized())
+    patch = Grid.centered((48, 48, 48), SPACING, content.center_world)
+    seen = AffineRefinementStage(patch, SPACING)
+    found = seen.refine(fixed.normalized(), moving.normalized(), AffineTransform.identity())
+    assert error_mm((fixed, moving, pose), AffineTransform.identity()) > 8
+    assert error_mm((fixed, moving, pose), found) < 0.5
+
+
+def test_registration_without_a_model(pair):
+    fixed, moving, _ = pair
+    result = register(fixed, moving, None, Options(refine=4))
+    assert len(result.history) == 1 + 1 + 3  # the start, the affine stage, a stage a scale
+    errors = [error_mm(pair, transform) for transform in result.history]
+    assert errors[-1] < 0.7 * errors[1]
+    assert errors[1] < errors[0]
+    with pytest.raises(PatchMorphError, match="must come from the patches of a network"):
+        register(fixed, moving, None, Options(uncertainty=True))
