@@ -5,13 +5,27 @@ python benchmarks/page.py
 
 import json
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import machine
+from accuracy import OURS, PASSES, read_table
 from matplotlib.figure import Figure
+
+from patchmorph.evaluation.benchmark import ASEG
 
 DOCS = Path(__file__).parents[1] / "docs"
 FIGURE = "images/memory.png"
+ACCURACY_FIGURE = "images/accuracy.png"
+TOOLS = {
+    "patchmorph": "PatchMorph",
+    "patchmorph-refine": "PatchMorph, refined",
+    "patchmorph-classical": "PatchMorph, no network",
+    "greedy": "Greedy (NCC)",
+    "ants-syn": "ANTs SyN",
+    "ants-syn-quick": "ANTs SyNQuick",
+    "fireants": "FireANTs",
+}
 SIZES = (128, 192, 256, 384, 512, 1024)
 MODES = ("fp32", "bf16", "bf16 + checkpointing")
 NAMES = {"swin": "Swin transformer", "unet": "U-Net"}
@@ -80,9 +94,49 @@ def compared(rows: list[Row]) -> str:
     return table(head, lines)
 
 
+def accuracy(data: str, tool: str, device: str) -> Row:
+    """Means of one tool, or an empty row."""
+    return find(results("accuracy")["groups"], set=data, tool=tool, device=device)
+
+
+def tools(data: str, columns: tuple[str, ...], head: tuple[str, ...]) -> str:
+    """A line for each tool and device of a data set."""
+    lines = []
+    for row in find_all(results("accuracy")["groups"], set=data):
+        mean = row["mean"]
+        seconds = f"{mean['seconds']:.2g}" if "seconds" in mean else "-"
+        figures = [f"{mean[column]:.3f}" if column in mean else "-" for column in columns]
+        lines.append([TOOLS[row["tool"]], row["device"].upper(), str(row["pairs"]), *figures, seconds])
+    lines.sort(key=lambda line: line[3], reverse=True)
+    return table(("", "on", "pairs", *head, "seconds"), lines)
+
+
+def structures() -> str:
+    """In how many structures a tool's mean Dice is above Greedy's on the pairs that both have."""
+    rows = [row for row in read_table() if row["set"] == "t1-labelled"]
+    by_pair = {row["pair"]: row for row in rows if row["tool"] == "greedy"}
+    lines = []
+    for tool, device in sorted({(row["tool"], row["device"]) for row in rows if row["tool"] in OURS}):
+        mine = [
+            row
+            for row in rows
+            if (row["tool"], row["device"]) == (tool, device) and row["pair"] in by_pair and row["dice_2"]
+        ]
+        gains = [
+            fmean(float(row[f"dice_{label}"]) - float(by_pair[row["pair"]][f"dice_{label}"]) for row in mine)
+            for label in ASEG
+            if mine
+        ]
+        if gains:
+            above = f"{sum(gain > 0 for gain in gains)} of {len(gains)}"
+            ends = (f"{min(gains):+.3f}", f"{max(gains):+.3f}")
+            lines.append([TOOLS[tool], device.upper(), str(len(mine)), above, *ends])
+    return table(("", "on", "pairs", "structures above Greedy", "least gain", "most gain"), lines)
+
+
 def backbones() -> str:
     """The Swin of `benchmarks/backbones.py`, and the packaged U-Net, whose steps take as long as noted."""
-    swin, unet = results("backbone-swin"), results("accuracy-cuda")["mean"]
+    swin, unet = results("backbone-swin"), accuracy("t1-labelled", "patchmorph", "cuda")["mean"]
     training = results("training")["unet"]
     chain = find(results("memory")["rows"], what="train", network="unet", side="patches")
     columns = ("dice_aseg", "dice_cortex", "folding_percent")
@@ -137,6 +191,19 @@ def text() -> str:
         speed=speed(results("training")),
         backbones=backbones(),
         unet_minutes=unet_minutes(),
+        tools=tools(
+            "t1-labelled",
+            ("dice_aseg", "dice_cortex", "folding_percent"),
+            ("aseg Dice", "cortex Dice", "folding %"),
+        ),
+        tissue=tools("t1-tissue", ("dice", "folding_percent"), ("tissue Dice", "folding %")),
+        structures=structures(),
+        passes=PASSES,
+        accuracy_figure=ACCURACY_FIGURE,
+        processor=results("accuracy")["machines"]["cpu"]["processor"],
+        threads=results("accuracy")["machines"]["cpu"]["threads"],
+        doubt=results("uncertainty")["spearman_mean"],
+        doubts=len(results("uncertainty")["pairs"]),
     )
 
 
@@ -151,6 +218,27 @@ def speed(figures: dict[str, Any]) -> str:
     rate, memory = f"{swin['steps_per_second_median']:.1f}", f"{swin['reserved_gib']:.2f}"
     lines.append([f"{NAMES['swin']}, in its training below", rate, memory])
     return table(("8 chains", "steps a second", "GiB"), lines)
+
+
+def draw_accuracy(path: Path) -> None:
+    """Dice of the subcortical structures against seconds, for the tools whose time is known."""
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    for row in find_all(results("accuracy")["groups"], set="t1-labelled"):
+        mean = row["mean"]
+        if "seconds" in mean:
+            mark = "o" if row["tool"] in OURS else "s"
+            colour = "tab:red" if row["tool"] in OURS else "tab:gray"
+            axes.plot(mean["seconds"], mean["dice_aseg"], mark, color=colour)
+            name = f"{TOOLS[row['tool']]}, {row['device'].upper()}"
+            where = (mean["seconds"], mean["dice_aseg"])
+            axes.annotate(name, where, (5, 5), textcoords="offset points", fontsize=8)
+    axes.set_xscale("log")
+    axes.margins(x=0.25, y=0.15)
+    axes.set_xlabel("seconds a pair")
+    axes.set_ylabel("aseg Dice")
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=130)
 
 
 def draw(path: Path) -> None:
@@ -184,6 +272,7 @@ def draw(path: Path) -> None:
 def main() -> None:
     (DOCS / "benchmarks.md").write_text(text(), encoding="utf-8")
     draw(DOCS / FIGURE)
+    draw_accuracy(DOCS / ACCURACY_FIGURE)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ class Blend:
         return (self.square / weight - mean.square().sum(1, keepdim=True)).clamp(min=0)
 
 
-def smooth(velocity: Float[Tensor, "1 3 x y z"], deviation: float) -> Float[Tensor, "1 3 x y z"]:
+def smooth(velocity: Float[Tensor, "1 c x y z"], deviation: float) -> Float[Tensor, "1 c x y z"]:
     """Convolve with a separable three-point kernel of the given standard deviation (voxels, at most 0.7)."""
     share = deviation**2 / 2
     assert 0 <= share <= 0.25, "three points hold a standard deviation of at most 0.7 voxels"

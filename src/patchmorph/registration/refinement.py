@@ -92,7 +92,8 @@ class RefinementStage:
         descent = Descent(self, fixed, moving, transform)
         best, halvings = math.inf, 0
         for k in range(self.passes):
-            energy = descent.run(RATE / 2**halvings * (1 + math.cos(math.pi * k / self.passes)) / 2)
+            fall = (1 + math.cos(math.pi * (k + 0.5) / self.passes)) / 2
+            energy = descent.run(RATE * fall / 2**halvings)
             halvings += energy > (1 - GAIN) * best
             if halvings > HALVINGS:
                 break

@@ -27,8 +27,14 @@ from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.base import Transform
 from patchmorph.transforms.velocity import VelocityField
 
-OVERLAP_OF_DOUBT = 0.5
+DOUBT_OVERLAP = 0.5
 """Share of a patch that its neighbours must cover for every point to be seen by several patches."""
+
+DOUBT_CORRECTION = 0.1
+"""Share of the square of a last correction that counts as its variance."""
+
+DOUBT_SMOOTHINGS = 8
+"""Passes of a kernel of 0.7 voxels that average the variance: a few answers at a point say little."""
 
 CONTENT_MARGIN = 3
 """Velocity voxels around the content that still count as content: as far as a flow may leave it."""
@@ -47,6 +53,18 @@ def patch_velocity(
 ) -> Float[Tensor, "b 3 m m m"]:
     """The velocity (mm, world axes) that a network sees in patches with the axes and voxels of ``frame``."""
     return velocity_to_world(predict(network, pair, precision), frame)
+
+
+def doubt(blend: Blend) -> Float[Tensor, "1 1 x y z"]:
+    """Variance (mm²) of what the patches of a last stage say (docs/decisions/008).
+
+    Overlapping patches see another context of the same point, and where the images leave no choice, they
+    agree. Their large coarser neighbours disagree with them by the correction that they ask for.
+    """
+    variance = blend.variance() + DOUBT_CORRECTION * blend.velocity().square().sum(1, keepdim=True)
+    for _ in range(DOUBT_SMOOTHINGS):
+        variance = smooth(variance, 0.7)
+    return variance
 
 
 @runtime_checkable
@@ -100,7 +118,7 @@ class DenseStage:
         jitter: if given, draws a random shift of the inner patches.
         skip_empty: leave out patches that hold no content of the fixed image.
         precision: what the network computes in on CUDA.
-        variance: keep how far overlapping patches are from agreeing.
+        variance: let the velocity carry its `doubt`.
     """
 
     network: nn.Module
@@ -139,7 +157,7 @@ class DenseStage:
         block, grid = lattice.trim(self.content.box_world)
         velocity = smooth(blend.velocity(), self.smoothing)[:, :, *block]
         fade = rim(grid.shape, max(1, int(self.content.margin_mm / spacing_mm)), grid.device)
-        variance = blend.variance()[:, :, *block] if self.variance else None
+        variance = doubt(blend)[:, :, *block] if self.variance else None
         return transform @ VelocityField(velocity * fade, grid, self.steps, variance)
 
     def _rows(self, fixed: ImageSource, lattice: PatchLattice) -> Iterator[Sequence[Start]]:
@@ -170,19 +188,20 @@ def schedule(
     if model.affine is not None:
         affine = AffineStage(model.affine, coarsest, spacings_mm[0], spec.affine_repeats, spec.precision)
         stages.append(affine)
+    last = len(spec.looks) - 1
     stages += [
         DenseStage(
             network=model.dense[scale],
             content=content,
             spacing_mm=spacings_mm[scale],
             patch_size=spec.patch_size,
-            overlap=max(spec.overlap, OVERLAP_OF_DOUBT) if variance else spec.overlap,
+            overlap=max(spec.overlap, DOUBT_OVERLAP) if variance and look == last else spec.overlap,
             smoothing=spec.smoothing,
             steps=spec.integration_steps,
             jitter=jitter,
             precision=spec.precision,
-            variance=variance,
+            variance=variance and look == last,
         )
-        for scale in spec.looks
+        for look, scale in enumerate(spec.looks)
     ]
     return stages

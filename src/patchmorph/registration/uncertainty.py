@@ -13,9 +13,8 @@ from patchmorph.transforms.velocity import VelocityField
 def uncertainty(transform: Transform, grid: Grid) -> Image:
     """Standard deviation in mm of the map at every point of the fixed image's ``grid``.
 
-    Each patch sees another context of the same point; where the images leave no choice, the answers agree.
-    The variances that the velocity fields of ``transform`` carry add up, as those of independent errors do,
-    each looked up where its stage saw the point.
+    The variances that velocity fields of ``transform`` carry (see `patchmorph.registration.stages.doubt`) add
+    up, as those of independent errors do, each looked up where its stage saw the point.
     """
     slabs = []
     for slab in grid.slabs():
