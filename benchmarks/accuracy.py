@@ -153,7 +153,7 @@ def measure(
         "folding_percent": 100 * metrics.folding_fraction(determinant, inside),
         "sd_log_jacobian": metrics.sd_log_jacobian(determinant, inside),
     }
-    structures = list(ASEG) if data == "t1-labelled" else [1, 2, 3]
+    structures: list[int] = [*ASEG] if data == "t1-labelled" else [1, 2, 3]
     if data == "t1-labelled":
         fixed, warped = merge_cortex(fixed), merge_cortex(warped)
     return row | {f"dice_{label}": value for label, value in metrics.dice(fixed, warped, structures).items()}

@@ -37,7 +37,7 @@ def random_warp(around: Grid, generator: torch.Generator) -> Transform:
         side = round(280 / spacing_mm)
         velocity = deviation_mm * torch.randn(1, 3, side, side, side, generator=generator)
         # At the spacing of its knots a trilinear field has kinks; a finer grid of it has small ones.
-        fine = Grid.centered((2 * side,) * 3, spacing_mm / 2, around.center_world)
+        fine = Grid.centered((2 * side, 2 * side, 2 * side), spacing_mm / 2, around.center_world)
         smooth = functional.interpolate(velocity, scale_factor=2, mode="trilinear", align_corners=False)
         parts.append(VelocityField(smooth, fine))
     return parts[0] @ parts[1]
@@ -79,7 +79,7 @@ def main() -> None:
             {
                 "person": person,
                 "points": len(error),
-                "spearman": float(spearmanr(doubt, error).statistic),
+                "spearman": float(spearmanr(doubt, error)[0]),  # type: ignore[arg-type]
                 "error_mm_median": float(error.median()),
                 "error_mm_95th_percentile": float(error.quantile(0.95)),
                 "uncertainty_mm_median": float(doubt.median()),
