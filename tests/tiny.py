@@ -11,6 +11,7 @@ SPACINGS = [12.0, 6.0]
 UNET = {"name": "unet", "options": {"encoder": [4, 8], "decoder": [8, 4]}}
 MODEL = {
     "patch_size": 16,
+    "precision": "fp32",  # what is trained and what is loaded lie differently in memory, and bf16 shows it
     "spacings_mm": SPACINGS,
     "affine": {"name": "affine-encoder", "options": {"channels": [4, 8], "hidden": 8}},
     "dense": UNET,

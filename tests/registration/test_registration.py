@@ -4,10 +4,12 @@ import torch
 from synthetic import AFFINES, grid_around, smooth_image
 
 from patchmorph.errors import PatchMorphError
+from patchmorph.patches.extraction import extract
 from patchmorph.registration.content import find_content
 from patchmorph.registration.model import ModelSpec, PatchMorphModel
 from patchmorph.registration.register import Options, register
-from patchmorph.registration.stages import DenseStage, schedule
+from patchmorph.registration.stages import DenseStage, affine_residual, patch_velocity, schedule
+from patchmorph.spatial.grid import Grid
 from patchmorph.spatial.image import Image
 from patchmorph.transforms.affine import AffineTransform
 
@@ -24,7 +26,7 @@ SMALL = {
 def model() -> PatchMorphModel:
     """Random weights that move points by some mm: enough for what must hold whatever the weights."""
     torch.manual_seed(0)
-    model = PatchMorphModel(ModelSpec.model_validate(SMALL))
+    model = PatchMorphModel(ModelSpec.model_validate({**SMALL, "precision": "fp32"}))  # bf16: 0.05 mm
     with torch.no_grad():
         for network in model.dense:
             network.velocity.weight.normal_(std=0.02)  # type: ignore[union-attr,operator]
@@ -148,7 +150,7 @@ def test_uncertainty_is_where_overlapping_patches_disagree(model):
 
 def test_a_scale_may_look_again(model):
     fixed, moving = pair()
-    again = PatchMorphModel(ModelSpec.model_validate({**SMALL, "repeats": [1, 3]}))
+    again = PatchMorphModel(model.spec.model_copy(update={"repeats": [1, 3]}))
     again.load_state_dict(model.state_dict())  # repeats share weights
     result = register(fixed, moving, again)
     assert len(result.history) == 1 + 1 + 4
@@ -157,6 +159,25 @@ def test_a_scale_may_look_again(model):
     torch.testing.assert_close(result.history[3](points), once.transform(points))
     with pytest.raises(ValueError, match="repeats must be one number a scale"):
         ModelSpec.model_validate({**SMALL, "repeats": [1]})
+
+
+def test_a_symmetric_stage_is_inverse_consistent_whatever_the_weights(model):
+    fixed, moving = pair()
+    patch = Grid.centered((32, 32, 32), 6.0, fixed.grid.center_world)
+    there = torch.cat([extract(fixed, patch, 6.0), extract(moving, patch, 6.0)], dim=1)
+    back = there.flip(1)
+    with torch.no_grad():
+        forth, opposite = (
+            patch_velocity(model.dense[0], images, patch, "fp32", symmetric=True) for images in (there, back)
+        )
+        affine, other = (
+            affine_residual(model.affine, images, patch, "fp32", symmetric=True) for images in (there, back)
+        )
+    assert forth.abs().max() > 0.1  # mm
+    torch.testing.assert_close(forth, -opposite)
+    torch.testing.assert_close(affine.inverse().matrix, other.matrix)
+    spec = model.spec.model_copy(update={"symmetric": True})
+    assert all(stage.symmetric for stage in schedule(PatchMorphModel(spec), find_content(fixed.normalized())))
 
 
 def test_stages_run_from_affine_to_fine(model):

@@ -45,12 +45,14 @@ def test_the_point_error_of_the_truth_counts_for_known_pairs_only(model, cohort)
     assert unknown["error_mm/1"].isnan().all()
 
 
-def test_training_lowers_the_loss(model, cohort):
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_training_lowers_the_loss(model, cohort, symmetric):
+    configuration = config(model={"symmetric": symmetric})
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
     losses = []
     for _ in range(25):  # one draw again and again: any working step can fit it
         optimizer.zero_grad()
-        losses.append(add_gradients(model, cohort, draw(), config()).losses.mean().item())
+        losses.append(add_gradients(model, cohort, draw(), configuration).losses.mean().item())
         optimizer.step()
     assert losses[-1] < 0.8 * losses[0]
 

@@ -7,7 +7,7 @@ from patchmorph.spatial.grid import Grid
 from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.chain import Chain
 from patchmorph.transforms.displacement import DisplacementField
-from patchmorph.transforms.velocity import VelocityField
+from patchmorph.transforms.velocity import VelocityField, merged
 
 
 def inner_points(seed=0):
@@ -46,6 +46,21 @@ def test_the_inverse_of_a_velocity_field_takes_points_back(linear):
     points = inner_points()
     assert (field(points) - points).norm(dim=-1).mean() > 1
     assert_identity(field.inverse()(field(points)), points)
+
+
+def test_merged_velocities_flow_as_their_composition(linear):
+    grid = grid_around((30, 31, 32), linear * 3)
+    outer, inner = (smooth_velocity(grid, 2.0, seed) for seed in (0, 1))
+    points = inner_points()
+    composed = (outer @ inner)(points)
+    error = (merged(outer, inner)(points) - composed).norm(dim=-1)
+    sums = VelocityField(outer.velocity + inner.velocity, grid)
+    plain = (sums(points) - composed).norm(dim=-1)
+    swapped = (merged(inner, outer)(points) - composed).norm(dim=-1)
+    # Shifts of 2 mm: the sum alone is off by 0.1 mm, the formula by 0.012 mm, with the wrong sign 0.2 mm.
+    assert error.mean() < plain.mean() / 5
+    assert error.mean() < 0.02
+    assert swapped.mean() > 1.5 * plain.mean()
 
 
 def test_a_chain_applies_the_inner_transform_first():

@@ -10,6 +10,7 @@ through everything estimated so far), with intensities from 0 to 1, and answers 
 It knows no coordinates, spacings or images, and may be any ``torch.nn.Module``.
 """
 
+import functools
 from typing import Literal
 
 import torch
@@ -23,16 +24,31 @@ VELOCITY_STRIDE = 2
 
 
 Precision = Literal["bf16", "fp32"]
-"""What networks compute in on CUDA; on the CPU it is float32. Coordinates are float32 or float64 always."""
+"""What networks compute in where the device has units for it (`_computes_bf16`), else float32. Coordinates
+are float32 or float64 always."""
 
 
 def predict(
     network: nn.Module, pair: Float[Tensor, "b 2 n n n"], precision: Precision = "bf16"
 ) -> Float[Tensor, "b *out"]:
-    """Run a network on patches: autocast to ``precision`` on CUDA; the answer is float32."""
+    """Run a network on patches, in ``precision`` where the device computes in it; the answer is float32."""
     pair = pair.contiguous(memory_format=torch.channels_last_3d)
-    with torch.autocast(pair.device.type, torch.bfloat16, enabled=pair.is_cuda and precision == "bf16"):
+    half = precision == "bf16" and _computes_bf16(pair.device)
+    with torch.autocast(pair.device.type, torch.bfloat16, enabled=half):
         return network(pair).float()
+
+
+def _computes_bf16(device: torch.device) -> bool:
+    """CUDA always; processors with such units for inference only: half the time (docs/decisions/004)."""
+    return device.type == "cuda" or (
+        device.type == "cpu" and not torch.is_grad_enabled() and _processor_bf16()
+    )
+
+
+@functools.cache
+def _processor_bf16() -> bool:
+    """Whether this processor has AVX-512 BF16 or AMX; a PyTorch that cannot tell is taken to say no."""
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
 
 
 def check_answer(network: nn.Module, patch_size: int, affine: bool) -> None:

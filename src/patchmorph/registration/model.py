@@ -45,7 +45,9 @@ class ModelSpec(BaseModel):
         integration_steps: squarings per dense stage.
         overlap: least share of a patch that its lattice neighbour covers too.
         smoothing: standard deviation, in velocity voxels, of the kernel that smooths each blended velocity.
-        precision: what the networks compute in on CUDA.
+        symmetric: every network also sees the pair swapped, and half the difference of its answers counts, so
+            that each stage is inverse consistent by construction; twice the work of the networks.
+        precision: what the networks compute in where the device can (see `patchmorph.networks.contract`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -61,6 +63,7 @@ class ModelSpec(BaseModel):
     overlap: float = Field(default=0.25, ge=0, lt=1)
     smoothing: float = Field(default=0.35, ge=0, le=0.7)
     precision: Precision = "bf16"
+    symmetric: bool = False
 
     @field_validator("spacings_mm")
     @classmethod

@@ -5,6 +5,8 @@ inner side: ``transform @ residual``. The functions at the top turn a network's 
 serve these stages and training alike.
 """
 
+import functools
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -25,7 +27,7 @@ from patchmorph.spatial.grid import Grid
 from patchmorph.spatial.image import ImageSource
 from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.base import Transform
-from patchmorph.transforms.velocity import VelocityField
+from patchmorph.transforms.velocity import VelocityField, merged
 
 DOUBT_OVERLAP = 0.5
 """Share of a patch that its neighbours must cover for every point to be seen by several patches."""
@@ -41,18 +43,30 @@ CONTENT_MARGIN = 3
 
 
 def affine_residual(
-    network: nn.Module, pair: Float[Tensor, "b 2 n n n"], patch: Grid, precision: Precision
+    network: nn.Module, pair: Float[Tensor, "b 2 n n n"], patch: Grid, precision: Precision, symmetric: bool
 ) -> AffineTransform:
     """The affine map of the world that a network sees between the patches of ``pair``."""
-    matrix = exponential(predict(network, pair, precision).double())
+    matrix = exponential(_answer(network, pair, precision, symmetric).double())
     return AffineTransform(matrix_to_world(matrix, patch))
 
 
 def patch_velocity(
-    network: nn.Module, pair: Float[Tensor, "b 2 n n n"], frame: Grid, precision: Precision
+    network: nn.Module, pair: Float[Tensor, "b 2 n n n"], frame: Grid, precision: Precision, symmetric: bool
 ) -> Float[Tensor, "b 3 m m m"]:
     """The velocity (mm, world axes) that a network sees in patches with the axes and voxels of ``frame``."""
-    return velocity_to_world(predict(network, pair, precision), frame)
+    return velocity_to_world(_answer(network, pair, precision, symmetric), frame)
+
+
+def _answer(
+    network: nn.Module, pair: Float[Tensor, "b 2 n n n"], precision: Precision, symmetric: bool
+) -> Float[Tensor, "b *out"]:
+    """What a network says; ``symmetric``: half the difference to what it says of the pair swapped.
+
+    Generators of maps change sign with the direction, so a symmetric stage is inverse consistent whatever its
+    weights (Greer et al., *Inverse consistency by construction*, MICCAI 2023).
+    """
+    answer = predict(network, pair, precision)
+    return (answer - predict(network, pair.flip(1), precision)) / 2 if symmetric else answer
 
 
 def doubt(blend: Blend) -> Float[Tensor, "1 1 x y z"]:
@@ -65,6 +79,18 @@ def doubt(blend: Blend) -> Float[Tensor, "1 1 x y z"]:
     for _ in range(DOUBT_SMOOTHINGS):
         variance = smooth(variance, 0.7)
     return variance
+
+
+def _followed(transform: Transform, residual: VelocityField) -> Transform:
+    """``transform @ residual``, as one velocity with the last one if that stands on the same grid."""
+    *before, last = transform.parts()
+    if before and isinstance(last, VelocityField) and _same(last.grid, residual.grid):
+        return functools.reduce(operator.matmul, [*before, merged(last, residual)])
+    return transform @ residual
+
+
+def _same(grid: Grid, other: Grid) -> bool:
+    return grid.shape == other.shape and torch.equal(grid.voxel_to_world, other.voxel_to_world)
 
 
 @runtime_checkable
@@ -85,7 +111,8 @@ class AffineStage:
         patch: where it looks.
         spacing_mm: voxel size of the patch.
         repeats: how often.
-        precision: what the network computes in on CUDA.
+        precision: see `patchmorph.networks.contract`.
+        symmetric: ask the network in both directions.
     """
 
     network: nn.Module
@@ -93,13 +120,16 @@ class AffineStage:
     spacing_mm: float
     repeats: int
     precision: Precision = "bf16"
+    symmetric: bool = False
 
     def refine(self, fixed: ImageSource, moving: ImageSource, transform: Transform) -> Transform:
         """``transform @ affine``."""
         fixed_patch = extract(fixed, self.patch, self.spacing_mm)
         for _ in range(self.repeats):
             pair = torch.cat([fixed_patch, extract(moving, self.patch, self.spacing_mm, transform)], dim=1)
-            transform = transform @ affine_residual(self.network, pair, self.patch, self.precision)
+            transform = transform @ affine_residual(
+                self.network, pair, self.patch, self.precision, self.symmetric
+            )
         return transform
 
 
@@ -117,7 +147,8 @@ class DenseStage:
         steps: squarings when the velocity is integrated.
         jitter: if given, draws a random shift of the inner patches.
         skip_empty: leave out patches that hold no content of the fixed image.
-        precision: what the network computes in on CUDA.
+        precision: see `patchmorph.networks.contract`.
+        symmetric: ask the network in both directions.
         variance: let the velocity carry its `doubt`.
     """
 
@@ -131,10 +162,11 @@ class DenseStage:
     jitter: torch.Generator | None = None
     skip_empty: bool = True
     precision: Precision = "bf16"
+    symmetric: bool = False
     variance: bool = False
 
     def refine(self, fixed: ImageSource, moving: ImageSource, transform: Transform) -> Transform:
-        """``transform @ exp(velocity)``."""
+        """``transform @ exp(velocity)``; one velocity where the last look at this scale left another."""
         width = self.patch_size // VELOCITY_STRIDE
         spacing_mm = self.spacing_mm * VELOCITY_STRIDE
         lattice = PatchLattice.cover(self.content.box_world, spacing_mm, width, self.overlap, self.jitter)
@@ -153,12 +185,13 @@ class DenseStage:
                 starts = row[first : first + batch_size]
                 blocks = [lattice.block(start, origin, VELOCITY_STRIDE) for start in starts]
                 pairs = torch.stack([pair[(0, slice(None), *block)] for block in blocks])
-                blend.add(starts, patch_velocity(self.network, pairs, region, self.precision))
+                velocities = patch_velocity(self.network, pairs, region, self.precision, self.symmetric)
+                blend.add(starts, velocities)
         block, grid = lattice.trim(self.content.box_world)
         velocity = smooth(blend.velocity(), self.smoothing)[:, :, *block]
         fade = rim(grid.shape, max(1, int(self.content.margin_mm / spacing_mm)), grid.device)
         variance = doubt(blend)[:, :, *block] if self.variance else None
-        return transform @ VelocityField(velocity * fade, grid, self.steps, variance)
+        return _followed(transform, VelocityField(velocity * fade, grid, self.steps, variance))
 
     def _rows(self, fixed: ImageSource, lattice: PatchLattice) -> Iterator[Sequence[Start]]:
         if not self.skip_empty:
@@ -186,7 +219,9 @@ def schedule(
     coarsest = Grid.centered((side, side, side), spacings_mm[0], content.center_world)
     stages: list[Stage] = []
     if model.affine is not None:
-        affine = AffineStage(model.affine, coarsest, spacings_mm[0], spec.affine_repeats, spec.precision)
+        affine = AffineStage(
+            model.affine, coarsest, spacings_mm[0], spec.affine_repeats, spec.precision, spec.symmetric
+        )
         stages.append(affine)
     last = len(spec.looks) - 1
     stages += [
@@ -200,6 +235,7 @@ def schedule(
             steps=spec.integration_steps,
             jitter=jitter,
             precision=spec.precision,
+            symmetric=spec.symmetric,
             variance=variance and look == last,
         )
         for look, scale in enumerate(spec.looks)

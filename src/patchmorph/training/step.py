@@ -79,7 +79,9 @@ def _affine_stage(
     similarity = error = loss
     for _ in range(config.optimization.affine_repeats):
         patches = torch.cat([fixed, warped.detach()], 1)
-        residual = affine_residual(model.affine, patches, patch, config.model.precision)
+        residual = affine_residual(
+            model.affine, patches, patch, config.model.precision, config.model.symmetric
+        )
         transform = AffineTransform(transform.matrix.detach() @ residual.matrix)
         mapped = transform(points)
         warped = pair.moving.sample(mapped, spacing)
@@ -103,7 +105,9 @@ def _dense_stage(
     fixed = pair.fixed.intensities(seen, spacing)
     before = transform(points)
     patches = torch.cat([fixed, pair.moving.sample(before, spacing)], 1)
-    velocity = patch_velocity(model.dense[scale], patches, patch, config.model.precision)
+    velocity = patch_velocity(
+        model.dense[scale], patches, patch, config.model.precision, config.model.symmetric
+    )
     residual = VelocityField(velocity, patch.coarsen(VELOCITY_STRIDE), config.model.integration_steps)
     after = transform @ residual
     mapped = after(points)
@@ -140,8 +144,14 @@ def _mask(
 def _overlap(
     pair: Pair, seen: Float[Tensor, "b x y z 3"], mapped: Float[Tensor, "b x y z 3"]
 ) -> Float[Tensor, " b"]:
-    """Soft Dice loss of the pairs whose subjects both have labels, zero for the others."""
+    """Soft Dice loss of the pairs whose subjects both have labels, zero for the others.
+
+    One point a velocity voxel is enough: there are no finer moves to learn.
+    """
     fixed, moving = pair.fixed, pair.moving
+    seen, mapped = (
+        points[:, ::VELOCITY_STRIDE, ::VELOCITY_STRIDE, ::VELOCITY_STRIDE] for points in (seen, mapped)
+    )
     cohort = fixed.image.cohort
     if cohort.labels is None:
         return torch.zeros(len(seen), device=seen.device)
