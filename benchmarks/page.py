@@ -31,9 +31,6 @@ MODES = ("fp32", "bf16", "bf16 + checkpointing")
 NAMES = {"swin": "Swin transformer", "unet": "U-Net"}
 Row = dict[str, Any]
 
-STEPS, PEOPLE = 16_000, 40
-"""Of `t1-brain` (decision 003)."""
-
 
 def results(name: str) -> dict[str, Any]:
     return json.loads((machine.RESULTS / f"{name}.json").read_text(encoding="utf-8"))
@@ -94,11 +91,6 @@ def compared(rows: list[Row]) -> str:
     return table(head, lines)
 
 
-def accuracy(data: str, tool: str, device: str) -> Row:
-    """Means of one tool, or an empty row."""
-    return find(results("accuracy")["groups"], set=data, tool=tool, device=device)
-
-
 def tools(data: str, columns: tuple[str, ...], head: tuple[str, ...]) -> str:
     """A line for each tool and device of a data set."""
     lines = []
@@ -141,7 +133,7 @@ def structures() -> str:
 
 def backbones() -> str:
     """The Swin of `benchmarks/backbones.py`, and the packaged U-Net, whose steps take as long as noted."""
-    swin, unet = results("backbone-swin"), accuracy("t1-labelled", "patchmorph", "cuda")["mean"]
+    swin, unet = results("backbone-swin"), results("backbone-unet")
     training = results("training")["unet"]
     chain = find(results("memory")["rows"], what="train", network="unet", side="patches")
     columns = ("dice_aseg", "dice_cortex", "folding_percent")
@@ -155,12 +147,12 @@ def backbones() -> str:
             *(f"{swin['mean'][name]:.3f}" for name in columns),
         ],
         [
-            f"U-Net (`t1-brain`), {PEOPLE} people",
+            f"U-Net, {unet['people']} people",
             f"{chain['parameters'] / 1e6:.1f} million",
-            f"{STEPS:,}",
+            f"{unet['steps']:,}",
             f"{unet_minutes():.1f}",
             f"{training['reserved_gib']:.1f} GiB",
-            *(f"{unet[name]:.3f}" for name in columns),
+            *(f"{unet['mean'][name]:.3f}" for name in columns),
         ],
     ]
     return table(
@@ -169,9 +161,11 @@ def backbones() -> str:
 
 
 def unet_minutes() -> float:
-    """What the steps of `t1-brain` take at the measured speed, compiling included."""
+    """What the first training of `t1-brain` takes at the measured speed, compiling included."""
     training = results("training")["unet"]
-    return (STEPS / training["steps_per_second"] + training["seconds_to_compile"]) / 60
+    return (
+        results("backbone-unet")["steps"] / training["steps_per_second"] + training["seconds_to_compile"]
+    ) / 60
 
 
 def text() -> str:
