@@ -4,7 +4,7 @@ import torch
 from scipy.ndimage import uniform_filter
 
 from patchmorph.objective.regularity import diffusion_energy, folding_penalty
-from patchmorph.objective.similarity import NOISE, STRUCTURE, _BoxMean, lncc, mse
+from patchmorph.objective.similarity import NOISE, STRUCTURE, _BoxMean, correlation_ratio, lncc, mse
 from patchmorph.objective.supervision import point_error, soft_dice_loss
 
 
@@ -152,3 +152,16 @@ def test_soft_dice_of_equal_labels_is_zero_and_of_none_finite():
     weights = torch.full((1, 8, 4), 1 / 8)
     assert soft_dice_loss(fixed, corners, weights, 2).item() == pytest.approx(0, abs=1e-6)
     assert soft_dice_loss(0 * fixed, corners, weights, 2).item() == 0
+
+
+def test_the_correlation_ratio_asks_for_any_relation_and_only_for_one():
+    generator = torch.Generator().manual_seed(0)
+    fixed = torch.rand(1, 4000, generator=generator)
+    related = torch.stack([1 - fixed[0], (1 - 2 * fixed[0]).abs(), torch.sin(5 * fixed[0]) ** 2])
+    # Sixteen bins follow a curve but for some hundredths of its variance.
+    assert (correlation_ratio(fixed, related) > 0.9).all()
+    unrelated = torch.rand(1, 4000, generator=generator)
+    assert correlation_ratio(fixed, unrelated) < 0.02
+    half = (fixed + torch.rand(1, 4000, generator=generator)) / 2  # half of the variance
+    assert abs(float(correlation_ratio(fixed, half)) - 0.5) < 0.05
+    assert correlation_ratio(fixed, torch.full((1, 4000), 0.3)) < 1e-3  # rounding

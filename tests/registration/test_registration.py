@@ -125,7 +125,7 @@ def test_jitter_draws_from_its_generator(model):
 def test_the_result_is_invertible_and_its_history_leads_to_it(model):
     fixed, moving = pair()
     result = register(fixed, moving, model)
-    assert len(result.history) == 1 + 1 + 2
+    assert len(result.history) == 1 + 1 + 1 + 2
     assert result.history[-1] is result.transform
     points = inside(fixed)
     # Mean over the content; these random weights make rough fields on 8 and 16 mm grids.
@@ -153,10 +153,10 @@ def test_a_scale_may_look_again(model):
     again = PatchMorphModel(model.spec.model_copy(update={"repeats": [1, 3]}))
     again.load_state_dict(model.state_dict())  # repeats share weights
     result = register(fixed, moving, again)
-    assert len(result.history) == 1 + 1 + 4
+    assert len(result.history) == 1 + 1 + 1 + 4
     once = register(fixed, moving, model)
     points = inside(fixed)
-    torch.testing.assert_close(result.history[3](points), once.transform(points))
+    torch.testing.assert_close(result.history[4](points), once.transform(points))
     with pytest.raises(ValueError, match="repeats must be one number a scale"):
         ModelSpec.model_validate({**SMALL, "repeats": [1]})
 

@@ -42,6 +42,24 @@ def lncc(
     return 1 - (squared * weight).sum((1, 2, 3, 4)) / total
 
 
+BINS = 16
+"""Of the fixed intensities."""
+
+
+def correlation_ratio(fixed: Float[Tensor, "#k n"], moving: Float[Tensor, "k n"]) -> Float[Tensor, " k"]:
+    """Share of the variance of ``moving`` that is explained by ``fixed``, whatever the relation: 0 to 1.
+
+    Intensities from 0 to 1 share two of `BINS` bins linearly (Roche et al., MICCAI 1998).
+    """
+    steps = torch.arange(BINS, device=fixed.device) / (BINS - 1)
+    shares = (1 - (fixed[..., None] - steps).abs() * (BINS - 1)).clamp(min=0)
+    sizes = shares.sum(1).clamp(min=1e-3)
+    means = (moving[:, None] @ shares)[:, 0] / sizes
+    mean = moving.mean(1, keepdim=True)
+    variance = (moving - mean).square().sum(1)
+    return (sizes * (means - mean).square()).sum(1) / variance.clamp(min=1e-6)
+
+
 def correlation_map(
     fixed: Float[Tensor, "b 1 x y z"], moving: Float[Tensor, "b 1 x y z"], radius: int
 ) -> tuple[Float[Tensor, "b 1 x y z"], Float[Tensor, "b 1 x y z"]]:

@@ -8,6 +8,7 @@ from patchmorph.errors import PatchMorphError
 from patchmorph.registration.affine_refinement import AffineRefinementStage
 from patchmorph.registration.content import Content, find_content
 from patchmorph.registration.model import ModelSpec, PatchMorphModel
+from patchmorph.registration.pose import PoseStage
 from patchmorph.registration.refinement import RefinementStage
 from patchmorph.registration.result import Registration
 from patchmorph.registration.stages import Stage, schedule
@@ -40,10 +41,11 @@ def register(
 ) -> Registration:
     """Find the map from the world of ``fixed`` to the world of ``moving``.
 
-    The images may differ in shape, spacing and orientation. The map starts as the shift between their centres
-    of mass and is refined by one stage after the other, on the device that ``model`` lies on: affine and
-    dense stages of the networks, coarse to fine, then refinement on the finest scale. Without networks,
-    affine and dense refinement from the coarsest scale on do it all, where ``fixed`` lies.
+    The images may differ in shape, spacing, orientation and pose. The map starts as the shift between their
+    centres of mass and is refined by one stage after the other, on the device that ``model`` lies on: a
+    search over poses, affine and dense stages of the networks, coarse to fine, then refinement on the finest
+    scale. Without networks, affine and dense refinement from the coarsest scale on follow the search, where
+    ``fixed`` lies.
 
     Args:
         fixed: one channel, any intensities.
@@ -63,9 +65,10 @@ def register(
     fixed, moving = fixed.to(device), moving.to(device)
     fixed_seen, moving_seen = fixed.normalized(), moving.normalized()
     content = find_content(fixed_seen)
-    shift = find_content(moving_seen).center_world - content.center_world
+    moving_content = find_content(moving_seen)
+    shift = moving_content.center_world - content.center_world
     history: list[Transform] = [AffineTransform.translation(shift)]
-    for stage in _stages(model, content, options):
+    for stage in [PoseStage(content, moving_content), *_stages(model, content, options)]:
         history.append(stage.refine(fixed_seen, moving_seen, history[-1]))
     return Registration(fixed, moving, history[-1], tuple(history))
 
