@@ -107,6 +107,18 @@ class PackedVolumes:
         values = _corner(*self._look_up(index), (voxel + 0.5).floor().long(), (0, 0, 0))
         return values.reshape(len(index), 1, *points_world.shape[1:-1])
 
+    def painted(
+        self,
+        index: Int[Tensor, " b"],
+        points_world: Float[Tensor, "b *n 3"],
+        colors: Float[Tensor, "b c"],
+        reach_mm: float,
+    ) -> Float[Tensor, "b 1 *n"]:
+        """Mean ``colors[number]`` of the voxels nearest to eight points, ``reach_mm`` off along each axis."""
+        flat, matrix = points_world.detach().flatten(1, -2), self.world_to_voxel[index].float()
+        values = _painter(self.buffer.is_cuda)(flat, matrix, *self._look_up(index), colors, reach_mm)
+        return values.reshape(len(index), 1, *points_world.shape[1:-1])
+
     def _look_up(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.buffer, self.first[index], self.shape[index]
 
@@ -173,6 +185,31 @@ class Trilinear(torch.autograd.Function):
 def _reader() -> Callable[..., tuple[Tensor, Tensor]]:
     """Compiled if possible even where nothing else is: it is a hundred small operations otherwise."""
     return torch.compile(read_trilinear, dynamic=True) if can_compile() else read_trilinear
+
+
+@functools.cache
+def _painter(on_gpu: bool) -> Callable[..., Tensor]:
+    return torch.compile(read_painted, dynamic=True) if on_gpu and can_compile() else read_painted
+
+
+def read_painted(
+    points: Float[Tensor, "b n 3"],
+    matrix: Float[Tensor, "b 4 4"],
+    buffer: Shaped[Tensor, " v"],
+    first: Int[Tensor, " b"],
+    shape: Int[Tensor, "b 3"],
+    colors: Float[Tensor, "b c"],
+    reach_mm: float,
+) -> Float[Tensor, "b n"]:
+    """Mean over eight points around each of the color of the nearest voxel."""
+    voxel = apply_affine(matrix, points) + 0.5
+    value = torch.zeros_like(voxel[..., 0])
+    for corner in CORNERS:
+        signs = [2 * side - 1 for side in corner]
+        step = sum(sign * reach_mm * matrix[:, None, :3, k] for k, sign in enumerate(signs))
+        label = _corner(buffer, first, shape, (voxel + step).floor().long(), (0, 0, 0))
+        value = value + colors.gather(1, label.long())
+    return value / len(CORNERS)
 
 
 def read_trilinear(

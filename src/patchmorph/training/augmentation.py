@@ -19,6 +19,7 @@ from patchmorph.spatial.compilation import compilable
 from patchmorph.spatial.grid import Grid
 from patchmorph.training.cohort import Cohort, Selection
 from patchmorph.training.config import Augmentation
+from patchmorph.training.contrast import NUMBERS, Contrast, one_contrast
 from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.base import Transform
 from patchmorph.transforms.displacement import DisplacementField
@@ -51,6 +52,8 @@ class Draw:
         start: error of the start.
         root: place of the coarsest patch.
         placement: places of the finer patches in their parents.
+        contrast: of the fixed and of the moving image (see `patchmorph.training.contrast`); no numbers if all
+            keep their own.
     """
 
     fixed_index: Int[Tensor, " b"]
@@ -64,10 +67,17 @@ class Draw:
     start: Float[Tensor, "b 3"]
     root: Float[Tensor, "b 3"]
     placement: Float[Tensor, "b s 3"]
+    contrast: Float[Tensor, "b 2 n"]
 
     @classmethod
     def sample(
-        cls, images: int, batch: int, scales: int, same_person: float, generator: torch.Generator
+        cls,
+        images: int,
+        batch: int,
+        scales: int,
+        same_person: float,
+        generator: torch.Generator,
+        contrasts: bool = False,
     ) -> "Draw":
         """Draw a step: each pair shows one person with probability ``same_person``."""
 
@@ -89,6 +99,7 @@ class Draw:
             start=uniform(batch, 3),
             root=uniform(batch, 3),
             placement=draw_placement(scales, batch, generator),
+            contrast=uniform(batch, 2, NUMBERS if contrasts else 0),
         )
 
     def to(self, device: torch.device) -> "Draw":
@@ -107,12 +118,16 @@ class Draw:
 
 @dataclass(frozen=True)
 class View:
-    """Images seen through a transform, with changed tone: ``gain · image(transform(x)) ** gamma``."""
+    """Images seen through a transform, with changed tone: ``gain · image(transform(x)) ** gamma``.
+
+    Networks see them in another ``contrast``, if there is one.
+    """
 
     image: Selection
     transform: Transform
     gamma: Float[Tensor, " b"]
     gain: Float[Tensor, " b"]
+    contrast: Contrast | None = None
 
     def intensities(self, seen: Float[Tensor, "b *n 3"], spacing_mm: float) -> Float[Tensor, "b 1 *n"]:
         """What the view shows at points that ``transform`` has taken to the image's own world already."""
@@ -123,6 +138,12 @@ class View:
     def sample(self, points_world: Float[Tensor, "b *n 3"], spacing_mm: float) -> Float[Tensor, "b 1 *n"]:
         """Intensities of the view (see `patchmorph.spatial.image.ImageSource`)."""
         return self.intensities(self.transform(points_world), spacing_mm)
+
+    def shown(
+        self, values: Float[Tensor, "b 1 x y z"], seen: Float[Tensor, "b x y z 3"], spacing_mm: float
+    ) -> Float[Tensor, "b 1 x y z"]:
+        """What networks see where the view has ``values``, its `intensities` at ``seen``."""
+        return values if self.contrast is None else self.contrast.of(values, self.image, seen, spacing_mm)
 
 
 @dataclass(frozen=True)
@@ -168,10 +189,20 @@ def augmented_pair(cohort: Cohort, draw: Draw, config: Augmentation) -> Pair:
     fixed_view = fixed_affine @ displacement
     gamma = torch.exp(draw.tone[:, 0::2] * config.gamma)
     gain = 1 + draw.tone[:, 1::2] * config.gain
+    known = (draw.fixed_index == draw.moving_index).float()
+    images = cohort.select(draw.fixed_index), cohort.select(draw.moving_index)
+    contrasts: list[Contrast | None] = [None, None]
+    if config.contrast:
+        numbers = one_contrast(draw.contrast).unbind(1)
+        centers = (fixed_center, moving_center)
+        contrasts = [
+            Contrast.from_numbers(*drawn, config.contrast)
+            for drawn in zip(numbers, images, centers, strict=True)
+        ]
     return Pair(
-        fixed=View(cohort.select(draw.fixed_index), fixed_view, gamma[:, 0], gain[:, 0]),
-        moving=View(cohort.select(draw.moving_index), moving_affine, gamma[:, 1], gain[:, 1]),
-        known=(draw.fixed_index == draw.moving_index).float(),
+        fixed=View(images[0], fixed_view, gamma[:, 0], gain[:, 0], contrasts[0]),
+        moving=View(images[1], moving_affine, gamma[:, 1], gain[:, 1], contrasts[1]),
+        known=known,
         fixed_center=_back(fixed_affine, fixed_center),
         moving_center=_back(moving_affine, moving_center),
         fixed_landmarks=_before(displacement, fixed_affine.inverse()(cohort.landmarks[draw.fixed_index])),

@@ -211,6 +211,13 @@ class Selection:
         assert self.cohort.labels is not None
         return self.cohort.labels.corners(self.index, points_world)
 
+    def painted(
+        self, points_world: Float[Tensor, "b *n 3"], colors: Float[Tensor, "b c"], reach_mm: float
+    ) -> Float[Tensor, "b 1 *n"]:
+        """The label maps with each label's number in its color (see `PackedVolumes.painted`)."""
+        assert self.cohort.labels is not None
+        return self.cohort.labels.painted(self.index, points_world, colors, reach_mm)
+
     def mask(self, points_world: Float[Tensor, "b *n 3"]) -> Float[Tensor, "b 1 *n"] | None:
         """1.0 where the image may be trusted; ``None`` if no subject has a mask."""
         masks = self.cohort.masks

@@ -42,6 +42,7 @@ class Augmentation(_Section):
         mirror: whether half of the pairs are mirrored, left to right.
         gamma: exponent of the intensities, as a logarithm.
         gain: factor of the intensities, about 1.
+        contrast: share of images that networks see in a random contrast (see `patchmorph.training.contrast`).
     """
 
     rotation_deg: NonNegativeFloat = 20.0
@@ -54,6 +55,7 @@ class Augmentation(_Section):
     mirror: bool = True
     gamma: NonNegativeFloat = 0.3
     gain: NonNegativeFloat = 0.1
+    contrast: Share = 0.0
 
 
 class Data(_Section):

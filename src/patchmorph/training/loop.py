@@ -21,6 +21,7 @@ from patchmorph.training.augmentation import Draw
 from patchmorph.training.checkpoint import FILE, TrainingState
 from patchmorph.training.cohort import Cohort
 from patchmorph.training.config import Optimization, TrainingConfig
+from patchmorph.training.contrast import check_labels
 from patchmorph.training.finite import FiniteWatch
 from patchmorph.training.gradients import CapturedStep, FlatGradients, Report, add_gradients
 from patchmorph.training.interruption import Interruption, deferred
@@ -184,6 +185,7 @@ class Training:
             len(self.config.model.spacings_mm),
             self.config.pairs.same_person[half],
             self.state.generator,
+            self.config.augmentation.contrast > 0,
         )
         return whole.part(share * self.processes.process_index, share)
 
@@ -200,7 +202,8 @@ class Training:
             for network in filter(None, (model.affine, *model.dense)):
                 network.compile()
         scales, batch = len(config.model.spacings_mm), config.optimization.batch
-        example = Draw.sample(len(self.cohort), batch, scales, 0.5, torch.Generator().manual_seed(0))
+        contrasts, generator = config.augmentation.contrast > 0, torch.Generator().manual_seed(0)
+        example = Draw.sample(len(self.cohort), batch, scales, 0.5, generator, contrasts)
         with compiling(config.run.compile):
             return CapturedStep(eager, example.to(self.device))
 
@@ -242,6 +245,8 @@ def _check_cohort(cohort: Cohort, config: TrainingConfig) -> None:
         weight = getattr(config.objective, term)
         if weight and not there:
             raise PatchMorphError(f"objective.{term} must be 0 where no subject has any, got {weight:g}")
+    if config.augmentation.contrast:
+        check_labels(cohort.label_count)
     radius, reference = median(cohort.radius_mm), config.model.reference_radius_mm
     if reference is not None and not 1 / RADIUS_RATIO < radius / reference < RADIUS_RATIO:
         raise PatchMorphError(

@@ -73,18 +73,20 @@ def _affine_stage(
     fixed = pair.fixed.intensities(seen, spacing)
     mask = _mask(pair, seen, start(points))
     counted = foreground(fixed)[:, 0]
-    transform = start
-    warped = pair.moving.sample(transform(points), spacing)
+    transform, shown = start, pair.fixed.shown(fixed, seen, spacing)
+    reached = pair.moving.transform(transform(points))
+    warped = pair.moving.intensities(reached, spacing)
     loss = torch.zeros(len(fixed), device=fixed.device)
     similarity = error = loss
     for _ in range(config.optimization.affine_repeats):
-        patches = torch.cat([fixed, warped.detach()], 1)
+        patches = torch.cat([shown, pair.moving.shown(warped, reached, spacing).detach()], 1)
         residual = affine_residual(
             model.affine, patches, patch, config.model.precision, config.model.symmetric
         )
         transform = AffineTransform(transform.matrix.detach() @ residual.matrix)
         mapped = transform(points)
-        warped = pair.moving.sample(mapped, spacing)
+        reached = pair.moving.transform(mapped)
+        warped = pair.moving.intensities(reached, spacing)
         similarity = objective.dissimilarity(fixed, warped, mask)
         error = point_error(mapped, truth, counted) * pair.known
         loss = loss + objective.affine_weight * similarity + objective.supervision * error
@@ -104,7 +106,10 @@ def _dense_stage(
     seen = pair.fixed.transform(points)
     fixed = pair.fixed.intensities(seen, spacing)
     before = transform(points)
-    patches = torch.cat([fixed, pair.moving.sample(before, spacing)], 1)
+    reached = pair.moving.transform(before)
+    moving = pair.moving.intensities(reached, spacing)
+    shown = pair.fixed.shown(fixed, seen, spacing), pair.moving.shown(moving, reached, spacing)
+    patches = torch.cat(shown, 1)
     velocity = patch_velocity(
         model.dense[scale], patches, patch, config.model.precision, config.model.symmetric
     )
