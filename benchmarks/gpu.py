@@ -60,7 +60,7 @@ def cost(fixed: Image, moving: Image, model: PatchMorphModel, refine: int, runs:
 
 def registration(folder: Path) -> dict[str, Any]:
     fixed, moving = (load_image(next(folder.glob(f"sub-0{k}_T1w.nii*"))) for k in (1, 2))
-    model = api.load_model(api.DEFAULT_MODEL, "cuda")
+    model = api.load_model(api.SAME_CONTRAST, "cuda")
     on_gpu = fixed.to(CUDA), moving.to(CUDA)
     figures: dict[str, Any] = {
         "network": cost(*on_gpu, model, 0, 10),

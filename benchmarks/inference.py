@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=machine.DATA / "t1-labelled")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
-    model = api.load_model(api.DEFAULT_MODEL, arguments.device)
+    model = api.load_model(api.SAME_CONTRAST, arguments.device)
     packaged = model.spec
     pairs = [
         pair

@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--output", type=Path, default=machine.RESULTS)
     arguments = parser.parse_args()
-    model = api.load_model(api.DEFAULT_MODEL, arguments.device)
+    model = api.load_model(api.SAME_CONTRAST, arguments.device)
     rows = []
     for seed, person in enumerate(arguments.people):
         generator = torch.Generator().manual_seed(seed)

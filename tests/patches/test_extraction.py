@@ -1,10 +1,11 @@
 import torch
-from synthetic import grid_around, smooth_image
+from synthetic import AFFINES, grid_around, smooth_image
 
-from patchmorph.patches.extraction import extract, matrix_to_world, velocity_to_world
+from patchmorph.patches.extraction import extract, extract_pair, matrix_to_world, velocity_to_world
 from patchmorph.patches.nested import draw_placement, nested_chain
 from patchmorph.spatial.affine import apply_affine
 from patchmorph.spatial.grid import Grid
+from patchmorph.spatial.image import Image
 from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.velocity import VelocityField
 
@@ -55,3 +56,17 @@ def test_a_child_patch_sees_its_parents_displacement_exactly():
     for axis in range(3):
         values = values[:, 0] * (1 - fraction[axis]) + values[:, 1] * fraction[axis]
     torch.testing.assert_close(seen[1, 5, 6, 7], values, atol=1e-4, rtol=0)
+
+
+def test_a_pair_shows_nothing_where_one_image_does_not_know():
+    image = smooth_image(grid_around((40, 44, 36), AFFINES["RAS"] * 4))
+    part = Image(image.data[:, :, 12:], image.grid.crop((12, 0, 0), (28, 44, 36)), "part", cuts=((0, 0),))
+    patch = Grid.centered((24, 24, 24), 6.0, torch.zeros(1, 3))
+    shift = AffineTransform.translation(torch.tensor([[6.0, 0.0, 0.0]]))
+    known = part.known(shift(patch.points_world()))
+    assert known is not None
+    assert 0.1 < known.float().mean() < 0.9
+    whole, cut = (extract_pair(image, moving, patch, 6.0, shift) for moving in (image, part))
+    assert (cut[:, :, ~known[0]] == 0).all()
+    assert torch.equal(cut[:, 0][known], whole[:, 0][known])
+    assert (whole[:, 0][~known] > 0.1).any()

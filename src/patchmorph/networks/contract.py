@@ -29,7 +29,7 @@ are float32 or float64 always."""
 
 
 def predict(
-    network: nn.Module, pair: Float[Tensor, "b 2 n n n"], precision: Precision = "bf16"
+    network: nn.Module, pair: Float[Tensor, "b c n n n"], precision: Precision = "bf16"
 ) -> Float[Tensor, "b *out"]:
     """Run a network on patches, in ``precision`` where the device computes in it; the answer is float32."""
     pair = pair.contiguous(memory_format=torch.channels_last_3d)

@@ -46,17 +46,21 @@ BINS = 16
 """Of the fixed intensities."""
 
 
-def correlation_ratio(fixed: Float[Tensor, "#k n"], moving: Float[Tensor, "k n"]) -> Float[Tensor, " k"]:
+def correlation_ratio(
+    fixed: Float[Tensor, "1 n"], moving: Float[Tensor, "k n"], weight: Float[Tensor, "#k n"] | None = None
+) -> Float[Tensor, " k"]:
     """Share of the variance of ``moving`` that is explained by ``fixed``, whatever the relation: 0 to 1.
 
-    Intensities from 0 to 1 share two of `BINS` bins linearly (Roche et al., MICCAI 1998).
+    Intensities from 0 to 1 share two of `BINS` bins linearly (Roche et al., MICCAI 1998). Points count by
+    ``weight``, if one is given.
     """
     steps = torch.arange(BINS, device=fixed.device) / (BINS - 1)
-    shares = (1 - (fixed[..., None] - steps).abs() * (BINS - 1)).clamp(min=0)
-    sizes = shares.sum(1).clamp(min=1e-3)
-    means = (moving[:, None] @ shares)[:, 0] / sizes
-    mean = moving.mean(1, keepdim=True)
-    variance = (moving - mean).square().sum(1)
+    shares = (1 - (fixed[0, :, None] - steps).abs() * (BINS - 1)).clamp(min=0)
+    weight = torch.ones_like(fixed) if weight is None else weight
+    sizes = (weight @ shares).clamp(min=1e-3)
+    means = (weight * moving) @ shares / sizes
+    mean = (weight * moving).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1e-3)
+    variance = (weight * (moving - mean).square()).sum(1)
     return (sizes * (means - mean).square()).sum(1) / variance.clamp(min=1e-6)
 
 

@@ -4,6 +4,7 @@ A patch is a `Grid` of constant shape. A network sees its voxels and answers in 
 voxels, axes of the patch array, origin in its middle. The two conversions of such answers live here.
 """
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -19,6 +20,21 @@ def extract(
     """``image`` at the points of ``patch``, pulled through ``transform`` if one is given."""
     points = patch.points_world()
     return image.sample(points if transform is None else transform(points), spacing_mm)
+
+
+def extract_pair(
+    fixed: ImageSource, moving: ImageSource, patch: Grid, spacing_mm: float, transform: Transform
+) -> Float[Tensor, "b 2 x y z"]:
+    """``fixed``, and ``moving`` pulled through ``transform``, at the points of ``patch``.
+
+    Where one image does not know what there is, both show nothing: what has no counterpart leads nowhere.
+    """
+    points = patch.points_world()
+    mapped = transform(points)
+    pair = torch.cat([fixed.sample(points, spacing_mm), moving.sample(mapped, spacing_mm)], dim=1)
+    for known in (fixed.known(points), moving.known(mapped)):
+        pair = pair if known is None else pair * known[:, None]
+    return pair
 
 
 def matrix_to_world(matrix: Float[Tensor, "b 4 4"], patch: Grid) -> Float[Tensor, "b 4 4"]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from patchmorph.objective.similarity import lncc
-from patchmorph.patches.extraction import extract, matrix_to_world
+from patchmorph.patches.extraction import extract_pair, matrix_to_world
 from patchmorph.spatial.affine import exponential
 from patchmorph.spatial.grid import Grid
 from patchmorph.spatial.image import ImageSource
@@ -43,10 +43,10 @@ class AffineRefinementStage:
         fall = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: _fall(k / (STEPS * len(COARSER))))
         for factor in COARSER:
             patch, spacing_mm = self.patch.coarsen(factor), self.spacing_mm * factor
-            seen = extract(fixed, patch, spacing_mm)
             for _ in range(STEPS):
                 with torch.enable_grad():
-                    warped = extract(moving, patch, spacing_mm, transform @ self._residual(linear, shift))
+                    through = transform @ self._residual(linear, shift)
+                    seen, warped = extract_pair(fixed, moving, patch, spacing_mm, through).split(1, dim=1)
                     loss = lncc(seen, warped).sum()
                 optimizer.zero_grad()
                 loss.backward()

@@ -7,13 +7,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.spatial.image import Image
+from patchmorph.spatial.image import Face, Image
 
 THRESHOLD = 0.06
 """Normalised intensity above which a voxel counts as content."""
 
 MARGIN = 0.05
 """Room around the content's box, as a share of its longest side."""
+
+CUT = 0.04
+"""Share of a face of the array that shows content where the content goes on beyond it."""
 
 LEAST_VOXELS = 8
 """Fewer voxels of a 64th of the image's longest side are no content to register."""
@@ -56,7 +59,15 @@ def find_content(image: Image) -> Content:
     lower, upper = inside.amin(0), inside.amax(0)
     margin = MARGIN * float((upper - lower).max())
     radius = float((inside - inside.mean(0)).square().sum(-1).mean().sqrt())
-    return Content(center[None], torch.stack([lower - margin, upper + margin]), radius, margin)
+    box = torch.stack([lower - margin, upper + margin])
+    return Content(center[None], box, radius, margin)
+
+
+def find_cuts(image: Image) -> tuple[Face, ...]:
+    """The faces of the array of a normalised image that cut through its content."""
+    shown = foreground(image.data[0, 0].float())
+    faces = [(axis, side) for axis in range(3) for side in (0, 1)]
+    return tuple((a, side) for a, side in faces if float(shown.select(a, -side).float().mean()) > CUT)
 
 
 def foreground(values: Float[Tensor, "*n"]) -> Bool[Tensor, "*n"]:

@@ -7,14 +7,15 @@ image, so any two contrasts will do.
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from patchmorph.objective.similarity import correlation_ratio
-from patchmorph.registration.content import Content
+from patchmorph.registration.content import Content, foreground
 from patchmorph.spatial.affine import about_point, apply_affine, exponential, from_translation, skew
 from patchmorph.spatial.grid import Grid
 from patchmorph.spatial.image import ImageSource
@@ -36,6 +37,10 @@ TURN, SHIFT, GROWTH = math.radians(14), 0.15, 0.08
 UPRIGHT = 0.02
 """By how much the correlation ratio of half a turn must exceed that of none: what decides for an object that
 looks nearly alike from several sides."""
+MISSING = 0.4
+"""How far, in radii, the middle of content that the array cuts through may lie from that of all of it."""
+LEAST_COMMON = 0.5
+"""Share of the fixed content that two images have in common; a pose with less counts less."""
 CHUNK = 128
 """Poses that are compared at a time on a CPU."""
 
@@ -54,11 +59,11 @@ class PoseStage:
 
     def refine(self, fixed: ImageSource, moving: ImageSource, transform: Transform) -> Transform:
         """``transform @ similarity``, where ``transform`` maps one centre to the other."""
-        center = self.fixed.center_world
-        growth = math.log(self.moving.radius_mm / self.fixed.radius_mm)
-        turns = torch.cat([torch.eye(3, dtype=torch.float64)[None], rotations(ROTATIONS)]).to(center.device)
-        linear = turns * math.exp(growth)
-        poses = torch.cat([linear, torch.zeros_like(linear[:, :, :1])], dim=2)
+        growth = self.moving.radius_mm / self.fixed.radius_mm
+        missing = (fixed.outward(), moving.outward())
+        if any(missing) and 0.5 < growth < 2:
+            growth = 1.0  # a radius of what is left says little
+        poses = self._everywhere(growth, *missing)
         compare = _Comparison(fixed, moving, transform, self.fixed, growth, SEARCHED)
         poses = poses[compare(poses).topk(KEPT).indices]
         compare = _Comparison(fixed, moving, transform, self.fixed, growth, IMPROVED)
@@ -68,7 +73,20 @@ class PoseStage:
             for _ in range(2):
                 poses = self._improved(poses, compare, 0.5**k)
         best = poses[compare(poses).argmax()][None]
-        return transform @ AffineTransform(_matrix(best, center))
+        return transform @ AffineTransform(_matrix(best, self.fixed.center_world))
+
+    def _everywhere(
+        self, growth: float, fixed_missing: Sequence[Tensor], moving_missing: Sequence[Tensor]
+    ) -> Float[Tensor, "k 3 4"]:
+        """All rotations about the middle, and about where else it may lie if some of an image is missing."""
+        device = self.fixed.center_world.device
+        turns = torch.cat([torch.eye(3, dtype=torch.float64)[None], rotations(ROTATIONS)]).to(device)
+        shifts = [torch.zeros_like(turns[:, 0])]
+        shifts += [-growth * MISSING * self.fixed.radius_mm * turns @ outward for outward in fixed_missing]
+        shifts += [
+            MISSING * self.moving.radius_mm * outward.expand(len(turns), 3) for outward in moving_missing
+        ]
+        return torch.cat([torch.cat([growth * turns, shift[:, :, None]], dim=2) for shift in shifts])
 
     def _improved(self, poses: Float[Tensor, "k 3 4"], compare: "_Comparison", step: float) -> Tensor:
         """The best neighbour of each pose, or the pose itself."""
@@ -97,16 +115,28 @@ class _Comparison:
         self.points = cube.points_world().reshape(1, -1, 3)
         self.seen = fixed.sample(self.points, spacing_mm)[:, 0]
         self.moving, self.transform, self.center = moving, transform, content.center_world
-        self.spacing_mm = spacing_mm * math.exp(growth)
+        self.spacing_mm = spacing_mm * growth
+        self.known = fixed.known(self.points)
 
     def __call__(self, poses: Float[Tensor, "k 3 4"]) -> Float[Tensor, " k"]:
         chunk = len(poses) if poses.is_cuda else CHUNK
         ratios = []
         for some in poses.split(chunk):
             points = apply_affine(_matrix(some, self.center), self.points.expand(len(some), -1, -1))
-            warped = self.moving.sample(self.transform(points), self.spacing_mm)[:, 0]
-            ratios.append(correlation_ratio(self.seen, warped))
+            mapped = self.transform(points)
+            warped = self.moving.sample(mapped, self.spacing_mm)[:, 0]
+            ratios.append(self._ratio(warped, self.moving.known(mapped)))
         return torch.cat(ratios) - UPRIGHT * _turn(poses[:, :, :3])
+
+    def _ratio(self, warped: Float[Tensor, "k n"], known: Bool[Tensor, "k n"] | None) -> Float[Tensor, " k"]:
+        """The correlation ratio of what both images may show, less where that is little."""
+        both = [part for part in (self.known, known) if part is not None]
+        if not both:
+            return correlation_ratio(self.seen, warped)
+        weight = functools.reduce(torch.logical_and, both).float()
+        content = foreground(self.seen).float()
+        common = (weight * content).sum(1) / content.sum().clamp(min=1)
+        return correlation_ratio(self.seen, warped, weight) * (common / LEAST_COMMON).clamp(max=1)
 
 
 def rotations(count: int) -> Float[Tensor, "k 3 3"]:

@@ -21,7 +21,7 @@ from torch.nn import functional
 from patchmorph.objective.regularity import diffusion_energy, folding_penalty
 from patchmorph.objective.similarity import correlation_map
 from patchmorph.patches.blending import rim, smooth
-from patchmorph.patches.extraction import extract
+from patchmorph.patches.extraction import extract_pair
 from patchmorph.registration.content import Content, foreground
 from patchmorph.spatial.grid import Grid, Shape, triple
 from patchmorph.spatial.image import ImageSource
@@ -142,10 +142,8 @@ class Descent:
         back = first.inverse()
         fine = Grid.centered(triple(STRIDE * n for n in self.grid.shape), spacing_mm, self.grid.center_world)
         slabs = list(fine.slabs())
-        images = [
-            torch.cat([extract(image, slab, spacing_mm, through) for slab in slabs], dim=2)
-            for image, through in ((fixed, None), (moving, transform))
-        ]
+        pairs = [extract_pair(fixed, moving, slab, spacing_mm, transform) for slab in slabs]
+        images = torch.cat(pairs, dim=2).split(1, dim=1)
         warps = []
         for slab in self.grid.slabs():
             points = slab.points_world()

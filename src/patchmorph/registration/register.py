@@ -6,16 +6,14 @@ import torch
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.registration.affine_refinement import AffineRefinementStage
-from patchmorph.registration.content import Content, find_content
+from patchmorph.registration.content import Content
 from patchmorph.registration.model import ModelSpec, PatchMorphModel
-from patchmorph.registration.pose import PoseStage
 from patchmorph.registration.refinement import RefinementStage
 from patchmorph.registration.result import Registration
 from patchmorph.registration.stages import Stage, schedule
+from patchmorph.registration.start import Start, find_start
 from patchmorph.spatial.grid import Grid
 from patchmorph.spatial.image import Image
-from patchmorph.transforms.affine import AffineTransform
-from patchmorph.transforms.base import Transform
 
 
 @dataclass(frozen=True)
@@ -35,42 +33,47 @@ class Options:
     seed: int = 0
 
 
-@torch.no_grad()
 def register(
     fixed: Image, moving: Image, model: PatchMorphModel | None, options: Options = Options()
 ) -> Registration:
-    """Find the map from the world of ``fixed`` to the world of ``moving``.
+    """Find the map from the world of ``fixed`` to the world of ``moving``, which both show brains only.
 
-    The images may differ in shape, spacing, orientation and pose. The map starts as the shift between their
-    centres of mass and is refined by one stage after the other, on the device that ``model`` lies on: a
-    search over poses, affine and dense stages of the networks, coarse to fine, then refinement on the finest
-    scale. Without networks, affine and dense refinement from the coarsest scale on follow the search, where
-    ``fixed`` lies.
+    `find_start` and `proceed`; see there for what may be chosen between them.
 
     Args:
         fixed: one channel, any intensities.
-        moving: likewise.
+        moving: likewise; shape, spacing, orientation and pose may differ.
         model: networks and schedule, or ``None``: no networks, and the default schedule.
         options: see there.
 
     Raises:
         PatchMorphError: an image is empty, not finite or has several channels.
     """
+    device = fixed.grid.device if model is None else model.device
+    return proceed(find_start(fixed.to(device), moving.to(device)), model, options)
+
+
+@torch.no_grad()
+def proceed(start: Start, model: PatchMorphModel | None, options: Options = Options()) -> Registration:
+    """Refine a start by one stage after the other.
+
+    These are the affine and dense stages of the networks, coarse to fine, then refinement on the finest
+    scale. Without networks, affine and dense refinement from the coarsest scale on.
+
+    Args:
+        start: on the device of ``model``.
+        model: networks and schedule, or ``None``: no networks, and the default schedule.
+        options: see there.
+
+    Raises:
+        PatchMorphError: uncertainty is asked for without a model.
+    """
     if model is None and options.uncertainty:
         raise PatchMorphError("uncertainty must come from the patches of a network, got no model")
-    for image in (fixed, moving):
-        if image.data.shape[1] != 1:
-            raise PatchMorphError(f"image must have one channel, got {image.data.shape[1]} in {image.name}")
-    device = fixed.grid.device if model is None else model.device
-    fixed, moving = fixed.to(device), moving.to(device)
-    fixed_seen, moving_seen = fixed.normalized(), moving.normalized()
-    content = find_content(fixed_seen)
-    moving_content = find_content(moving_seen)
-    shift = moving_content.center_world - content.center_world
-    history: list[Transform] = [AffineTransform.translation(shift)]
-    for stage in [PoseStage(content, moving_content), *_stages(model, content, options)]:
-        history.append(stage.refine(fixed_seen, moving_seen, history[-1]))
-    return Registration(fixed, moving, history[-1], tuple(history))
+    history = list(start.history)
+    for stage in _stages(model, start.fixed_seen.content, options):
+        history.append(stage.refine(start.fixed_seen.image, start.moving_seen.image, history[-1]))
+    return Registration(start.fixed, start.moving, history[-1], tuple(history), start.notes)
 
 
 def _stages(model: PatchMorphModel | None, content: Content, options: Options) -> list[Stage]:

@@ -25,12 +25,14 @@ class Registration:
         moving: the image that was brought there.
         transform: fixed world → moving world (pull-back), RAS+ mm.
         history: the transform after the start and after each stage; the last is ``transform``.
+        notes: what a user should know about it, one sentence each.
     """
 
     fixed: Image
     moving: Image
     transform: Transform
     history: tuple[Transform, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def has_uncertainty(self) -> bool:

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from patchmorph.networks.contract import VELOCITY_STRIDE, Precision, predict
 from patchmorph.patches.blending import Blend, rim, smooth
-from patchmorph.patches.extraction import extract, matrix_to_world, velocity_to_world
+from patchmorph.patches.extraction import extract, extract_pair, matrix_to_world, velocity_to_world
 from patchmorph.patches.lattice import PatchLattice, Start
 from patchmorph.registration.content import Content, foreground
 from patchmorph.registration.model import PatchMorphModel
@@ -37,6 +37,9 @@ DOUBT_CORRECTION = 0.1
 
 DOUBT_SMOOTHINGS = 8
 """Passes of a kernel of 0.7 voxels that average the variance: a few answers at a point say little."""
+
+PARTIAL_REPEATS = 3
+"""How many times more an affine network looks where some of an image is missing: the start is worse then."""
 
 CONTENT_MARGIN = 3
 """Velocity voxels around the content that still count as content: as far as a flow may leave it."""
@@ -124,9 +127,9 @@ class AffineStage:
 
     def refine(self, fixed: ImageSource, moving: ImageSource, transform: Transform) -> Transform:
         """``transform @ affine``."""
-        fixed_patch = extract(fixed, self.patch, self.spacing_mm)
-        for _ in range(self.repeats):
-            pair = torch.cat([fixed_patch, extract(moving, self.patch, self.spacing_mm, transform)], dim=1)
+        partial = bool(fixed.outward() or moving.outward())
+        for _ in range(self.repeats * (PARTIAL_REPEATS if partial else 1)):
+            pair = extract_pair(fixed, moving, self.patch, self.spacing_mm, transform)
             transform = transform @ affine_residual(
                 self.network, pair, self.patch, self.precision, self.symmetric
             )
@@ -174,13 +177,7 @@ class DenseStage:
         batch_size = 32 if lattice.grid.device.type == "cuda" else 4
         for row in self._rows(fixed, lattice):
             origin, region = lattice.region(row, VELOCITY_STRIDE)
-            pair = torch.cat(
-                [
-                    extract(fixed, region, self.spacing_mm),
-                    extract(moving, region, self.spacing_mm, transform),
-                ],
-                dim=1,
-            )
+            pair = extract_pair(fixed, moving, region, self.spacing_mm, transform)
             for first in range(0, len(row), batch_size):
                 starts = row[first : first + batch_size]
                 blocks = [lattice.block(start, origin, VELOCITY_STRIDE) for start in starts]

@@ -51,6 +51,7 @@ def write_registration(
             "similarity_after": figures.ncc_after,
             "folding_percent": figures.folding_percent,
             "sd_log_jacobian": figures.sd_log_jacobian,
+            "notes": list(registration.notes),
             **details,
             "device": device_name(registration.fixed.grid.device),
             "peak_memory_gib": peak_memory_gib(registration.fixed.grid.device),

@@ -1,0 +1,59 @@
+"""A small U-Net that says where the brain is in a patch that shows the whole content of an image."""
+
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from patchmorph.networks.blocks import conv_block, init_near_zero
+
+PATCH_SIZE = 96
+"""Voxels along each side of the patch that the packaged weights were trained on."""
+
+WIDTHS = (32, 64, 96, 128)
+"""Channels at 1/2, 1/4, 1/8 and 1/16 of the patch resolution."""
+
+
+class BrainMask(nn.Module):
+    """Encoder–decoder with skip connections; whole heads and stripped brains of any contrast and pose.
+
+    It works at half the resolution: eight voxels of the patch are its first channels, eight voxels of the
+    answer its last ones. What it learns, and from what, is in ``recipes/brain_mask.py`` (after SynthStrip;
+    Hoopes et al., NeuroImage 2022).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        pairs = list(pairwise(WIDTHS))
+        self.stem = nn.Sequential(conv_block(8, WIDTHS[0]), conv_block(WIDTHS[0], WIDTHS[0]))
+        self.down = nn.ModuleList(nn.Sequential(conv_block(a, b, 2), conv_block(b, b)) for a, b in pairs)
+        self.up = nn.ModuleList(conv_block(a + b, a) for a, b in pairs[::-1])
+        self.answer = nn.Conv3d(WIDTHS[0], 8, 3, padding=1)
+        init_near_zero(self.answer, std=1e-2)
+
+    def forward(self, patch: Float[Tensor, "b 1 x y z"]) -> Float[Tensor, "b 1 x y z"]:
+        """Logits of "this is brain", for intensities from 0 to 1; each side must divide by 16."""
+        assert all(n % 16 == 0 for n in patch.shape[2:]), f"sides must divide by 16, got {patch.shape[2:]}"
+        features = self.stem(_fold(patch))
+        skips = [features]
+        for layers in self.down:
+            features = layers(features)
+            skips.append(features)
+        for block, skip in zip(self.up, skips[-2::-1], strict=True):
+            features = functional.interpolate(features, scale_factor=2, mode="nearest")
+            features = block(torch.cat([features, skip], dim=1))
+        return _unfold(self.answer(features))
+
+
+def _fold(patch: Float[Tensor, "b 1 x y z"]) -> Float[Tensor, "b 8 u v w"]:
+    """Blocks of 2³ voxels as channels."""
+    blocks = patch[:, 0].unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).unflatten(1, (-1, 2))
+    return blocks.permute(0, 2, 4, 6, 1, 3, 5).flatten(1, 3)
+
+
+def _unfold(features: Float[Tensor, "b 8 u v w"]) -> Float[Tensor, "b 1 x y z"]:
+    """Channels as blocks of 2³ voxels."""
+    blocks = features.unflatten(1, (2, 2, 2)).permute(0, 4, 1, 5, 2, 6, 3)
+    return blocks.flatten(5, 6).flatten(3, 4).flatten(1, 2)[:, None]

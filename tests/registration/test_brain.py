@@ -1,0 +1,117 @@
+"""What is left out before images are registered."""
+
+import pytest
+import torch
+from synthetic import AFFINES, grid_around
+from torch import nn
+
+from patchmorph import api
+from patchmorph.errors import PatchMorphError
+from patchmorph.evaluation.metrics import dice
+from patchmorph.io.images import load_image
+from patchmorph.networks.brain_mask import PATCH_SIZE, BrainMask
+from patchmorph.registration.brain import find_brain, masked, prepared
+from patchmorph.registration.content import find_content, find_cuts
+from patchmorph.spatial.grid import Grid
+from patchmorph.spatial.image import Image
+
+BRAIN, HEAD = 60.0, 85.0
+
+
+class InTheMiddle(nn.Module):
+    """Stands for a network: sure that the brain is what lies within a part of the patch."""
+
+    def __init__(self, share: float):
+        super().__init__()
+        self.share = share
+
+    def forward(self, patch):
+        axis = torch.linspace(-1, 1, patch.shape[-1])
+        x, y, z = torch.meshgrid(axis, axis, axis, indexing="ij")
+        inside = x**2 + y**2 + z**2 < self.share**2
+        return torch.where(inside, 8.0, -8.0).expand_as(patch)
+
+
+def ball(radius: float, grid: Grid) -> torch.Tensor:
+    return (grid.points_world().norm(dim=-1) < radius)[:, None].float()
+
+
+@pytest.fixture(params=["RAS", "LIA", "oblique"])
+def head(request) -> Image:
+    """A bright ball in a darker one."""
+    grid = grid_around((64, 64, 64), AFFINES[request.param] * 3.0)
+    return Image(0.4 * ball(HEAD, grid) + 0.5 * ball(BRAIN, grid), grid, "head")
+
+
+def half_side(image: Image) -> float:
+    """Of the patch that the network sees, mm."""
+    return PATCH_SIZE / 2 * 2.75 * find_content(image.normalized()).radius_mm / 85
+
+
+def test_the_brain_is_kept_and_the_rest_left_out(head):
+    network = InTheMiddle(BRAIN / half_side(head))
+    subject = prepared(head, None, network)
+    brain = ball(BRAIN, head.grid) > 0
+    # A voxel of the patch is 2 mm, one of the image 3 mm.
+    assert dice((subject.image.data > 0).int(), brain.int(), [1])[1] > 0.95
+    assert subject.content.radius_mm == pytest.approx(BRAIN * 0.6**0.5, rel=0.05)  # of a ball
+    assert "head" in subject.note
+
+
+@pytest.mark.parametrize("share", [0.05, 0.99])
+def test_an_answer_that_is_no_brain_in_a_head_counts_for_nothing(head, share):
+    seen = head.normalized()
+    assert find_brain(InTheMiddle(share), seen, find_content(seen)) is None
+    assert prepared(head, None, InTheMiddle(share)).note == ""
+
+
+def test_small_animals_are_no_heads(head):
+    matrix = head.grid.voxel_to_world.clone()
+    matrix[:, :3] /= 10
+    small = Image(head.data, Grid(head.grid.shape, matrix)).normalized()
+    assert find_brain(InTheMiddle(BRAIN / half_side(head)), small, find_content(small)) is None
+
+
+def test_a_mask_on_another_grid_is_taken_as_it_is(head):
+    coarse = grid_around((50, 50, 50), AFFINES["LPS"] * 4.0)
+    subject = prepared(head, Image(7 * ball(BRAIN, coarse), coarse), InTheMiddle(0.1))
+    assert dice((subject.image.data > 0).int(), (ball(BRAIN, head.grid) > 0).int(), [1])[1] > 0.95
+    assert "mask" in subject.note
+    with pytest.raises(PatchMorphError, match="mask must keep some of the image"):
+        masked(head.normalized(), Image(torch.zeros(1, 1, 50, 50, 50), coarse))
+
+
+def test_a_field_of_view_that_cuts_is_said(head):
+    assert find_cuts(head.normalized()) == ()
+    part = head.grid.crop((0, 0, 20), (64, 64, 44))
+    cropped = Image(head.data[..., 20:], part, "part")
+    subject = prepared(cropped, None, None)
+    assert subject.image.cuts == ((2, 0),)
+    assert "field of view cuts" in subject.note
+    normal = subject.image.outward()[0]
+    torch.testing.assert_close(normal, -head.grid.voxel_to_world[0, :3, 2] / 3)
+    beyond = part.points_world()[:, 0, 0, :1] + 4 * normal.float()
+    known = subject.image.known(torch.cat([beyond, beyond - 8 * normal.float()], dim=1))
+    assert known is not None
+    assert known.tolist() == [[False, True]]
+
+
+def test_the_network_keeps_its_size_and_answers_in_any_precision():
+    network = BrainMask()
+    assert sum(parameter.numel() for parameter in network.parameters()) < 2.5e6
+    with torch.no_grad():
+        answer = network(torch.rand(1, 1, 32, 48, 32))
+    assert answer.shape == (1, 1, 32, 48, 32)
+    assert torch.isfinite(answer).all()
+
+
+def test_the_packaged_network_strips_heads_and_leaves_brains(data):
+    network = api.load_brain_mask(torch.device("cpu"))
+    head, brain = (load_image(data / kind / "sub-04_T1w.nii.gz") for kind in ("t1-whole-head", "t1-labelled"))
+    assert prepared(brain, None, network).note == ""
+    subject = prepared(head, None, network)
+    assert "the brain was found" in subject.note
+    points = brain.grid.points_world()[:, ::3, ::3, ::3]
+    ours = (subject.image.sample(points, 1.0) > 0).int()
+    theirs = (brain.sample(points, 1.0) > 0).int()
+    assert dice(ours, theirs, [1])[1] > 0.9  # one method of stripping against another
