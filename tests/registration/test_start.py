@@ -36,3 +36,16 @@ def test_notes_are_kept_and_added_to():
     start = find_start(fixed, moving, masks=(mask, None)).noted("more")
     assert len(start.notes) == 2
     assert start.notes[-1] == "more"
+
+
+def test_what_has_no_counterpart_is_counted():
+    fixed, moving = pair()
+    start = find_start(fixed, moving)
+    assert start.missing(start.history[-1]) == 0
+    kept = moving.grid.shape[0] // 2
+    half = Image(moving.data[:, :, :kept], moving.grid.crop((0, 0, 0), (kept, *moving.grid.shape[1:])))
+    start = find_start(fixed, half)
+    truth = rotation(10).inverse()
+    assert start.moving_seen.image.cuts == ((0, 1),)
+    # About half of the ellipsoid; a few hundredths for points that stand 4 mm apart.
+    assert abs(start.missing(truth) - 0.5) < 0.1

@@ -73,7 +73,8 @@ def proceed(start: Start, model: PatchMorphModel | None, options: Options = Opti
     history = list(start.history)
     for stage in _stages(model, start.fixed_seen.content, options):
         history.append(stage.refine(start.fixed_seen.image, start.moving_seen.image, history[-1]))
-    return Registration(start.fixed, start.moving, history[-1], tuple(history), start.notes)
+    missing = start.missing(history[-1])
+    return Registration(start.fixed, start.moving, history[-1], tuple(history), start.notes, missing)
 
 
 def _stages(model: PatchMorphModel | None, content: Content, options: Options) -> list[Stage]:

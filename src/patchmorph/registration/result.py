@@ -26,6 +26,8 @@ class Registration:
         transform: fixed world → moving world (pull-back), RAS+ mm.
         history: the transform after the start and after each stage; the last is ``transform``.
         notes: what a user should know about it, one sentence each.
+        missing: share of the fixed content beyond a face of the moving array that cuts the brain: there
+            the map only goes on smoothly.
     """
 
     fixed: Image
@@ -33,6 +35,7 @@ class Registration:
     transform: Transform
     history: tuple[Transform, ...]
     notes: tuple[str, ...] = ()
+    missing: float = 0.0
 
     @property
     def has_uncertainty(self) -> bool:

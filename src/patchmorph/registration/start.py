@@ -49,6 +49,14 @@ class Start:
         """With one more note."""
         return replace(self, notes=(*self.notes, note))
 
+    def missing(self, transform: Transform) -> float:
+        """Share of the fixed content that ``transform`` takes to where nobody knows the moving image."""
+        cube = _cube(self.fixed_seen)
+        points = cube.points_world()
+        content = foreground(self.fixed_seen.image.sample(points, float(cube.spacing_mm.max())))
+        known = self.moving_seen.image.known(transform(points))
+        return 0.0 if known is None else float((~known)[content[:, 0]].float().mean())
+
 
 @torch.no_grad()
 def find_start(
@@ -81,9 +89,8 @@ def find_start(
 
 def _alike(fixed: Subject, moving: Subject, transform: Transform) -> bool:
     """Whether what one image tells of the other, inside the fixed content, is that bright is bright."""
-    lower, upper = fixed.content.box_world
-    spacing_mm = float((upper - lower).max()) / SIDE
-    points = Grid.centered((SIDE, SIDE, SIDE), spacing_mm, (lower + upper)[None] / 2).points_world()
+    cube = _cube(fixed)
+    points, spacing_mm = cube.points_world(), float(cube.spacing_mm.max())
     seen = fixed.image.sample(points, spacing_mm)
     warped = moving.image.sample(transform(points), spacing_mm)
     both = foreground(seen) & foreground(warped)
@@ -92,3 +99,9 @@ def _alike(fixed: Subject, moving: Subject, transform: Transform) -> bool:
         return True
     straight = torch.corrcoef(pair)[0, 1]
     return bool(straight > 0 and straight.square() > ALIKE * correlation_ratio(pair[:1], pair[1:])[0])
+
+
+def _cube(subject: Subject) -> Grid:
+    """`SIDE` points along each side of a cube around the content."""
+    lower, upper = subject.content.box_world
+    return Grid.centered((SIDE, SIDE, SIDE), float((upper - lower).max()) / SIDE, (lower + upper)[None] / 2)

@@ -52,6 +52,7 @@ def write_registration(
             "folding_percent": figures.folding_percent,
             "sd_log_jacobian": figures.sd_log_jacobian,
             "notes": list(registration.notes),
+            "without_counterpart_percent": 100 * registration.missing,
             **details,
             "device": device_name(registration.fixed.grid.device),
             "peak_memory_gib": peak_memory_gib(registration.fixed.grid.device),
