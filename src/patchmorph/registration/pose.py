@@ -90,7 +90,7 @@ class PoseStage:
 
     def _improved(self, poses: Float[Tensor, "k 3 4"], compare: "_Comparison", step: float) -> Tensor:
         """The best neighbour of each pose, or the pose itself."""
-        turns, shifts = _steps(step, self.fixed.radius_mm, poses.device)
+        turns, shifts = _steps(step, self.moving.radius_mm, poses.device)
         linear = turns @ poses[:, None, :, :3]
         shift = poses[:, None, :, 3] + shifts
         around = torch.cat([linear, shift[..., None]], dim=3)
