@@ -4,7 +4,19 @@ import torch
 from scipy.ndimage import uniform_filter
 
 from patchmorph.objective.regularity import diffusion_energy, folding_penalty
-from patchmorph.objective.similarity import NOISE, STRUCTURE, _BoxMean, correlation_ratio, lncc, mse
+from patchmorph.objective.similarity import (
+    NOISE,
+    STRUCTURE,
+    _BoxMean,
+    correlation_map,
+    correlation_ratio,
+    lncc,
+    mind,
+    mse,
+    mutual_information,
+    self_similarity,
+    structure,
+)
 from patchmorph.objective.supervision import point_error, soft_dice_loss
 
 
@@ -54,6 +66,74 @@ def test_lncc_is_zero_for_a_linear_change_of_intensities():
     assert lncc(a, 0.5 * a + 0.2).item() < 5e-3  # zero but for the share of NOISE in the variance
     assert lncc(a, 1 - a).item() < 2e-2
     assert lncc(a, textured(1)).item() > 0.9
+
+
+def blobs(seed=0, side=24):
+    """A smooth image in a background of zeros."""
+    coarse = torch.nn.functional.interpolate(textured(seed, (1, 1, 6, 6, 6)), (side,) * 3, mode="trilinear")
+    ball = torch.linspace(-1, 1, side).square()
+    inside = ball[:, None, None] + ball[:, None] + ball < 0.9
+    return (0.2 + 0.8 * coarse) * inside
+
+
+@pytest.mark.parametrize("similarity", [mind, mutual_information])
+def test_two_contrasts_of_one_image_are_more_alike_than_two_images(similarity):
+    image, other = blobs(), blobs(1)
+    for remapped in (1.2 - image, torch.sin(3 * image)):
+        shown = torch.where(image > 0, remapped, 0)
+        moved = shown.roll((2, 0, 0), (2, 3, 4))
+        assert similarity(image, shown) < 0.85 * similarity(image, moved)
+        assert similarity(image, shown) < similarity(image, other)
+    assert similarity(image, image) < similarity(image, torch.where(image > 0, 1.2 - image, 0)) + 1e-4
+
+
+@pytest.mark.parametrize("similarity", [mind, mutual_information])
+def test_gradients_flow_to_the_moving_image_where_the_mask_lets_them(similarity):
+    fixed, moving = blobs().requires_grad_(), blobs(1).requires_grad_()
+    mask = torch.zeros_like(fixed)
+    mask[:, :, :12] = 1
+    similarity(fixed, moving, mask).sum().backward()
+    assert fixed.grad is None
+    assert torch.isfinite(moving.grad).all()
+    assert moving.grad[:, :, :10].abs().max() > 0
+    assert moving.grad[:, :, 15:].abs().max() == 0  # three voxels that a mask's edge may see
+    two = torch.cat([blobs(), blobs(2)])
+    values = similarity(two, two.roll(1, 2))
+    assert values.shape == (2,)
+    torch.testing.assert_close(values[1:], similarity(two[1:], two[1:].roll(1, 2)))
+
+
+def test_mutual_information_is_that_of_the_smoothed_joint_histogram():
+    bins, generator = 24, np.random.default_rng(0)
+    first = generator.integers(1, bins - 3, 4000)
+    second = np.clip(first // 2 + generator.integers(0, 3, 4000), 0, bins - 4)
+    counts = np.zeros((bins, bins))
+    np.add.at(counts, (first + 1, second + 1), 1)  # the middle of value k is that of bin k + 1
+    for axis in (0, 1):  # a cubic spline at its middle and one bin to either side
+        counts = sum(np.roll(counts, k, axis) * w for k, w in ((-1, 1 / 6), (0, 2 / 3), (1, 1 / 6)))
+
+    def entropy(share):
+        share = share[share > 0] / share.sum()
+        return -(share * np.log(share)).sum()
+
+    both = entropy(counts.sum(0)) + entropy(counts.sum(1))
+    expected = 1 - 2 * (both - entropy(counts)) / both
+    images = (torch.from_numpy(v / (bins - 3)).float().reshape(1, 1, 16, 25, 10) for v in (first, second))
+    assert mutual_information(*images, bins=bins).item() == pytest.approx(expected, abs=1e-3)
+
+
+def test_self_similarity_does_not_depend_on_the_line_that_intensities_go_through():
+    image = blobs()
+    inner = (slice(None), slice(None), *(slice(8, 16),) * 3)
+    lines = [self_similarity(image), self_similarity(1 - image)]
+    torch.testing.assert_close(lines[0][inner], lines[1][inner], atol=1e-4, rtol=1e-4)
+    assert lines[0].shape == (1, 12, 24, 24, 24)
+    assert 0 < lines[0].min() <= lines[0].max() <= 1
+
+
+def test_structure_is_the_weight_of_the_local_correlation():
+    image = blobs()
+    torch.testing.assert_close(structure(image), correlation_map(image, blobs(1), 3)[1])
 
 
 def test_background_neither_counts_nor_breaks():

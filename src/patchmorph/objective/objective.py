@@ -8,9 +8,15 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, field_validator, model_validator
 from torch import Tensor
 
-from patchmorph.objective.similarity import lncc, mse
+from patchmorph.objective.similarity import lncc, mind, mse, mutual_information
 
-SIMILARITIES: dict[str, Callable[..., Float[Tensor, " b"]]] = {"lncc": lncc, "mse": mse}
+SIMILARITIES: dict[str, Callable[..., Float[Tensor, " b"]]] = {
+    "lncc": lncc,
+    "mse": mse,
+    "mind": mind,
+    "mi": mutual_information,
+}
+"""By the name that users give: a dissimilarity of fixed, moving and mask, one value a patch."""
 
 
 class Objective(BaseModel):

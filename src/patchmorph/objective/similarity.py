@@ -42,6 +42,63 @@ def lncc(
     return 1 - (squared * weight).sum((1, 2, 3, 4)) / total
 
 
+@compilable
+def mind(
+    fixed: Float[Tensor, "b 1 x y z"],
+    moving: Float[Tensor, "b 1 x y z"],
+    mask: Float[Tensor, "b 1 x y z"] | None = None,
+    radius: int = 1,
+) -> Float[Tensor, " b"]:
+    """Mean absolute difference of `self_similarity`, for any two contrasts.
+
+    A voxel counts by `structure`, and by ``mask`` if one is given; a gradient flows to ``moving`` only.
+    """
+    difference = (self_similarity(fixed.detach(), radius) - self_similarity(moving, radius)).abs()
+    weight = structure(fixed)
+    if mask is not None:
+        weight = weight * mask
+    total = weight.sum((1, 2, 3, 4)).clamp(min=1)
+    return (difference.mean(1, keepdim=True) * weight).sum((1, 2, 3, 4)) / total
+
+
+def mutual_information(
+    fixed: Float[Tensor, "b 1 x y z"],
+    moving: Float[Tensor, "b 1 x y z"],
+    mask: Float[Tensor, "b 1 x y z"] | None = None,
+    bins: int = 24,
+) -> Float[Tensor, " b"]:
+    """One minus the mutual information over the mean of both entropies: 0 to 1, for any two contrasts.
+
+    From Parzen windows (cubic B-splines; Mattes et al., IEEE TMI 2003) over intensities from 0 to 1, where
+    the fixed image is no background, and ``mask`` if one is given; a gradient flows to ``moving`` only.
+    """
+    weight = (fixed.detach() > BACKGROUND).float()
+    if mask is not None:
+        weight = weight * mask
+    shares = [_parzen(image.float().flatten(1), bins) for image in (fixed.detach(), moving)]
+    joint = torch.einsum("bn,bnf,bnm->bfm", weight.flatten(1), *shares)
+    joint = joint / joint.sum((1, 2), keepdim=True).clamp(min=1)
+    entropies = _entropy(joint.sum(2)) + _entropy(joint.sum(1))
+    shared = entropies - _entropy(joint.flatten(1))
+    return 1 - 2 * shared / entropies.clamp(min=1e-3)
+
+
+BACKGROUND = 0.02
+"""Intensity up to which a voxel is background."""
+
+
+def _parzen(values: Float[Tensor, "b n"], bins: int) -> Float[Tensor, "b n k"]:
+    """How much each value belongs to each of the bins from 0 to 1, which sums to one inside."""
+    steps = torch.arange(bins, device=values.device) - 1
+    away = (values[..., None] * (bins - 3) - steps).abs()
+    near = 2 / 3 - away.square() + away.pow(3) / 2
+    return torch.where(away < 1, near, (2 - away).clamp(min=0).pow(3) / 6)
+
+
+def _entropy(share: Float[Tensor, "b n"]) -> Float[Tensor, " b"]:
+    return -(share * share.clamp(min=1e-12).log()).sum(1)
+
+
 BINS = 16
 """Of the fixed intensities."""
 
@@ -84,6 +141,34 @@ def correlation_map(
     covariance = product - fixed_mean * moving_mean + NOISE
     squared = covariance * covariance / ((fixed_variance + NOISE) * (moving_variance + NOISE))
     return squared, fixed_variance / (fixed_variance + STRUCTURE)
+
+
+def structure(fixed: Float[Tensor, "b 1 x y z"], radius: int = 3) -> Float[Tensor, "b 1 x y z"]:
+    """How much each voxel counts: 0 in uniform surroundings to nearly 1 (see `correlation_map`)."""
+    fixed = fixed.float().detach()
+    mean, square = _BoxMean.apply(torch.cat([fixed, fixed * fixed], 1), radius).split(1, 1)
+    variance = (square - mean * mean).clamp(min=0)
+    return variance / (variance + STRUCTURE)
+
+
+def self_similarity(image: Float[Tensor, "b 1 x y z"], radius: int = 1) -> Float[Tensor, "b 12 x y z"]:
+    """How alike the neighbours of a voxel are to one another: 0 to 1, in whatever contrast (MIND-SSC).
+
+    Twelve pairs of the six nearest voxels, those that are no opposites, by the mean squared difference over
+    boxes of ``2 radius + 1`` voxels a side, over its mean of all pairs (Heinrich et al., MICCAI 2013).
+    """
+    padded = functional.pad(image.float(), [1] * 6, mode="replicate")
+    inner = slice(1, -1)
+    ends = [
+        padded[(..., *(part if k == axis else inner for k in range(3)))]
+        for axis in range(3)
+        for part in (slice(2, None), slice(None, -2))
+    ]
+    pairs = [(a, b) for a in range(6) for b in range(a) if a // 2 != b // 2]
+    squares = torch.cat([(ends[a] - ends[b]).square() for a, b in pairs], dim=1)
+    distances = _BoxMean.apply(squares, radius)
+    distances = distances - distances.amin(1, keepdim=True)
+    return torch.exp(-distances / (distances.mean(1, keepdim=True) + NOISE / 3))
 
 
 class _BoxMean(torch.autograd.Function):

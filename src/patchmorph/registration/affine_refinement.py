@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from patchmorph.objective.similarity import lncc
+from patchmorph.objective.objective import SIMILARITIES
 from patchmorph.patches.extraction import extract_pair, matrix_to_world
 from patchmorph.spatial.affine import exponential
 from patchmorph.spatial.grid import Grid
@@ -23,15 +23,17 @@ LINEAR_RATE, SHIFT_RATE = 0.02, 0.8
 
 @dataclass(frozen=True)
 class AffineRefinementStage:
-    """Descends the dissimilarity (local correlation) of one patch over the whole content.
+    """Descends the dissimilarity of one patch over the whole content.
 
     Attributes:
         patch: where it looks.
         spacing_mm: voxel size of the patch.
+        similarity: name in the objective's table.
     """
 
     patch: Grid
     spacing_mm: float
+    similarity: str = "lncc"
 
     def refine(self, fixed: ImageSource, moving: ImageSource, transform: Transform) -> Transform:
         """``transform @ affine``."""
@@ -47,7 +49,7 @@ class AffineRefinementStage:
                 with torch.enable_grad():
                     through = transform @ self._residual(linear, shift)
                     seen, warped = extract_pair(fixed, moving, patch, spacing_mm, through).split(1, dim=1)
-                    loss = lncc(seen, warped).sum()
+                    loss = SIMILARITIES[self.similarity](seen, warped).sum()
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

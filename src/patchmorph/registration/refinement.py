@@ -1,7 +1,7 @@
 """Refinement of one pair: gradient steps on a velocity grid, over random patches.
 
 The last stages of a registration, or all of them where there is no network. The energy is that of the whole
-map φ, not of what a stage adds: dissimilarity (local correlation) + diffusion energy + folding penalty of
+map φ, not of what a stage adds: dissimilarity + diffusion energy + folding penalty of
 ``A⁻¹ ∘ φ``, with the affine part A. So a refined map is as smooth as one that began elsewhere, however many
 stages it went through. All that a step keeps for its gradient is of the size of a patch.
 """
@@ -18,8 +18,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from patchmorph.objective.objective import SIMILARITIES
 from patchmorph.objective.regularity import diffusion_energy, folding_penalty
-from patchmorph.objective.similarity import correlation_map
+from patchmorph.objective.similarity import structure
 from patchmorph.patches.blending import rim, smooth
 from patchmorph.patches.extraction import extract_pair
 from patchmorph.registration.content import Content, foreground
@@ -33,11 +34,9 @@ from patchmorph.transforms.velocity import VelocityField, integrate
 STRIDE = 2
 """Image voxels per velocity voxel along each axis."""
 
-RADIUS = 3
 DIFFUSION = 0.08
 FOLDING = 12.0
-"""Of the energy, all of whose terms are means over the content (docs/decisions/008): image voxels around one
-that its correlation sees, and the weights of the regularising terms."""
+"""Weights of the regularising terms, all of which are means over the content (docs/decisions/008)."""
 
 RATE = 0.15
 """Velocity voxels (root mean square) that the first steps move by where the gradient keeps its direction."""
@@ -76,6 +75,7 @@ class RefinementStage:
         spacing_mm: voxel size of the patches; the velocity grid is `STRIDE` times coarser.
         passes: how often, at most, every part of the content is seen.
         generator: draws where patches lie and their order.
+        similarity: name in the objective's table of what the images are compared by.
         patch_size: most voxels along each side of a patch; fewer where they cover the box as well.
         batch: patches in a step.
     """
@@ -84,6 +84,7 @@ class RefinementStage:
     spacing_mm: float
     passes: int
     generator: torch.Generator
+    similarity: str = "lncc"
     patch_size: int = 80
     batch: int = 4
 
@@ -127,6 +128,7 @@ class Descent:
             self.fixed, self.moving, self.warp = self._volumes(fixed, moving, self.outer)
             content = foreground(self.fixed)
             self.content = content.sum().clamp(min=1)
+            self.structure = structure(self.fixed)
             near = functional.max_pool3d(content.float(), CELL, CELL, ceil_mode=True)
             self.near = near[0, 0].bool().cpu()
         self.square = torch.zeros((), device=device)
@@ -227,12 +229,14 @@ class Descent:
         fine = functional.interpolate(wider, scale_factor=STRIDE, mode="trilinear", align_corners=False)
         fine = fine[:, :, *_block((STRIDE, STRIDE, STRIDE), size)] * STRIDE
         warped = sample_linear(self.moving, _points(first, size, crop.device) + fine.movedim(1, -1), "zeros")
-        similarity, weight = correlation_map(self.fixed[:, :, *_block(first, size)], warped, RADIUS)
+        block = (slice(None), slice(None), *_block(first, size))
+        dissimilarity = SIMILARITIES[self.stage.similarity](self.fixed[block], warped)
         inner = flow[:, :, *_block((MARGIN, MARGIN, MARGIN), self.width)]
         points = _points(start, self.width, crop.device) + inner.movedim(1, -1)
         warp = inner + sample_linear(self.warp, points, "border")
         regularity = DIFFUSION * diffusion_energy(warp) + FOLDING * folding_penalty(warp)
-        return (((1 - similarity) * weight).sum() + math.prod(size) * regularity.sum()) / self.content
+        likeness = (dissimilarity * self.structure[block].sum()).sum()
+        return (likeness + math.prod(size) * regularity.sum()) / self.content
 
 
 def _width(count: int, most: int) -> int:

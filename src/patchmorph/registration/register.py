@@ -25,12 +25,14 @@ class Options:
         jitter: shift the networks' patches at random instead of a regular lattice.
         uncertainty: keep how far overlapping patches are from agreeing (see `Registration.uncertainty`).
         seed: of every random draw.
+        similarity: what refinement compares the images by: a name in `SIMILARITIES`.
     """
 
     refine: int = 0
     jitter: bool = False
     uncertainty: bool = False
     seed: int = 0
+    similarity: str = "lncc"
 
 
 def register(
@@ -84,11 +86,13 @@ def _stages(model: PatchMorphModel | None, content: Content, options: Options) -
     if model is None:
         side = spec.patch_size
         patch = Grid.centered((side, side, side), spacings_mm[0], content.center_world)
-        stages: list[Stage] = [AffineRefinementStage(patch, spacings_mm[0])]
+        stages: list[Stage] = [AffineRefinementStage(patch, spacings_mm[0], options.similarity)]
     else:
         model.eval()
         stages = schedule(model, content, generator if options.jitter else None, options.uncertainty)
         spacings_mm = spacings_mm[-1:]  # coarser ones gain nothing then (docs/decisions/008)
     if options.refine:
-        stages += [RefinementStage(content, mm, options.refine, generator) for mm in spacings_mm]
+        stages += [
+            RefinementStage(content, mm, options.refine, generator, options.similarity) for mm in spacings_mm
+        ]
     return stages
