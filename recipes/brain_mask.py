@@ -1,6 +1,6 @@
 """Weights of the network that finds the brain (networks/brain_mask.py), from label maps without any image.
 
-    python recipes/brain_mask.py --maps FOLDER --output FILE.safetensors [--minutes 4] [--batch 4]
+    python recipes/brain_mask.py --maps FOLDER --output FILE.safetensors [--weights FILE] [--minutes 4]
 
 Users give whole heads as well as stripped brains, of any contrast, in any pose, defaced or cropped. So the
 network sees only images made of whole-head label maps (SynthSeg's ids, 1 mm), each with random pose, shape,
@@ -22,14 +22,12 @@ from label_images import CSF, OUTSIDE_FROM, PARTNERS, TONES, read_ras, uniform
 from torch import Tensor, nn
 from torch.nn import functional
 
-from patchmorph.io.models import half_precision, write_tensors
+from patchmorph.io.models import half_precision, read_tensors, write_tensors
 from patchmorph.networks.brain_mask import PATCH_SIZE, BrainMask
+from patchmorph.registration.brain import RADIUS_MM, SPACING_MM
 from patchmorph.registration.content import find_content
 from patchmorph.spatial.grid import Grid
 from patchmorph.spatial.image import Image
-
-SPACING_MM, RADIUS_MM = 2.75, 85.0
-"""The patch's spacing for content of this radius; in proportion for any other."""
 
 PATCH_SHAPE = (PATCH_SIZE, PATCH_SIZE, PATCH_SIZE)
 OVERVIEW_SHAPE, OVERVIEW_MM = (64, 64, 64), 6.0
@@ -170,16 +168,16 @@ def random_patch(heads: Heads) -> tuple[Tensor, Tensor]:
 
 
 def random_scene(heads: Heads) -> Scene:
-    """Half whole heads, a sixth without face, a sixth cut by the field of view, a fifth stripped brains."""
+    """Whole heads, heads without face, what a field of view cuts, and stripped brains."""
     head = heads.heads[int(torch.randint(len(heads.heads), ()))]
     device = head.center.device
     bends = []
     for points, size in ((10, uniform(1, 6)), (28, uniform(0, 1.2))):
         bends.append(size * torch.randn(1, 3, points, points, points, device=device))
     kind, rim = uniform(0, 1), None
-    face = _face_cut(head) if 0.5 < kind < 0.65 else None
-    field = _field_cut(head) if 0.65 < kind < 0.8 else None
-    if kind > 0.8 or (field and uniform(0, 1) < 0.4):
+    face = _face_cut(head) if 0.4 < kind < 0.5 else None
+    field = _field_cut(head) if 0.5 < kind < 0.7 else None
+    if kind > 0.7 or (field and uniform(0, 1) < 0.6):
         rim = uniform(-3, 3) if uniform(0, 1) < 0.7 else 0.0
     dry = rim is not None and rim <= 0 and uniform(0, 1) < 0.5
     mean, deviation = random_tones(heads.ids, device)
@@ -344,11 +342,11 @@ def loss(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return entropy + 1 - dice.mean(), dice.mean().detach()
 
 
-def train(heads: Heads, output: Path, minutes: float, batch: int) -> None:
+def train(network: BrainMask, heads: Heads, output: Path, minutes: float, batch: int) -> None:
     """For a given time, which the cosine of the learning rate follows."""
     device = heads.heads[0].center.device
     torch.backends.cudnn.benchmark = True
-    network = BrainMask().to(device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    network = network.to(device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=1e-4)
     totals, step = torch.zeros(2, device=device), 0
     began = saved = time.time()
@@ -390,10 +388,14 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=4.0)
     parser.add_argument("--batch", type=int, default=4 if device.type == "cuda" else 1)
+    parser.add_argument("--weights", type=Path, help="go on from these")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    train(read_heads(arguments.maps, device), arguments.output, arguments.minutes, arguments.batch)
+    network = BrainMask()
+    if arguments.weights:
+        network.load_state_dict(read_tensors(arguments.weights)[0])
+    train(network, read_heads(arguments.maps, device), arguments.output, arguments.minutes, arguments.batch)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ the Python interface, for the command line and for the rooms above.
 
 import functools
 import os
-from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -17,7 +16,8 @@ from patchmorph.errors import PatchMorphError
 from patchmorph.io.images import load_image
 from patchmorph.io.models import half_precision, read_tensors, write_tensors
 from patchmorph.networks.brain_mask import BrainMask
-from patchmorph.registration.bridge import bridged
+from patchmorph.objective.objective import SIMILARITIES
+from patchmorph.registration.bridge import register_contrasts
 from patchmorph.registration.model import ModelSpec, PatchMorphModel
 from patchmorph.registration.register import Options, proceed
 from patchmorph.registration.result import Registration
@@ -49,6 +49,7 @@ def register(
     fixed_mask: Image | str | os.PathLike | None = None,
     moving_mask: Image | str | os.PathLike | None = None,
     jitter: bool = False,
+    similarity: str = "lncc",
 ) -> Registration:
     """Register ``moving`` to ``fixed``.
 
@@ -67,6 +68,8 @@ def register(
         fixed_mask: what of the fixed image counts, positive inside, in its world; else its brain is found.
         moving_mask: likewise.
         jitter: shift the networks' patches at random instead of a regular lattice.
+        similarity: what refinement compares the images by: ``lncc`` (local correlation), ``mse``, or for two
+            contrasts ``mind`` (self-similarity) or ``mi`` (mutual information).
 
     Returns:
         The transform (fixed → moving world, RAS+ mm) with its inverse, the warped image and the Jacobian.
@@ -84,23 +87,23 @@ def register(
         network, where = model, model.device
     elif not automatic and model != NO_MODEL:
         network = load_model(model, device)
-    a, b, *masks = (
-        image if isinstance(image, Image) or image is None else load_image(os.fspath(image))
-        for image in (fixed, moving, fixed_mask, moving_mask)
+    pair = (_image(fixed).to(where), _image(moving).to(where))
+    masks = (
+        None if fixed_mask is None else _image(fixed_mask),
+        None if moving_mask is None else _image(moving_mask),
     )
-    assert a is not None
-    assert b is not None
-    options = Options(default_passes(model == NO_MODEL, refine), jitter, uncertainty, seed)
-    start = find_start(a.to(where), b.to(where), load_brain_mask(where), (masks[0], masks[1]))
+    if similarity not in SIMILARITIES:
+        raise PatchMorphError(f"similarity must be one of {', '.join(SIMILARITIES)}, got {similarity}")
+    options = Options(default_passes(model == NO_MODEL, refine), jitter, uncertainty, seed, similarity)
+    start = find_start(*pair, load_brain_mask(where), masks)
     if not automatic:
         return proceed(start, network, options)
-    network = _kept_model(SAME_CONTRAST, str(where))
-    if start.alike:
-        return proceed(start.noted(f"the contrasts are alike: model {SAME_CONTRAST}"), network, options)
-    rough = proceed(start, _kept_model(ANY_CONTRAST, str(where)))
-    found, how = bridged(start, rough, lambda other: proceed(other, network, options))
-    models = f"{ANY_CONTRAST}, then {SAME_CONTRAST}"
-    return replace(found, notes=(*start.notes, f"the contrasts differ: model {models}; {how}"))
+    same, other = (_kept_model(name, str(where)) for name in (SAME_CONTRAST, ANY_CONTRAST))
+    return register_contrasts(start, same, other, options, (SAME_CONTRAST, ANY_CONTRAST))
+
+
+def _image(given: Image | str | os.PathLike) -> Image:
+    return given if isinstance(given, Image) else load_image(os.fspath(given))
 
 
 def default_passes(classical: bool, refine: int | None) -> int:

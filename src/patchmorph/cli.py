@@ -67,6 +67,9 @@ def register(
     jitter: Annotated[
         bool, typer.Option(help="Shift the patches at random instead of a regular lattice.")
     ] = False,
+    similarity: Annotated[
+        str, typer.Option(help="What refinement compares by: lncc, mse, or for two contrasts mind or mi.")
+    ] = "lncc",
 ) -> None:
     """Register MOVING to FIXED: warped image, transform and inverse, report, summary."""
     check_folder(output)
@@ -77,13 +80,14 @@ def register(
     images = (load_image(fixed).to(where), load_image(moving).to(where))
     loaded = time.perf_counter()
     result = api.register(
-        *images, network, device, refine, save_uncertainty, seed, fixed_mask, moving_mask, jitter
+        *images, network, device, refine, save_uncertainty, seed, fixed_mask, moving_mask, jitter, similarity
     )
     seconds = {"load": loaded - began, "register": time.perf_counter() - loaded}
     arguments = {
         "model": model,
         "device": device,
         "refine": refine,
+        "similarity": similarity,
         "uncertainty": save_uncertainty,
         "seed": seed,
         "jitter": jitter,

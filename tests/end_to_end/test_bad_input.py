@@ -64,6 +64,7 @@ def test_unusable_images(run, files, name, message):
         ("--model", "good.nii.gz", "model must be"),
         ("--device", "cuda:7", "device must be on this machine, got cuda:7"),
         ("--device", "abacus", "device must be auto, cpu or cuda, got abacus"),
+        ("--similarity", "looks", "similarity must be one of lncc, mse, mind, mi, got looks"),
     ],
 )
 def test_unusable_options(run, files, monkeypatch, option, value, message):

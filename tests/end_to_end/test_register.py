@@ -62,6 +62,20 @@ def test_registration_without_a_network_through_the_command_line(run, brains, tm
     assert error.mean() < 2  # of 20 mm; two passes a scale are few
 
 
+def test_another_contrast_is_noticed_and_the_map_is_found(mni):
+    """The moving image is inverted and moved; no option is set."""
+    pose, flow = demo.known_map(mni.grid)
+    truth = pose @ flow
+    moving = resample(mni, truth.inverse(), demo.moving_grid(pose, mni.grid.center_world)).normalized()
+    inverted = Image(torch.where(moving.data > 0.05, 1.05 - moving.data, 0), moving.grid)
+    found = api.register(mni, inverted)
+    assert len(found.notes) == 1
+    assert found.notes[0].startswith("the contrasts differ: model brain-any-contrast, then t1-brain with the")
+    points = mni.grid.points_world()[mni.data[:, 0] > 0.1][None]
+    error = (found.transform(points) - truth(points)).norm(dim=-1)
+    assert error.mean() < 1.0  # voxels are 2 mm; the pose and the flow move by 20 mm
+
+
 def test_apply_gives_the_warped_image_again(run, brains, tmp_path):
     transform = brains.results / "transform.h5"
     again, back = tmp_path / "again.nii.gz", tmp_path / "back.nii.gz"

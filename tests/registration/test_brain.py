@@ -10,7 +10,7 @@ from patchmorph.errors import PatchMorphError
 from patchmorph.evaluation.metrics import dice
 from patchmorph.io.images import load_image
 from patchmorph.networks.brain_mask import PATCH_SIZE, BrainMask
-from patchmorph.registration.brain import find_brain, masked, prepared
+from patchmorph.registration.brain import MARGIN, find_brain, masked, prepared
 from patchmorph.registration.content import find_content, find_cuts
 from patchmorph.spatial.grid import Grid
 from patchmorph.spatial.image import Image
@@ -51,10 +51,11 @@ def half_side(image: Image) -> float:
 def test_the_brain_is_kept_and_the_rest_left_out(head):
     network = InTheMiddle(BRAIN / half_side(head))
     subject = prepared(head, None, network)
-    brain = ball(BRAIN, head.grid) > 0
+    radius = BRAIN + MARGIN * 2 * half_side(head) / PATCH_SIZE
+    brain = ball(radius, head.grid) > 0
     # A voxel of the patch is 2 mm, one of the image 3 mm.
     assert dice((subject.image.data > 0).int(), brain.int(), [1])[1] > 0.95
-    assert subject.content.radius_mm == pytest.approx(BRAIN * 0.6**0.5, rel=0.05)  # of a ball
+    assert subject.content.radius_mm == pytest.approx(radius * 0.6**0.5, rel=0.05)  # of a ball
     assert "head" in subject.note
 
 

@@ -1,7 +1,19 @@
+"""The order of the ways, with maps in the place of networks; the packaged models are in tests/end_to_end."""
+
+import pytest
 import torch
 from synthetic import AFFINES, grid_around, smooth_image
 
-from patchmorph.registration.bridge import bridged, in_one_contrast, likeness, mean_by_intensity
+from patchmorph.registration import bridge
+from patchmorph.registration.bridge import (
+    in_one_contrast,
+    mean_by_intensity,
+    register_contrasts,
+    relation,
+    shared,
+)
+from patchmorph.registration.model import ModelSpec, PatchMorphModel
+from patchmorph.registration.register import Options
 from patchmorph.registration.result import Registration
 from patchmorph.registration.start import Start, find_start
 from patchmorph.spatial.affine import from_translation
@@ -9,16 +21,40 @@ from patchmorph.spatial.image import Image
 from patchmorph.transforms.affine import AffineTransform
 
 IDENTITY = AffineTransform.identity()
+NAMES = ("one", "any")
+SAME, OTHER = PatchMorphModel(ModelSpec()), PatchMorphModel(ModelSpec())
+NO_OPTIONS = Options()
 
 
 def shifted(mm: float) -> AffineTransform:
     return AffineTransform(from_translation(torch.tensor([[mm, 0.0, 0.0]])))
 
 
+def image_of() -> Image:
+    return smooth_image(grid_around((75, 90, 70), AFFINES["RAS"] * 2))
+
+
 def inverted_pair() -> tuple[Image, Start]:
-    image = smooth_image(grid_around((75, 90, 70), AFFINES["RAS"] * 2))
+    image = image_of()
     other = Image(torch.where(image.data > 0.05, 1.1 - image.data, 0), image.grid, "inverted")
     return image, find_start(image, other)
+
+
+@pytest.fixture
+def ways(monkeypatch):
+    """Register by maps that a test gives; what was asked for is kept."""
+    asked = []
+
+    def set_maps(maps):
+        def proceed(start, model, options=NO_OPTIONS):
+            asked.append((model, options))
+            found = maps(start, model)
+            return Registration(start.fixed, start.moving, found, (IDENTITY, found), start.notes)
+
+        monkeypatch.setattr(bridge, "proceed", proceed)
+        return asked
+
+    return set_maps
 
 
 def test_means_by_intensity_follow_any_curve():
@@ -44,20 +80,57 @@ def test_either_image_comes_into_the_contrast_of_the_other():
         assert subject.content is (start.moving_seen if side == "moving" else start.fixed_seen).content
 
 
-def test_the_map_on_which_the_images_agree_wins():
+def test_the_order_of_maps_is_that_of_their_errors():
     _, start = inverted_pair()
-    rough = Registration(start.fixed, start.moving, shifted(8.0), (IDENTITY,), ())
-    assert likeness(start, IDENTITY) > likeness(start, shifted(2.0)) > likeness(start, shifted(8.0))
+    maps = [IDENTITY, shifted(2.0), shifted(8.0)]
+    values = [shared(start, found) for found in maps]
+    assert values == sorted(values, reverse=True)
+    image = image_of()
+    relations = [relation(find_start(image, image), found) for found in maps]
+    assert relations[0].line > 0.99
+    assert relations[0].straight > 0.97  # of one and the same image, but for the width of bins
+    assert relations[0].line > relations[1].line > relations[2].line
 
-    def better(given: Start) -> Registration:  # stands for networks that know the fixed contrast only
-        found = IDENTITY if given.fixed_seen is start.fixed_seen else shifted(4.0)
-        return Registration(given.fixed, given.moving, found, (*given.history, found), ())
 
-    best, said = bridged(start, rough, better)
-    assert best.transform is IDENTITY
-    assert said.startswith("the moving image")
-    worse, said = bridged(
-        start, rough, lambda given: Registration(given.fixed, given.moving, shifted(11.0), (), ())
-    )
-    assert worse.transform is rough.transform
-    assert "no contrast" in said
+def test_one_contrast_takes_one_registration(ways):
+    image = image_of()
+    start = find_start(image, image)
+    asked = ways(lambda start, model: IDENTITY)
+    options = Options(refine=3)
+    found = register_contrasts(start, SAME, OTHER, options, NAMES)
+    assert asked == [(SAME, options)]
+    assert found.notes == ("the contrasts are alike: model one",)
+
+
+def test_a_poor_agreement_asks_the_other_model(ways):
+    """Which tells whether bright goes with bright."""
+    image = image_of()
+    start = find_start(image, image)
+    asked = ways(lambda start, model: shifted(8.0) if model is SAME else IDENTITY)
+    found = register_contrasts(start, SAME, OTHER, Options(), NAMES)
+    assert [model for model, _ in asked] == [SAME, OTHER]
+    assert found.notes == ("the contrasts are alike: model one",)
+
+
+def test_two_contrasts_go_by_way_of_the_better_side(ways):
+    _, start = inverted_pair()
+    options = Options(refine=3)
+
+    def fixed_is_better(given, model):
+        turned = given.fixed_seen is not start.fixed_seen
+        return IDENTITY if model is SAME else shifted(2.0 if turned else 6.0)
+
+    asked = ways(fixed_is_better)
+    found = register_contrasts(start, SAME, OTHER, options, NAMES)
+    assert asked == [*[(OTHER, NO_OPTIONS)] * 3, (SAME, NO_OPTIONS), (SAME, options)]
+    assert found.transform is IDENTITY
+    said = "the contrasts differ: model any, then one with the fixed image in the contrast of the other"
+    assert found.notes == (said,)
+
+
+def test_a_worse_last_way_is_not_taken(ways):
+    _, start = inverted_pair()
+    ways(lambda given, model: shifted(11.0) if model is SAME else IDENTITY)
+    found = register_contrasts(start, SAME, OTHER, Options(), NAMES)
+    assert found.transform is IDENTITY
+    assert found.notes == ("the contrasts differ: model any",)

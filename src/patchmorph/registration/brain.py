@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from scipy import ndimage
 from torch import Tensor, nn
+from torch.nn import functional
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.networks.brain_mask import PATCH_SIZE
@@ -33,6 +34,10 @@ little else (docs/decisions/009: of heads at most 0.71, of stripped brains at le
 
 SURE = 0.85
 """Mean probability of what is kept below which the network does not know what it sees."""
+
+MARGIN = 1
+"""Voxels of the patch (2 to 2.5 mm for a human head) that the mask grows by: the other image may have been
+stripped less tightly, and what is dark between brain and skull does no harm (docs/decisions/009)."""
 
 SMALLEST_MM = 10.0
 """Content of a smaller radius is no head of a primate, the only heads that the network knows."""
@@ -114,7 +119,8 @@ def find_brain(network: nn.Module, image: Image, content: Content) -> Image | No
     least, total = float((largest & shown).sum()), float(shown.sum())
     if least < LEAST * total or most > MOST * total or float(share[largest].mean()) < SURE:
         return None
-    return Image(share * largest, patch, "brain")
+    grown = functional.max_pool3d(share * largest, 2 * MARGIN + 1, stride=1, padding=MARGIN)
+    return Image(grown, patch, "brain")
 
 
 def _largest(mask: Tensor) -> Tensor:

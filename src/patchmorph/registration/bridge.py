@@ -1,27 +1,41 @@
-"""From any two contrasts to one: for networks that know how one contrast looks, and see more in it.
+"""Registration by two models, one for images of one contrast and one for any, whatever the images are.
 
-Once two images lie roughly on each other, the mean intensity of one wherever the other has one value
-turns the other into its contrast (the relation that the correlation ratio measures; Roche et al., MICCAI
-1998). All detail stays, since every voxel is mapped alike. Which of the two contrasts the networks know,
-nobody says: both are tried, and the local correlation of the images as they are tells which map is better.
+The model for one contrast sees more in it, but follows wrong edges in any other. So it is believed where the
+two images agree very well, or where the map of the other model tells that bright goes with bright. Else the
+images are brought into one contrast first: once they lie roughly on each other, the mean intensity of one
+wherever the other has one value turns the other into its contrast (the relation that the correlation ratio
+measures; Roche et al., MICCAI 1998). All detail stays, since every voxel is mapped alike. Which of the two to
+turn, nobody says: both are tried (docs/decisions/009).
 """
 
-from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from patchmorph.objective.similarity import correlation_map
+from patchmorph.objective.similarity import mutual_information
 from patchmorph.registration.brain import Subject
 from patchmorph.registration.content import foreground
+from patchmorph.registration.model import PatchMorphModel
+from patchmorph.registration.register import Options, proceed
 from patchmorph.registration.result import Registration
-from patchmorph.registration.start import Start
+from patchmorph.registration.start import Relation, Start
 from patchmorph.spatial.grid import Grid, triple
 from patchmorph.spatial.image import Image
 from patchmorph.transforms.base import Transform
+from patchmorph.transforms.jacobian import jacobian_determinant
 
+ACCEPTED = 0.9
+"""Squared correlation of the images, after the model for one contrast, above which they have one: T1 of one
+scanner 0.92 to 0.94, of two 0.81 to 0.87, other contrasts at most 0.91 (docs/decisions/009)."""
+STRAIGHT = 0.95
+"""Least share of a rising straight line in their relation after the other model: T1 of any scanner 0.95 to 1,
+other contrasts at most 0.95, mostly below 0.9."""
+ROUGHER, LEAST_DETERMINANT = 1.2, 1e-3
+"""A last map is not believed if it bends by so much more than the one before: 0.9 to 1.1 where it is better,
+1.4 where it is worse."""
 BINS = 48
 """Of the intensities that are mapped."""
 KERNEL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
@@ -30,47 +44,82 @@ EMPTY = 0.02
 """Intensity up to which a voxel is background, which stays zero."""
 POINTS = 96
 """Along the longest side of the fixed content's box: where intensities are compared."""
-AGAIN = 2
-"""How often the chosen way is gone again from the better map."""
-LEAST_SHARE = 0.98
-"""Of the likeness, that must be kept when it is."""
-RADIUS = 3
-"""Of the local correlation, in those points."""
+
+
+class Way(NamedTuple):
+    """A start, the model that went on from it, and what it found."""
+
+    start: Start
+    model: PatchMorphModel
+    found: Registration
+
+    @classmethod
+    def go(cls, start: Start, model: PatchMorphModel) -> "Way":
+        """Go it."""
+        return cls(start, model, proceed(start, model))
 
 
 @torch.no_grad()
-def bridged(
-    start: Start, rough: Registration, register: Callable[[Start], Registration]
-) -> tuple[Registration, str]:
-    """The best of ``rough`` and what ``register`` makes of it in the contrast of either image.
+def register_contrasts(
+    start: Start,
+    same: PatchMorphModel,
+    other: PatchMorphModel,
+    options: Options,
+    names: tuple[str, str],
+) -> Registration:
+    """Register two images of one contrast or of two; the notes say which, and how.
 
     Args:
-        start: the pair.
-        rough: its registration by networks for any contrast.
-        register: by networks for one contrast, from a start on.
-
-    Returns:
-        A registration of the pair, and what was done in words.
+        start: on the device of the models.
+        same: model for the contrast that both images may have.
+        other: model for any contrasts.
+        options: of the last registration.
+        names: of the models, for the notes.
     """
-    best, how, quality = rough, "", likeness(start, rough.transform)
+    direct = None
+    if start.alike:
+        direct = proceed(start.noted(f"the contrasts are alike: model {names[0]}"), same, options)
+        if relation(start, direct.transform).line > ACCEPTED:
+            return direct
+    differ = f"the contrasts differ: model {names[1]}"
+    rough = Way.go(start.noted(differ), other)
+    if direct and relation(start, rough.found.transform).straight > STRAIGHT:
+        return direct
+    turned = {}
     for side in ("moving", "fixed"):
-        found = register(in_one_contrast(start, rough.transform, side))
-        if (value := likeness(start, found.transform)) > quality:
-            best, how, quality = found, side, value
-    for _ in range(AGAIN if how else 0):  # a better map gives a better relation of intensities
-        found = register(in_one_contrast(start, best.transform, how))
-        if likeness(start, found.transform) < LEAST_SHARE * quality:
-            break
-        best = found
-    said = f"the {how} image was turned into the contrast of the other" if how else "no contrast was turned"
-    return replace(best, fixed=start.fixed, moving=start.moving), said
+        noted = start.noted(f"{differ}, with the {side} image in the contrast of the other")
+        turned[side] = Way.go(in_one_contrast(noted, rough.found.transform, side), other)
+    # By the careful model: maps of the other one agree well even where they are wrong, but bend more then.
+    side = max(turned, key=lambda side: shared(start, turned[side].found.transform))
+    better = turned[side]
+    said = f"{differ}, then {names[0]} with the {side} image in the contrast of the other"
+    last = Way.go(in_one_contrast(start.noted(said), better.found.transform, side), same)
+    ways = [rough, better]
+    if roughness(start, last.found.transform) <= ROUGHER * roughness(start, better.found.transform):
+        ways.append(last)
+    best = max(ways, key=lambda way: shared(start, way.found.transform))
+    return best.found if options == Options() else proceed(best.start, best.model, options)
 
 
-def likeness(start: Start, transform: Transform) -> float:
-    """Mean local correlation of the images as they are, where the fixed one has structure: 0 to 1."""
+def relation(start: Start, transform: Transform) -> Relation:
+    """Between the intensities of the two images under a map."""
     fixed, warped = _seen(start, transform)
-    squared, weight = correlation_map(fixed, warped, RADIUS)
-    return float((squared * weight).sum() / weight.sum().clamp(min=1))
+    both = foreground(fixed) & foreground(warped)
+    return Relation.of(fixed[both], warped[both])
+
+
+def shared(start: Start, transform: Transform) -> float:
+    """How much the images, as they are, tell of each other: 0 to 1, by mutual information."""
+    return 1 - float(mutual_information(*_seen(start, transform)))
+
+
+def roughness(start: Start, transform: Transform) -> float:
+    """Standard deviation of the logarithm of the Jacobian determinant inside the fixed content."""
+    grid = _grid(start)
+    content = foreground(start.fixed_seen.image.sample(grid.points_world(), float(grid.spacing_mm.max())))
+    return float(
+        jacobian_determinant(transform, grid)[content[0, 0]].clamp(min=LEAST_DETERMINANT).log().std()
+    )
 
 
 def in_one_contrast(start: Start, transform: Transform, side: str) -> Start:
@@ -115,9 +164,14 @@ def _turned(subject: Subject, means: Float[Tensor, " b"]) -> Subject:
 
 def _seen(start: Start, transform: Transform) -> tuple[Tensor, Tensor]:
     """Both images on a grid over the fixed content."""
+    grid = _grid(start)
+    points, spacing_mm = grid.points_world(), float(grid.spacing_mm.max())
+    fixed = start.fixed_seen.image.sample(points, spacing_mm)
+    return fixed, start.moving_seen.image.sample(transform(points), spacing_mm)
+
+
+def _grid(start: Start) -> Grid:
     lower, upper = start.fixed_seen.content.box_world
     spacing_mm = float((upper - lower).max()) / POINTS
     shape = triple(int(length / spacing_mm) + 1 for length in (upper - lower).tolist())
-    points = Grid.centered(shape, spacing_mm, (lower + upper)[None] / 2).points_world()
-    fixed = start.fixed_seen.image.sample(points, spacing_mm)
-    return fixed, start.moving_seen.image.sample(transform(points), spacing_mm)
+    return Grid.centered(shape, spacing_mm, (lower + upper)[None] / 2)

@@ -1,9 +1,11 @@
 """What a registration begins with: the two brains, their pose, and whether they look alike."""
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.objective.similarity import correlation_ratio
@@ -18,9 +20,33 @@ from patchmorph.transforms.base import Transform
 SIDE = 48
 """Points along each side of the fixed content's box in which contrasts are compared."""
 
-ALIKE = 0.88
-"""Least share of the relation between two images of one contrast that is a rising straight line: 0.96 to 1
-for T1 of many scanners, mostly below 0.85 for other pairs (docs/decisions/009)."""
+ALIKE = 0.92
+"""Least share of a rising straight line in the relation between images that may have one contrast: 0.93 to 1
+for T1 of many scanners (docs/decisions/009)."""
+
+
+class Relation(NamedTuple):
+    """Between the intensities of two images.
+
+    Attributes:
+        line: share of the variance that a rising straight line explains; below zero for a falling one.
+        any: share that any function of one or the other explains.
+    """
+
+    line: float
+    any: float
+
+    @classmethod
+    def of(cls, first: Float[Tensor, " n"], second: Float[Tensor, " n"]) -> "Relation":
+        """Of values from 0 to 1 at the same points."""
+        slope = torch.corrcoef(torch.stack([first, second]))[0, 1]
+        ratios = [correlation_ratio(a[None], b[None]) for a, b in ((first, second), (second, first))]
+        return cls(float(slope * slope.abs()), float(torch.cat(ratios).max()))
+
+    @property
+    def straight(self) -> float:
+        """Share of the line in what any function explains."""
+        return self.line / max(self.any, 1e-6)
 
 
 @dataclass(frozen=True)
@@ -33,7 +59,7 @@ class Start:
         fixed_seen: what is registered of it.
         moving_seen: likewise.
         history: the shift between the centres of mass, and the best pose.
-        alike: whether both have one contrast.
+        alike: whether both may have one contrast.
         notes: what a user should know.
     """
 
@@ -94,11 +120,9 @@ def _alike(fixed: Subject, moving: Subject, transform: Transform) -> bool:
     seen = fixed.image.sample(points, spacing_mm)
     warped = moving.image.sample(transform(points), spacing_mm)
     both = foreground(seen) & foreground(warped)
-    pair = torch.stack([seen[both], warped[both]])
-    if pair.shape[1] < SIDE:
+    if int(both.sum()) < SIDE:
         return True
-    straight = torch.corrcoef(pair)[0, 1]
-    return bool(straight > 0 and straight.square() > ALIKE * correlation_ratio(pair[:1], pair[1:])[0])
+    return Relation.of(seen[both], warped[both]).straight > ALIKE
 
 
 def _cube(subject: Subject) -> Grid:

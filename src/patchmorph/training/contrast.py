@@ -33,7 +33,7 @@ CHOICES = 5
 NUMBERS = CHOICES + KNOTS + PAINTS + LATTICE**3
 """Uniform numbers (-1 to 1) that a contrast is made of."""
 
-SAME = 0.25
+SAME = 0.4
 """Share of pairs whose images have one contrast, if another than their own."""
 REMAPPED, PAINTED = 0.4, 0.7
 """Below the one a contrast is a curve only, above the other it is paint only, between them a mixture."""
