@@ -71,6 +71,7 @@ class Peer(NamedTuple):
 ANTS = ("antspyx==0.6.3",)
 PEERS = {
     "greedy": Peer("run_greedy.py", ("picsl_greedy==1.4.0.3",)),
+    "greedy-nmi": Peer("run_greedy.py", ("picsl_greedy==1.4.0.3",), ("NMI",)),
     "ants-syn": Peer("run_ants.py", ANTS, ("SyN",)),
     "ants-syn-quick": Peer("run_ants.py", ANTS, ("antsRegistrationSyNQuick[s]",)),
     "fireants": Peer("run_fireants.py", ("torch==2.13.0", "fireants==1.5.0"), ("DEVICE",)),
@@ -166,16 +167,16 @@ def read_table(path: Path = TABLE) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def write_row(row: dict[str, Any], path: Path = TABLE) -> None:
+def write_row(row: dict[str, Any], path: Path = TABLE, keys: tuple[str, ...] = KEYS) -> None:
     """Put a row in the place of the one for the same tool and pair."""
-    rows = [old for old in read_table(path) if any(old[key] != row[key] for key in KEYS)]
+    rows = [old for old in read_table(path) if any(old[key] != row[key] for key in keys)]
     rows.append(
         {
             key: "" if value is None else f"{value:.5g}" if isinstance(value, float) else value
             for key, value in row.items()
         }
     )
-    rows.sort(key=lambda row: tuple(row[key] for key in KEYS))
+    rows.sort(key=lambda row: tuple(row[key] for key in keys))
     columns = list(dict.fromkeys(column for row in rows for column in row))
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -228,7 +229,7 @@ def main() -> None:
         fixed = resample(labels, AffineTransform.identity(), grid, "nearest").data[0, 0].long()
         for tool in arguments.tools:
             run: Callable[..., tuple] = run_peer if tool in PEERS else lambda *a: run_ours(models, *a)
-            where = "cpu" if tool in ("greedy", "ants-syn", "ants-syn-quick") else device
+            where = "cpu" if tool in ("greedy", "greedy-nmi", "ants-syn", "ants-syn-quick") else device
             warped, mapped, seconds = run(tool, pair, where)
             row = measure(grid, fixed, warped, mapped, arguments.set)
             what = {"set": arguments.set, "tool": tool, "device": where, "pair": name(pair)}

@@ -1,7 +1,7 @@
 """What poses, skulls, other contrasts and missing parts cost: Dice against the same pair without them.
 
     python benchmarks/robustness.py [--cases pose head contrast crop] [--pairs 01-02 ...] [--count N]
-        [--device auto|cpu|cuda] [--shared]
+        [--model auto] [--device auto|cpu|cuda] [--shared]
 
 - ``pose``: the moving or the fixed image is turned by up to 60° about any axis, shifted by up to 80 mm along
   each and scaled by 0.8 to 1.25; ``--count`` random ones.
@@ -10,8 +10,9 @@
   or a random other curve.
 - ``crop``: the moving image lacks a third on one side; only labels that are left count.
 
-No option of ``register`` is set. Writes a row a run into results/robustness.csv (rows of other runs stay) and
-the means into results/robustness.json. ``--shared``: the machine does something else, too: no seconds kept.
+No option of ``register`` is set (but ``--model``, if one is named; then ``--output`` another table). Writes a
+row a run into results/robustness.csv (rows of other runs stay) and the means into results/robustness.json.
+``--shared``: the machine does something else, too: no seconds kept.
 """
 
 import argparse
@@ -30,6 +31,7 @@ import torch
 from patchmorph import api
 from patchmorph.evaluation.benchmark import label_groups, load_labels
 from patchmorph.io.images import load_image
+from patchmorph.registration.result import Registration
 from patchmorph.spatial.affine import about_point, exponential, from_translation, skew
 from patchmorph.spatial.grid import Grid, triple
 from patchmorph.spatial.image import Image
@@ -143,17 +145,23 @@ def runs(cases: list[str], pairs: list[tuple[str, str]], count: int, data: Path)
                 yield Run(name, f"{a}-{b}", 0, plain[0], cropped(plain[1], axis, upper), plain)
 
 
-def overlap(
-    fixed: Brain, moving: Brain, device: str
-) -> tuple[torch.Tensor, torch.Tensor, float, tuple[str, ...]]:
-    """Fixed labels and warped labels on the fixed grid, seconds, notes."""
+class Overlap(NamedTuple):
+    """Fixed labels and warped labels on the fixed grid, and what was found."""
+
+    fixed: torch.Tensor
+    warped: torch.Tensor
+    seconds: float
+    found: Registration
+
+
+def overlap(fixed: Brain, moving: Brain, model: str, device: str) -> Overlap:
     began = time.perf_counter()
-    found = api.register(fixed.image, moving.image, device=device)
+    found = api.register(fixed.image, moving.image, model, device)
     seconds = time.perf_counter() - began
     grid = found.fixed.grid
     labels = resample(fixed.labels.to(grid.device), AffineTransform.identity(grid.device), grid, "nearest")
     warped = found.warped(moving.labels, "nearest")
-    return labels.data[0, 0].long(), warped.data[0, 0].long(), seconds, found.notes
+    return Overlap(labels.data[0, 0].long(), warped.data[0, 0].long(), seconds, found)
 
 
 def main() -> None:
@@ -164,6 +172,7 @@ def main() -> None:
     parser.add_argument("--pairs", nargs="*")
     parser.add_argument("--count", type=int, default=100, help="random poses, of either image")
     parser.add_argument("--data", type=Path, default=machine.DATA)
+    parser.add_argument("--model", default=api.DEFAULT_MODEL)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--shared", action="store_true")
     parser.add_argument("--output", type=Path, default=TABLE)
@@ -171,37 +180,36 @@ def main() -> None:
     pairs: list[tuple[str, str]] = [*itertools.permutations(PEOPLE, 2)]
     if arguments.pairs:
         pairs = [(name[:2], name[-2:]) for name in arguments.pairs]
-    kept: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    kept: dict[str, Overlap] = {}
     for run in runs(arguments.cases, pairs, arguments.count, arguments.data):
         if run.pair not in kept:
-            kept[run.pair] = overlap(*run.plain, arguments.device)[:2]
-        fixed, warped, seconds, notes = overlap(run.fixed, run.moving, arguments.device)
-        reference_fixed, reference = kept[run.pair]
+            kept[run.pair] = overlap(*run.plain, arguments.model, arguments.device)
+        plain, other = kept[run.pair], overlap(run.fixed, run.moving, arguments.model, arguments.device)
+        pairs_of_labels = [(found.fixed, found.warped) for found in (other, plain)]
         if run.case.startswith("crop"):  # what is not there cannot be found: the same voxels count for both
-            left = _reached(run, fixed)
-            fixed, warped = fixed * left, warped * left
-            reference_fixed, reference = reference_fixed * left, reference * left
+            left = _reached(run, plain)
+            pairs_of_labels = [(fixed * left, warped * left) for fixed, warped in pairs_of_labels]
+        dice, before = (label_groups(*labels)["dice_aseg"] for labels in pairs_of_labels)
         row = {
             "case": run.case,
             "pair": run.pair,
             "seed": run.seed,
-            "dice_aseg": label_groups(fixed, warped)["dice_aseg"],
-            "plain": label_groups(reference_fixed, reference)["dice_aseg"],
-            "seconds": "" if arguments.shared else f"{seconds:.2f}",
-            "notes": "; ".join(note.rpartition("/")[2] for note in notes),
+            "dice_aseg": dice,
+            "plain": before,
+            "seconds": "" if arguments.shared else f"{other.seconds:.2f}",
+            "notes": "; ".join(note.rpartition("/")[2] for note in other.found.notes),
         }
-        print(run.case, run.pair, run.seed, f"{row['dice_aseg']:.4f} {row['dice_aseg'] - row['plain']:+.4f}",
-              f"{seconds:.1f} s", row["notes"], flush=True)  # fmt: skip
+        print(run.case, run.pair, run.seed, f"{dice:.4f} {dice - before:+.4f}",
+              f"{other.seconds:.1f} s", row["notes"], flush=True)  # fmt: skip
         write_row(row, arguments.output)
     if arguments.output == TABLE:
         machine.write("robustness", {"cases": summarize(read_rows(TABLE))}, quiet=True)
 
 
-def _reached(run: Run, fixed: torch.Tensor) -> torch.Tensor:
+def _reached(run: Run, plain: Overlap) -> torch.Tensor:
     """Where on the fixed grid the plain registration shows something that the cropped image still has."""
-    found = api.register(run.plain[0].image, run.plain[1].image, device="auto")
     ones = Image(torch.ones_like(run.moving.labels.data), run.moving.labels.grid)
-    return found.warped(ones, "nearest").data[0, 0].to(fixed.device)
+    return plain.found.warped(ones, "nearest").data[0, 0].long()
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
