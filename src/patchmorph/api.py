@@ -16,7 +16,6 @@ from patchmorph.errors import PatchMorphError
 from patchmorph.io.images import load_image
 from patchmorph.io.models import half_precision, read_tensors, write_tensors
 from patchmorph.networks.brain_mask import BrainMask
-from patchmorph.objective.objective import SIMILARITIES
 from patchmorph.registration.bridge import register_contrasts
 from patchmorph.registration.model import ModelSpec, PatchMorphModel
 from patchmorph.registration.register import Options, proceed
@@ -92,8 +91,6 @@ def register(
         None if fixed_mask is None else _image(fixed_mask),
         None if moving_mask is None else _image(moving_mask),
     )
-    if similarity not in SIMILARITIES:
-        raise PatchMorphError(f"similarity must be one of {', '.join(SIMILARITIES)}, got {similarity}")
     options = Options(default_passes(model == NO_MODEL, refine), jitter, uncertainty, seed, similarity)
     start = find_start(*pair, load_brain_mask(where), masks)
     if not automatic:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from patchmorph.errors import PatchMorphError
+from patchmorph.objective.objective import SIMILARITIES
 from patchmorph.registration.affine_refinement import AffineRefinementStage
 from patchmorph.registration.content import Content
 from patchmorph.registration.model import ModelSpec, PatchMorphModel
@@ -26,6 +27,9 @@ class Options:
         uncertainty: keep how far overlapping patches are from agreeing (see `Registration.uncertainty`).
         seed: of every random draw.
         similarity: what refinement compares the images by: a name in `SIMILARITIES`.
+
+    Raises:
+        PatchMorphError: no such similarity.
     """
 
     refine: int = 0
@@ -33,6 +37,12 @@ class Options:
     uncertainty: bool = False
     seed: int = 0
     similarity: str = "lncc"
+
+    def __post_init__(self) -> None:
+        if self.similarity not in SIMILARITIES:
+            raise PatchMorphError(
+                f"similarity must be one of {', '.join(SIMILARITIES)}, got {self.similarity}"
+            )
 
 
 def register(
