@@ -19,7 +19,7 @@ from patchmorph.training.config import load_config
             {"objective": {"similarity_options": {"window": 3}}},
             "options of lncc must be among radius, got window",
         ),
-        ({"objective": {"similarity": "ssd"}}, "must be one of lncc, mse, got ssd"),
+        ({"objective": {"similarity": "ssd"}}, "must be one of lncc, mse, mind, mi, got ssd"),
     ],
 )
 def test_mistakes_in_a_configuration_are_named(config_file, change, message):
