@@ -8,12 +8,19 @@ from synthetic import AFFINES, grid_around
 from patchmorph import api, demo
 from patchmorph.evaluation.benchmark import measure
 from patchmorph.io.images import load_image, save_image
-from patchmorph.io.itk import load_transform
+from patchmorph.io.transforms import load_transform
 from patchmorph.spatial.image import Image
 from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.resample import resample
 
-FILES = {"warped.nii.gz", "transform.h5", "inverse_transform.h5", "report.html", "summary.json"}
+FILES = {
+    "warped.nii.gz",
+    "transform.safetensors",
+    "transform.h5",
+    "inverse_transform.h5",
+    "report.html",
+    "summary.json",
+}
 
 
 def test_a_known_map_is_recovered_through_the_command_line(brains):

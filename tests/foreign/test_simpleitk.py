@@ -4,38 +4,14 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
+from foreign.conftest import world_points
 from synthetic import grid_around, smooth_image
-from torch.nn import functional
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.images import save_image
-from patchmorph.io.itk import load_transform, save_transform
-from patchmorph.patches.blending import rim
-from patchmorph.spatial.affine import about_point, exponential, skew
-from patchmorph.spatial.grid import Grid
+from patchmorph.io.transforms import load_transform, save_transform
 from patchmorph.spatial.image import Image
-from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.resample import resample
-from patchmorph.transforms.velocity import VelocityField
-
-
-def flow(spacing, amplitude, seed) -> VelocityField:
-    noise = torch.randn(1, 3, 6, 6, 6, generator=torch.Generator().manual_seed(seed))
-    velocity = amplitude * functional.interpolate(noise, size=(24, 24, 24), mode="trilinear")
-    grid = Grid.centered((24, 24, 24), spacing, torch.tensor([[2.0, -3, 4]]))
-    return VelocityField(velocity * rim(grid.shape, 2, grid.device), grid)
-
-
-@pytest.fixture
-def chain():
-    turn = exponential(skew(torch.tensor([[0.1, 0.2, -0.15]], dtype=torch.float64)))
-    affine = about_point(turn, torch.tensor([[10.0, 0, 5]], dtype=torch.float64))
-    shift = AffineTransform.translation(torch.tensor([[6.0, -4.0, 9.0]]))
-    return shift @ AffineTransform(affine) @ flow(8.0, 3.0, 0) @ flow(4.0, 1.0, 1)
-
-
-def world_points(count=200):
-    return (torch.rand(1, count, 3, generator=torch.Generator().manual_seed(0)) - 0.5) * 260
 
 
 def simpleitk_error(transform, path) -> np.ndarray:
@@ -120,8 +96,10 @@ def test_what_is_no_transform_is_refused(tmp_path, chain, capfd):
     sitk.WriteTransform(sitk.BSplineTransform(3), str(tmp_path / "spline.tfm"))
     with pytest.raises(PatchMorphError, match="got BSplineTransform"):
         load_transform(tmp_path / "spline.tfm")
-    with pytest.raises(PatchMorphError, match=r"must end in \.h5"):
+    with pytest.raises(PatchMorphError, match=r"must get an affine transform, got one with 2 fields"):
         save_transform(chain, tmp_path / "transform.txt")
+    with pytest.raises(PatchMorphError, match=r"must end in \.safetensors, .*, got .*transform\.pkl"):
+        save_transform(chain, tmp_path / "transform.pkl")
 
 
 def test_a_foreign_field_is_zero_outside_its_grid(tmp_path):
@@ -145,3 +123,23 @@ def test_a_file_that_cannot_be_written_whole_is_not_left_half(tmp_path, chain, m
     with pytest.raises(PatchMorphError, match=r"must be written whole, got .*transform\.h5"):
         save_transform(chain, tmp_path / "transform.h5")
     assert [item.name for item in tmp_path.iterdir()] == ["before"]
+
+
+@pytest.mark.parametrize("ending", [".tfm", ".txt", ".mat"])
+def test_an_affine_file_is_the_same_map_in_simpleitk(tmp_path, affine, ending):
+    save_transform(affine, tmp_path / f"affine{ending}")
+    assert simpleitk_error(affine, tmp_path / f"affine{ending}").max() < 1e-4
+    assert load_transform(tmp_path / f"affine{ending}").matrix == pytest.approx(affine.matrix, abs=1e-9)
+
+
+def test_a_dense_field_is_the_same_map_in_simpleitk(tmp_path, chain, pair):
+    """As ANTs' ``1Warp.nii.gz``: on the fixed grid, so at its points."""
+    save_transform(chain, tmp_path / "warp.nii.gz", pair=pair)
+    field = sitk.ReadImage(str(tmp_path / "warp.nii.gz"), sitk.sitkVectorFloat64)
+    theirs, flip = sitk.DisplacementFieldTransform(field), np.array([-1, -1, 1])
+    points = pair.fixed.points_world().reshape(1, -1, 3)[:, ::997]
+    found = [np.array(theirs.TransformPoint((p * flip).tolist())) * flip for p in points[0].double().numpy()]
+    np.testing.assert_allclose(found, chain(points)[0].numpy(), atol=1e-3)  # header and numbers are float32
+    torch.testing.assert_close(
+        load_transform(tmp_path / "warp.nii.gz")(points), chain(points), atol=1e-3, rtol=0
+    )

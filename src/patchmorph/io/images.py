@@ -11,7 +11,7 @@ from nibabel.spatialimages import HeaderDataError, SpatialImage
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.atomic import whole_file
-from patchmorph.spatial.grid import Grid, triple
+from patchmorph.spatial.grid import Grid, Shape, triple
 from patchmorph.spatial.image import Image
 
 ENDINGS = (".nii", ".nii.gz", ".mgz", ".mgh")
@@ -29,26 +29,42 @@ def load_image(path: str | Path) -> Image:
         PatchMorphError: no such file, no image, not one 3D frame, or an affine that has no inverse.
     """
     path = Path(path)
-    volume = _open(path)
+    volume = open_volume(path)
     try:
         array = np.asarray(volume.dataobj)
     except _UNREADABLE as error:
         raise _unreadable(path, error) from None
-    if array.ndim == 4 and array.shape[3] == 1:
-        array = array[..., 0]
-    return Image(_to_tensor(array, path)[None, None], _grid(volume, path), str(path))
+    return image_from(array.reshape(_shape(volume, path)), volume, path)
+
+
+def image_from(array: np.ndarray, volume: SpatialImage, path: Path, exact: bool = False) -> Image:
+    """One frame ``[X, Y, Z]`` of a volume; ``exact`` keeps float64, which may hold large ids.
+
+    Raises:
+        PatchMorphError: no plain numbers, or an affine that has no inverse.
+    """
+    grid = Grid(triple(array.shape), _affine(volume, path))
+    return Image(_to_tensor(array, path, exact)[None, None], grid, str(path))
 
 
 def load_grid(path: str | Path) -> Grid:
-    """The grid of the volume in a file, from its header alone.
+    """The grid of the volume in a file, from its header alone; further axes do not count.
 
     Raises:
-        PatchMorphError: as `load_image`.
+        PatchMorphError: no such file, no image of three axes, or an affine that has no inverse.
     """
-    return _grid(_open(Path(path)), Path(path))
+    volume = open_volume(Path(path))
+    if len(volume.shape) < 3:
+        raise PatchMorphError(f"image must have three axes, got shape {volume.shape} in {path}")
+    return Grid(triple(int(n) for n in volume.shape[:3]), _affine(volume, Path(path)))
 
 
-def _open(path: Path) -> SpatialImage:
+def open_volume(path: Path) -> SpatialImage:
+    """A volume whose numbers are read when they are asked for.
+
+    Raises:
+        PatchMorphError: no such file, or no image.
+    """
     if not path.is_file():
         raise PatchMorphError(f"image must be an existing file, got {path}")
     try:
@@ -64,11 +80,11 @@ def _unreadable(path: Path, error: Exception) -> PatchMorphError:
     return PatchMorphError(f"image must be a readable NIfTI or MGZ volume, got {path}: {error}")
 
 
-def _grid(volume: SpatialImage, path: Path) -> Grid:
+def _shape(volume: SpatialImage, path: Path) -> Shape:
     shape = volume.shape[:3] if volume.shape[3:] == (1,) else volume.shape
     if len(shape) != 3 or min(shape) < 2:
         raise PatchMorphError(f"image must be one 3D volume, got shape {volume.shape} in {path}")
-    return Grid(triple(int(n) for n in shape), _affine(volume, path))
+    return triple(int(n) for n in shape)
 
 
 def save_image(image: Image, path: str | Path) -> None:
@@ -109,11 +125,11 @@ def _affine(volume: SpatialImage, path: Path) -> torch.Tensor:
     return torch.from_numpy(np.array(affine, dtype=np.float64))[None]
 
 
-def _to_tensor(array: np.ndarray, path: Path) -> torch.Tensor:
+def _to_tensor(array: np.ndarray, path: Path, exact: bool) -> torch.Tensor:
     dtype = array.dtype.newbyteorder("=")
     if dtype.kind not in "iufb":
         raise PatchMorphError(f"image must hold plain numbers, got {dtype} in {path}")
     dtype = np.dtype(_WIDER.get(dtype, dtype))
-    if dtype.kind == "f":
+    if dtype.kind == "f" and not (exact and dtype == np.float64):
         dtype = np.dtype(np.float32)
     return torch.from_numpy(np.array(array, dtype=dtype, order="C"))

@@ -1,17 +1,18 @@
-"""ITK composite transforms (``.h5``): what ANTs, SimpleITK and 3D Slicer read.
+"""ITK's transform files: what ANTs, SimpleITK and 3D Slicer read.
 
-The only place that knows ITK's frame: LPS+ mm, so x and y of points and vectors change sign. A composite's
-last transform acts first, which is our order of parts.
+Composites (``.h5``), single affine maps (``.tfm``, ``.txt``, ``.mat``) and displacement fields as images
+(``.nii.gz``, as ANTs' ``1Warp.nii.gz``). The only place that knows ITK's frame: LPS+ mm, so x and y of points
+and vectors change sign. A composite's last transform acts first, which is our order of parts. A file that
+maps fixed to moving points is what these tools want to pull the moving image.
 """
 
 import functools
-import math
 import operator
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
@@ -19,71 +20,90 @@ import torch
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.atomic import whole_file
-from patchmorph.spatial.grid import Grid, triple
+from patchmorph.io.pair import (
+    Pair,
+    affine_transform,
+    dense_displacement,
+    displacement_field,
+    linear_part,
+    matrix_of,
+)
 from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.base import Transform
-from patchmorph.transforms.displacement import DisplacementField, InverseDisplacement
-from patchmorph.transforms.velocity import InverseFlow, VelocityField
+from patchmorph.transforms.displacement import DisplacementField
+from patchmorph.transforms.fields import as_fields
 
-ENDING = ".h5"
-REFINEMENT = 1.6
-"""How much finer than its forward field an inverse is tabulated: it has detail where that one shrinks."""
-
-InverseParts = InverseFlow | InverseDisplacement
 LPS = np.diag([-1.0, -1.0, 1.0])
 
 
-def save_transform(transform: Transform, path: str | Path) -> None:
-    """Write ``transform`` as an ITK composite, exact to its own fields.
+def write_composite(transform: Transform, path: Path, pair: Pair) -> None:
+    """Write ``transform`` as an ITK composite (``.h5``), exact to its own fields.
 
-    Each velocity field becomes a displacement field on its own grid, so a coarse part stays small. Inverses
-    of fields have no grid of their own: neighbours among them are tabulated together, on one a little finer
-    than their finest. ITK takes a field for zero outside its grid; ours vanish at the rim
+    ITK takes a field for zero outside its grid; ours vanish at the rim
     (`patchmorph.patches.blending.rim`), so both agree there. A field that does not vanish at its rim is the
     same inside its grid only.
-
-    Args:
-        transform: affine maps, displacement and velocity fields, composed with ``@``.
-        path: ends in ``.h5``.
-
-    Raises:
-        PatchMorphError: another ending, or the file system refuses.
     """
-    path = Path(path)
-    if path.suffix != ENDING:
-        raise PatchMorphError(f"transform file must end in {ENDING}, got {path}")
     composite = sitk.CompositeTransform(3)
-    for without_grid, parts in groupby(transform.parts(), lambda part: isinstance(part, InverseParts)):
-        for part in [_tabulated(list(parts))] if without_grid else parts:
-            composite.AddTransform(_to_itk(part))
-    with whole_file(path) as temporary, _quiet_libraries():
-        try:
-            sitk.WriteTransform(composite, str(temporary))
-        except RuntimeError as error:
-            raise PatchMorphError(
-                f"transform must be written whole, got {path}: no room or no right"
-            ) from error
+    for part in as_fields(transform):
+        composite.AddTransform(_to_itk(part))
+    _write(lambda name: sitk.WriteTransform(composite, name), path)
 
 
-def load_transform(path: str | Path) -> Transform:
+def write_affine(transform: Transform, path: Path, pair: Pair) -> None:
+    """Write an affine map (``.tfm``, ``.txt``; ``.mat``: as ANTs' ``0GenericAffine.mat``)."""
+    affine = _to_itk(AffineTransform(torch.from_numpy(linear_part(transform, f"file {path}"))[None]))
+    _write(lambda name: sitk.WriteTransform(affine, name), path)
+
+
+def write_field(transform: Transform, path: Path, pair: Pair) -> None:
+    """Write the whole map as one displacement field on the fixed grid (``.nii.gz``), float32."""
+    grid = pair.need_fixed(f"displacement field {path}")
+    field = _vector_image(dense_displacement(transform, grid), matrix_of(grid))
+    _write(lambda name: sitk.WriteImage(field, name, useCompression=True), path)
+
+
+def read_transform(path: Path, pair: Pair) -> Transform:
     """Read an ITK transform file of affine maps and displacement fields.
 
     Raises:
-        PatchMorphError: no such file, no transform, not 3D, singular, or a kind of transform that is neither.
+        PatchMorphError: no transform, not 3D, singular, or a kind of transform that is neither.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise PatchMorphError(f"transform must be an existing file, got {path}")
-    try:
-        with _quiet_libraries():
-            transform = sitk.ReadTransform(str(path))
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise PatchMorphError(f"transform must be a file that ITK reads, got {path}: {reason}") from None
+    transform = _read(sitk.ReadTransform, path)
     if transform.GetDimension() != 3:
         raise PatchMorphError(f"transform must be 3D, got {transform.GetDimension()}D in {path}")
     parts = [_from_itk(part, path) for part in _flatten(transform)]
     return functools.reduce(operator.matmul, parts, AffineTransform.identity())
+
+
+def read_field(path: Path, pair: Pair) -> Transform:
+    """Read a displacement field that is an image of vectors.
+
+    Raises:
+        PatchMorphError: no such image.
+    """
+    image = _read(sitk.ReadImage, path)
+    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 3:
+        raise PatchMorphError(f"displacement field must be a 3D image of three components, got {path}")
+    return _field_from_itk(image)
+
+
+def _read(read: Callable[[str], Any], path: Path) -> Any:
+    try:
+        with _quiet_libraries():
+            return read(str(path))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise PatchMorphError(f"transform must be a file that ITK reads, got {path}: {reason}") from None
+
+
+def _write(write: Callable[[str], None], path: Path) -> None:
+    with whole_file(path) as temporary, _quiet_libraries():
+        try:
+            write(str(temporary))
+        except RuntimeError as error:
+            raise PatchMorphError(
+                f"transform must be written whole, got {path}: no room or no right"
+            ) from error
 
 
 @contextmanager
@@ -99,33 +119,21 @@ def _quiet_libraries() -> Iterator[None]:
         os.close(kept)
 
 
-def _to_itk(part: Transform) -> sitk.Transform:
-    if isinstance(part, AffineTransform):
-        matrix = part.matrix[0].cpu().numpy()
-        affine = sitk.AffineTransform(3)
-        affine.SetMatrix((LPS @ matrix[:3, :3] @ LPS).flatten().tolist())
-        affine.SetTranslation((LPS @ matrix[:3, 3]).tolist())
-        return affine
-    field = part.flow if isinstance(part, VelocityField) else part
-    assert isinstance(field, DisplacementField), f"{type(part).__name__} has no field"
-    return sitk.DisplacementFieldTransform(_field_image(field))
+def _to_itk(part: AffineTransform | DisplacementField) -> sitk.Transform:
+    if isinstance(part, DisplacementField):
+        vectors = part.displacement[0].movedim(0, -1).cpu().double().numpy()
+        return sitk.DisplacementFieldTransform(_vector_image(vectors, matrix_of(part.grid)))
+    matrix = part.matrix[0].cpu().numpy()
+    affine = sitk.AffineTransform(3)
+    affine.SetMatrix((LPS @ matrix[:3, :3] @ LPS).flatten().tolist())
+    affine.SetTranslation((LPS @ matrix[:3, 3]).tolist())
+    return affine
 
 
-def _tabulated(parts: Sequence[Transform]) -> DisplacementField:
-    """Inverses of fields, composed, on one axis-aligned grid over all of them."""
-    grids = [part.forward.grid for part in parts if isinstance(part, InverseParts)]
-    corners = torch.cat([grid.corners_world()[0] for grid in grids])
-    lower, upper = corners.amin(0), corners.amax(0)
-    spacing = min(float(grid.spacing_mm.min()) for grid in grids) / REFINEMENT
-    shape = triple(math.ceil(length / spacing) + 1 for length in (upper - lower).tolist())
-    transform = functools.reduce(operator.matmul, parts)
-    return DisplacementField.tabulate(transform, Grid.centered(shape, spacing, (lower + upper)[None] / 2))
-
-
-def _field_image(field: DisplacementField) -> sitk.Image:
-    vectors = field.displacement[0].permute(3, 2, 1, 0).cpu().double().numpy() * np.diag(LPS)
-    image = sitk.GetImageFromArray(vectors, isVector=True)
-    matrix = field.grid.voxel_to_world[0].cpu().numpy()
+def _vector_image(vectors: np.ndarray, matrix: np.ndarray) -> sitk.Image:
+    """Of displacements ``[X, Y, Z, 3]`` (mm, RAS+), on the grid of ``matrix`` (voxel to RAS+ mm)."""
+    flipped = vectors.transpose(2, 1, 0, 3) * np.diag(LPS).astype(vectors.dtype)
+    image = sitk.GetImageFromArray(flipped, isVector=True)
     spacing = np.linalg.norm(matrix[:3, :3], axis=0)
     image.SetSpacing(spacing.tolist())
     image.SetDirection((LPS @ (matrix[:3, :3] / spacing)).flatten().tolist())
@@ -148,17 +156,16 @@ def _from_itk(transform: sitk.Transform, path: Path) -> Transform:
         raise PatchMorphError(
             f"transform must be affine or a displacement field, got {transform.GetName()} in {path}"
         )
-    image = sitk.DisplacementFieldTransform(transform).GetDisplacementField()
-    vectors = sitk.GetArrayFromImage(image) * np.diag(LPS)
+    return _field_from_itk(sitk.DisplacementFieldTransform(transform).GetDisplacementField())
+
+
+def _field_from_itk(image: sitk.Image) -> DisplacementField:
+    vectors = sitk.GetArrayFromImage(image).transpose(2, 1, 0, 3) * np.diag(LPS)
     matrix = np.eye(4)
     direction = np.array(image.GetDirection()).reshape(3, 3)
     matrix[:3, :3] = LPS @ direction * np.array(image.GetSpacing())
     matrix[:3, 3] = LPS @ np.array(image.GetOrigin())
-    displacement = torch.from_numpy(np.ascontiguousarray(vectors.transpose(3, 2, 1, 0), dtype=np.float32))[
-        None
-    ]
-    grid = Grid(triple(displacement.shape[2:]), torch.from_numpy(matrix)[None])
-    return DisplacementField(displacement, grid, outside="zeros")
+    return displacement_field(vectors, matrix)
 
 
 def _affine_from_itk(transform: sitk.Transform, path: Path) -> AffineTransform:
@@ -168,6 +175,4 @@ def _affine_from_itk(transform: sitk.Transform, path: Path) -> AffineTransform:
     matrix = np.eye(4)
     matrix[:3, :3] = LPS @ np.stack(columns, axis=1) @ LPS
     matrix[:3, 3] = LPS @ origin
-    if abs(np.linalg.det(matrix)) < 1e-9:
-        raise PatchMorphError(f"transform must be invertible, got a singular matrix in {path}")
-    return AffineTransform(torch.from_numpy(matrix)[None])
+    return affine_transform(matrix, path)

@@ -26,26 +26,27 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
     with whole_file(path) as temporary:
         try:
             save_file(contiguous, temporary, {KEY: json.dumps(metadata)})
+            temporary.chmod(0o644)  # it makes files for their owner only
         except SafetensorError as error:  # how it says that there is no room
             raise OSError(error) from None
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `write_tensors` wrote, onto the CPU.
+def read_tensors(path: Path, what: str = "model") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `write_tensors` wrote, onto the CPU; messages call it ``what``.
 
     Raises:
         PatchMorphError: no such file, or not one of ours.
     """
     if not path.is_file():
-        raise PatchMorphError(f"model must be an existing file, got {path}")
+        raise PatchMorphError(f"{what} must be an existing file, got {path}")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {}).get(KEY, "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, json.JSONDecodeError) as error:
-        raise PatchMorphError(f"model must be a safetensors file, got {path}: {error}") from None
+        raise PatchMorphError(f"{what} must be a safetensors file, got {path}: {error}") from None
     if not isinstance(metadata, dict):
-        raise PatchMorphError(f"model must carry PatchMorph's metadata, got none in {path}")
+        raise PatchMorphError(f"{what} must carry PatchMorph's metadata, got none in {path}")
     return tensors, metadata
 
 

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -125,6 +124,8 @@ def find_brain(network: nn.Module, image: Image, content: Content) -> Image | No
 
 def _largest(mask: Tensor) -> Tensor:
     """The largest connected part, with its holes filled."""
+    from scipy import ndimage  # a quarter of a second that most commands can do without
+
     parts, count = ndimage.label(mask[0, 0].cpu().numpy())  # type: ignore[misc]
     if count == 0:
         return mask

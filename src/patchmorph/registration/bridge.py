@@ -25,7 +25,7 @@ from patchmorph.registration.start import Relation, Start
 from patchmorph.spatial.grid import Grid, triple
 from patchmorph.spatial.image import Image
 from patchmorph.transforms.base import Transform
-from patchmorph.transforms.jacobian import jacobian_determinant
+from patchmorph.transforms.jacobian import jacobian_determinant, log_determinant
 
 ACCEPTED = 0.9
 """Squared correlation of the images, after the model for one contrast, above which they have one: T1 of one
@@ -33,7 +33,7 @@ scanner 0.92 to 0.94, of two 0.81 to 0.87, other contrasts at most 0.91 (docs/de
 STRAIGHT = 0.95
 """Least share of a rising straight line in their relation after the other model: T1 of any scanner 0.95 to 1,
 other contrasts at most 0.95, mostly below 0.9."""
-ROUGHER, LEAST_DETERMINANT = 1.2, 1e-3
+ROUGHER = 1.2
 """A last map is not believed if it bends by so much more than the one before: 0.9 to 1.1 where it is better,
 1.4 where it is worse."""
 BINS = 48
@@ -117,9 +117,7 @@ def roughness(start: Start, transform: Transform) -> float:
     """Standard deviation of the logarithm of the Jacobian determinant inside the fixed content."""
     grid = _grid(start)
     content = foreground(start.fixed_seen.image.sample(grid.points_world(), float(grid.spacing_mm.max())))
-    return float(
-        jacobian_determinant(transform, grid)[content[0, 0]].clamp(min=LEAST_DETERMINANT).log().std()
-    )
+    return float(log_determinant(jacobian_determinant(transform, grid)[content[0, 0]]).std())
 
 
 def in_one_contrast(start: Start, transform: Transform, side: str) -> Start:

@@ -13,7 +13,8 @@ import torch
 from patchmorph.evaluation.benchmark import measure
 from patchmorph.io.atomic import whole_folder
 from patchmorph.io.images import save_image
-from patchmorph.io.itk import save_transform
+from patchmorph.io.native import stored
+from patchmorph.io.transforms import save_transform
 from patchmorph.registration.result import Registration
 from patchmorph.report.page import render_report
 
@@ -23,8 +24,9 @@ def write_registration(
 ) -> dict[str, Any]:
     """Write the files of the command-line contract, whole or not at all.
 
-    ``warped.nii.gz``, ``transform.h5`` (fixed → moving world), ``inverse_transform.h5``, ``report.html``,
-    ``summary.json`` and, where it was asked for, ``uncertainty.nii.gz``.
+    ``warped.nii.gz``, ``transform.safetensors`` (fixed → moving world), the same for other tools as
+    ``transform.h5`` with ``inverse_transform.h5``, ``report.html``, ``summary.json`` and, where it was asked
+    for, ``uncertainty.nii.gz``.
 
     Args:
         registration: what to write.
@@ -40,8 +42,10 @@ def write_registration(
     figures = measure(registration, warped, None, seconds["register"])
     with whole_folder(folder) as temporary:
         save_image(warped, temporary / "warped.nii.gz")
-        save_transform(registration.transform, temporary / "transform.h5")
-        save_transform(registration.inverse, temporary / "inverse_transform.h5")
+        transform = stored(registration.transform)  # which all files hold alike
+        save_transform(transform, temporary / "transform.safetensors")
+        save_transform(transform, temporary / "transform.h5")
+        save_transform(transform.inverse(), temporary / "inverse_transform.h5")
         if registration.has_uncertainty:
             save_image(registration.uncertainty(), temporary / "uncertainty.nii.gz")
         summary = {

@@ -1,6 +1,7 @@
 """A regular lattice of points in the world: of an image, of a patch, of a velocity field."""
 
 import functools
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -75,8 +76,14 @@ class Grid:
         return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)[None]
 
     def points_world(self) -> Float[Tensor, "b x y z 3"]:
-        """World position of every lattice point, RAS+ mm, float32."""
-        return apply_affine(self.voxel_to_world, self.points_voxel())
+        """World position of every lattice point, RAS+ mm, float32: steps along the three axes, added up."""
+        x, y, z = (
+            torch.arange(count, dtype=torch.float64, device=self.device)[:, None]
+            * self.voxel_to_world[:, None, :3, axis]
+            for axis, count in enumerate(self.shape)
+        )  # [B, n, 3] each
+        plane = (self.voxel_to_world[:, None, None, :3, 3] + x[:, :, None]) + y[:, None]
+        return plane.float()[:, :, :, None] + z.float()[:, None, None]
 
     def corners_world(self) -> Float[Tensor, "b 8 3"]:
         """World position of the eight outermost voxel centres, RAS+ mm, float64."""
@@ -94,6 +101,17 @@ class Grid:
     def crop(self, start: Shape, shape: Shape) -> "Grid":
         """The sub-lattice of ``shape`` whose first voxel is ``start`` (which may lie outside)."""
         return Grid(shape, self.voxel_to_world @ from_translation(constant(start, self.device)[None]))
+
+    def resampled(self, spacing_mm: float) -> "Grid":
+        """The grid of isotropic ``spacing_mm`` with this one's axes and centre that covers its voxels."""
+        ratio = [spacing_mm / own for own in self.spacing_mm[0].tolist()]
+        counts = zip(self.shape, ratio, strict=True)
+        shape = triple(max(1, math.ceil(count / step - 1e-6)) for count, step in counts)
+        linear = torch.diag(constant(tuple(ratio), self.device))
+        middle = (constant(self.shape, self.device) - 1) / 2 - linear @ (
+            (constant(shape, self.device) - 1) / 2
+        )
+        return Grid(shape, self.voxel_to_world @ from_linear(linear[None], middle[None]))
 
     def slabs(self, max_voxels: int = SLAB_VOXELS) -> Iterator["Grid"]:
         """Cut along the first axis into grids of about ``max_voxels`` at most, to bound memory."""

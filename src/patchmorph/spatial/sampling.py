@@ -6,8 +6,10 @@ here and nowhere else.
 """
 
 import functools
-from typing import Literal
+import math
+from typing import Literal, get_args
 
+import numpy as np
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor
@@ -18,7 +20,11 @@ from patchmorph.spatial.affine import apply_affine
 Outside = Literal["zeros", "border"]
 """What lies beyond the array: nothing (images) or the nearest value inside (fields)."""
 
-Interpolation = Literal["linear", "nearest", "label"]
+LANES = 16
+"""Parts that the points of a lone array are cut into on a CPU, so that all its cores have some."""
+
+Interpolation = Literal["linear", "cubic", "nearest", "label"]
+INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
 
 
 def sample_linear(
@@ -41,7 +47,8 @@ def sample_linear(
     if len(data) > 1:
         lanes, unit = batch, unit.expand(batch, *size, 3)
     else:  # a lone array: one launch on CUDA; the CPU kernel runs one thread a batch entry, so several there
-        lanes = 1 if data.is_cuda else _lanes(unit.numel() // 3)
+        lanes = 1 if data.is_cuda else LANES
+        unit = functional.pad(unit.reshape(-1, 3), (0, 0, 0, -(unit.numel() // 3) % lanes))
     values = functional.grid_sample(
         data.expand(lanes, -1, -1, -1, -1),
         unit.reshape(lanes, -1, 1, 1, 3),
@@ -49,27 +56,62 @@ def sample_linear(
         padding_mode=outside,
         align_corners=False,
     )[..., 0, 0]
-    if lanes != batch:  # [lanes, C, n] -> [batch, C, n]
-        values = values.transpose(0, 1).reshape(data.shape[1], batch, -1).transpose(0, 1)
+    if len(data) == 1:  # [lanes, C, n] -> [batch, C, n]
+        count = batch * math.prod(size)
+        values = values.transpose(0, 1).reshape(data.shape[1], -1)[:, :count]
+        values = values.reshape(data.shape[1], batch, -1).transpose(0, 1)
     return values.reshape(batch, data.shape[1], *size)
 
 
 def sample_nearest(
-    data: Num[Tensor, "1 c x y z"], points_voxel: Float[Tensor, "1 *n 3"]
+    data: Num[Tensor, "1 c x y z"], points_voxel: Float[Tensor, "1 *n 3"], background: int | float = 0
 ) -> Num[Tensor, "1 c *n"]:
-    """The nearest voxel's value in the array's own type, zero outside. Halves round up."""
+    """The nearest voxel's value in the array's own type, ``background`` outside. Halves round up."""
     index = torch.floor(points_voxel[0] + 0.5).long()
-    return _gather(data, index)[None]
+    return _gather(data, index, background)[None]
+
+
+def spline_coefficients(data: Num[Tensor, "1 c x y z"]) -> Float[Tensor, "1 c x y z"]:
+    """Coefficients of the cubic B-splines through the voxels' values (Unser, IEEE SPM 1999), on the CPU.
+
+    Mirrored at the array's faces, as ITK and SciPy do.
+    """
+    from scipy import ndimage  # a quarter of a second that most runs can do without
+
+    channels = [ndimage.spline_filter(channel).astype(np.float32) for channel in data[0].cpu().numpy()]
+    return torch.from_numpy(np.stack(channels))[None]
+
+
+def sample_cubic(
+    coefficients: Float[Tensor, "1 c x y z"],
+    points_voxel: Float[Tensor, "1 *n 3"],
+    background: int | float = 0,
+) -> Float[Tensor, "1 c *n"]:
+    """Cubic interpolation by `spline_coefficients`, ``background`` beyond half a voxel outside.
+
+    By SciPy, on one CPU core: for final images, not for optimization.
+    """
+    from scipy import ndimage
+
+    points = points_voxel[0].reshape(-1, 3).cpu()
+    last = torch.tensor(coefficients.shape[2:]) - 1
+    inside = ((points >= -0.5) & (points < last + 0.5)).all(-1)
+    within = points[inside].clamp(min=torch.zeros(3), max=last.float()).T.numpy()
+    values = torch.full((1, coefficients.shape[1], len(points)), float(background))
+    for channel, array in enumerate(coefficients[0].numpy()):
+        found = ndimage.map_coordinates(array, within, np.float32, 3, "mirror", prefilter=False)
+        values[0, channel, inside] = torch.from_numpy(found)
+    return values.reshape(1, -1, *points_voxel.shape[1:-1]).to(points_voxel.device)
 
 
 def sample_label(
-    data: Num[Tensor, "1 1 x y z"], points_voxel: Float[Tensor, "1 *n 3"]
+    data: Num[Tensor, "1 1 x y z"], points_voxel: Float[Tensor, "1 *n 3"], background: int | float = 0
 ) -> Num[Tensor, "1 1 *n"]:
     """The label with the most trilinear weight among eight neighbours: ids are compared, never averaged."""
     points = points_voxel.reshape(-1, 3)
     lower = torch.floor(points)
     corners = torch.cartesian_prod(*[torch.arange(2, device=data.device)] * 3)
-    labels = torch.stack([_gather(data, lower.long() + corner)[0] for corner in corners])
+    labels = torch.stack([_gather(data, lower.long() + corner, background)[0] for corner in corners])
     result = labels[0].clone()
     mixed = (labels != labels[0]).any(0)  # elsewhere there is nothing to vote on
     candidates, upper_weight = labels[:, mixed], (points - lower)[mixed]
@@ -81,16 +123,14 @@ def sample_label(
     return result.reshape(1, 1, *points_voxel.shape[1:-1])
 
 
-def _gather(data: Num[Tensor, "1 c x y z"], index: Tensor) -> Tensor:
-    """``data`` at integer ``index`` ``[*n, 3]``, zero outside: ``[C, *n]``."""
+def _gather(data: Num[Tensor, "1 c x y z"], index: Tensor, background: int | float) -> Tensor:
+    """``data`` at integer ``index`` ``[*n, 3]``, ``background`` outside: ``[C, *n]``."""
     shape = torch.tensor(data.shape[2:], device=data.device)
     inside = ((index >= 0) & (index < shape)).all(-1)
     x, y, z = index.clamp(min=torch.zeros_like(shape), max=shape - 1).unbind(-1)
-    return torch.where(inside, data[0][:, x, y, z], torch.zeros((), dtype=data.dtype, device=data.device))
-
-
-def _lanes(points: int) -> int:
-    return next((lanes for lanes in (16, 8, 4, 2) if points % lanes == 0), 1)
+    return torch.where(
+        inside, data[0][:, x, y, z], torch.tensor(background, dtype=data.dtype, device=data.device)
+    )
 
 
 @functools.lru_cache(maxsize=4096)  # a recorded training step reads these: they must not be evicted

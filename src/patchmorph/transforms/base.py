@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from patchmorph.spatial.grid import Grid
+
 
 class Transform(ABC):
     """A map of the world into the world.
@@ -28,6 +30,10 @@ class Transform(ABC):
     @abstractmethod
     def to(self, device: torch.device | str) -> "Transform":
         """The same transform on another device."""
+
+    def support(self) -> Grid | None:
+        """The grid outside of which (by a voxel) it moves nothing; ``None``: it may move anything."""
+        return None
 
     def parts(self) -> tuple["Transform", ...]:
         """The transforms that this one is composed of, outermost first."""

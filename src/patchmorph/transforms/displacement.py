@@ -7,6 +7,7 @@ from torch import Tensor
 from patchmorph.spatial.grid import Grid
 from patchmorph.spatial.sampling import Outside, sample_linear
 from patchmorph.transforms.base import Transform
+from patchmorph.transforms.inverse import solve
 
 
 class DisplacementField(Transform):
@@ -31,6 +32,11 @@ class DisplacementField(Transform):
         """Where ``points`` go."""
         return points + self.at(points)
 
+    def support(self) -> Grid | None:
+        """Its grid, if nothing goes on beyond that."""
+        ends = [self.displacement.select(axis, end) for axis in (2, 3, 4) for end in (0, -1)]
+        return self.grid if self.outside == "zeros" or not any(end.any() for end in ends) else None
+
     def inverse(self) -> "InverseDisplacement":
         """The map back, found by iteration at each point."""
         return InverseDisplacement(self)
@@ -51,25 +57,19 @@ class DisplacementField(Transform):
 
 
 class InverseDisplacement(Transform):
-    """Solves ``x + u(x) = y`` for x by the fixed-point iteration ``x ← y − u(x)`` (Chen et al., 2008).
+    """Solves ``x + u(x) = y`` for x at each point, to `inverse.TOLERANCE_MM` where there is such an x."""
 
-    It stops when no point moves by over ``tolerance_mm``, or after ``iterations``. It converges where the
-    field's gradient is below one; a field that folds has no inverse there.
-    """
-
-    def __init__(self, forward: DisplacementField, iterations: int = 30, tolerance_mm: float = 1e-3):
+    def __init__(self, forward: DisplacementField):
         self.forward = forward
-        self.iterations = iterations
-        self.tolerance_mm = tolerance_mm
 
     def __call__(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
         """Where ``points`` come from."""
-        source = points
-        for _ in range(self.iterations):
-            before, source = source, points - self.forward.at(source)
-            if (source - before).abs().max() < self.tolerance_mm:
-                break
-        return source
+        targets = points.reshape(len(points), -1, 3)
+        return solve(self.forward, targets, targets - self.forward.at(targets)).reshape(points.shape)
+
+    def support(self) -> Grid | None:
+        """The field's: what it leaves where it is comes from there."""
+        return self.forward.support()
 
     def inverse(self) -> DisplacementField:
         """The field itself."""
@@ -77,4 +77,4 @@ class InverseDisplacement(Transform):
 
     def to(self, device: torch.device | str) -> "InverseDisplacement":
         """The same map on another device."""
-        return InverseDisplacement(self.forward.to(device), self.iterations, self.tolerance_mm)
+        return InverseDisplacement(self.forward.to(device))

@@ -11,6 +11,7 @@ from patchmorph.spatial.grid import Grid
 from patchmorph.spatial.sampling import sample_linear
 from patchmorph.transforms.base import Transform
 from patchmorph.transforms.displacement import DisplacementField
+from patchmorph.transforms.inverse import solve
 
 
 class VelocityField(Transform):
@@ -44,6 +45,10 @@ class VelocityField(Transform):
         """Where ``points`` go."""
         return self.flow(points)
 
+    def support(self) -> Grid | None:
+        """Its grid, if nothing flows beyond that."""
+        return self.flow.support()
+
     def inverse(self) -> "InverseFlow":
         """The flow backwards."""
         return InverseFlow(self)
@@ -58,22 +63,21 @@ class InverseFlow(Transform):
     """The inverse of a velocity field as it is sampled: exp(−v), corrected at each point.
 
     On a grid exp(−v) and exp(v) are inverse to each other up to interpolation only, which is tenths of a
-    millimetre where a flow is strong. With ``g = exp(−v)`` the point ``g(z)`` is the inverse of y where
-    ``φ(g(z)) = y``; since ``φ ∘ g`` is nearly the identity, ``z ← z + y − φ(g(z))`` converges fast
-    (docs/decisions/005).
+    millimetre where a flow is strong. So exp(−v) is where `inverse.solve` starts (docs/decisions/005).
     """
 
-    def __init__(self, forward: VelocityField, corrections: int = 2):
+    def __init__(self, forward: VelocityField):
         self.forward = forward
         self.backward = VelocityField(-forward.velocity, forward.grid, forward.steps)
-        self.corrections = corrections
 
     def __call__(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
         """Where ``points`` come from."""
-        guess = points
-        for _ in range(self.corrections):
-            guess = guess + points - self.forward(self.backward(guess))
-        return self.backward(guess)
+        targets = points.reshape(len(points), -1, 3)
+        return solve(self.forward, targets, self.backward(targets)).reshape(points.shape)
+
+    def support(self) -> Grid | None:
+        """The field's: what it leaves where it is comes from there."""
+        return self.forward.support()
 
     def inverse(self) -> VelocityField:
         """The velocity field itself."""
@@ -81,7 +85,7 @@ class InverseFlow(Transform):
 
     def to(self, device: torch.device | str) -> "InverseFlow":
         """The same map on another device."""
-        return InverseFlow(self.forward.to(device), self.corrections)
+        return InverseFlow(self.forward.to(device))
 
 
 def merged(outer: VelocityField, inner: VelocityField) -> VelocityField:

@@ -1,10 +1,8 @@
-"""The command line: parse, call, save, explain errors; no mathematics."""
+"""Commands that register, train and measure."""
 
 import csv
 import json
 import platform
-import signal
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -12,24 +10,13 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
-from rich.table import Table
 
 import patchmorph
 from patchmorph import api
-from patchmorph.errors import PatchMorphError
+from patchmorph.cli.app import app, console, print_table
 from patchmorph.io.atomic import check_folder, whole_folder
-from patchmorph.io.images import check_ending, load_image, save_image
+from patchmorph.io.images import load_image
 from patchmorph.registration.result import Registration
-from patchmorph.spatial.sampling import Interpolation
-
-app = typer.Typer(
-    help="Patchwise learned registration of 3D brain images.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-console = Console(highlight=False)
 
 Model = Annotated[
     str, typer.Option(help="Name of a packaged model (see `patchmorph models`), or a model file.")
@@ -98,29 +85,6 @@ def register(
 
 
 @app.command()
-def apply(
-    transform: Annotated[Path, typer.Argument(help="ITK transform file, such as transform.h5.")],
-    image: Annotated[Path, typer.Argument(help="Image or labels in the moving space.")],
-    reference: Annotated[Path, typer.Option(help="Image whose grid the result is on.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Result, .nii.gz or .mgz.")],
-    interpolation: Annotated[str, typer.Option(help="linear, nearest or label.")] = "linear",
-    inverse: Annotated[bool, typer.Option(help="Apply the transform's inverse.")] = False,
-) -> None:
-    """Pull IMAGE through TRANSFORM onto the grid of a reference image."""
-    from patchmorph.io.itk import load_transform
-    from patchmorph.transforms.resample import resample
-
-    check_ending(output)
-    method = _interpolation(interpolation)
-    chain = load_transform(transform)
-    result = resample(
-        load_image(image), chain.inverse() if inverse else chain, load_image(reference).grid, method
-    )
-    save_image(result, output)
-    console.print(f"wrote {output}")
-
-
-@app.command()
 def train(
     config: Annotated[Path, typer.Argument(help="YAML file, such as configs/t1-brain.yaml.")],
     resume: Annotated[bool, typer.Option(help="Continue from the last checkpoint.")] = False,
@@ -167,7 +131,7 @@ def evaluate(
             "device": str(api.choose_device(device)),
         }
         (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    _print_table(f"mean of {len(rows)} pairs", means)
+    print_table(f"mean of {len(rows)} pairs", means)
 
 
 @app.command()
@@ -217,7 +181,7 @@ def _write(result: Registration, output: Path, seconds: dict[str, float], argume
     for note in summary["notes"]:
         console.print(note)
     timing = {f"seconds: {name}": value for name, value in summary["seconds"].items()}
-    _print_table(str(output / "report.html"), {name: summary[name] for name in shown} | timing)
+    print_table(str(output / "report.html"), {name: summary[name] for name in shown} | timing)
 
 
 def _versions() -> dict[str, Any]:
@@ -228,30 +192,3 @@ def _versions() -> dict[str, Any]:
             "python": platform.python_version(),
         }
     }
-
-
-def _interpolation(name: str) -> Interpolation:
-    if name not in ("linear", "nearest", "label"):
-        raise PatchMorphError(f"interpolation must be linear, nearest or label, got {name}")
-    return name
-
-
-def _print_table(title: str, values: dict[str, float]) -> None:
-    table = Table(title=title, show_header=False, title_justify="left")
-    for name, value in values.items():
-        table.add_row(name.replace("_", " "), f"{value:.4f}")
-    console.print(table)
-
-
-def main() -> None:
-    """Run the command line, which ends the process; what a user got wrong is one line and status 2."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that unfinished outputs are removed
-    try:
-        app()
-    except PatchMorphError as error:
-        print(f"patchmorph: {error}", file=sys.stderr)
-        sys.exit(2)
-    except torch.OutOfMemoryError as error:
-        summary = str(error).splitlines()[0]
-        print(f"patchmorph: GPU memory must hold networks and patches, got: {summary}", file=sys.stderr)
-        sys.exit(2)

@@ -1,0 +1,230 @@
+"""Commands that use transforms: on images, points and surfaces, and in the files of other tools."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from patchmorph.cli.app import app, console, print_table
+from patchmorph.errors import PatchMorphError
+from patchmorph.io.atomic import check_folder
+from patchmorph.io.frames import warp_files
+from patchmorph.io.images import check_ending, load_grid, save_image
+from patchmorph.io.pair import Pair
+from patchmorph.io.points import Frame, map_points
+from patchmorph.io.transforms import TOOLS, format_of, load_transform, save_transform
+from patchmorph.spatial.grid import Grid
+from patchmorph.spatial.image import Image
+from patchmorph.spatial.sampling import INTERPOLATIONS
+from patchmorph.transforms.base import Transform
+from patchmorph.transforms.inverse import round_trip_mm
+from patchmorph.transforms.jacobian import DIFFERENCES, folding, jacobian_determinant, log_determinant
+
+Given = Annotated[Path, typer.Argument(help="Transform file of any kind; see `patchmorph convert --help`.")]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", help="Transform file; its ending says of which kind.")
+]
+Then = Annotated[
+    list[Path] | None, typer.Option(help="Transform to go on through where the one before ends; repeatable.")
+]
+Inverse = Annotated[bool, typer.Option(help="Apply the inverse of the transform, or of the whole list.")]
+Reference = Annotated[Path | None, typer.Option(help="Fixed image: its grid, for files that need it.")]
+Moving = Annotated[Path | None, typer.Option(help="Moving image: its grid, for files that need it.")]
+Tool = Annotated[str | None, typer.Option("--to", help=f"Whose convention: {', '.join(TOOLS)}.")]
+HELD_MM = 0.01
+"""An inverse that misses by more is said to fail there."""
+
+
+@app.command()
+def apply(
+    transform: Given,
+    images: Annotated[list[Path], typer.Argument(help="Images in the moving space, of three or more axes.")],
+    reference: Annotated[Path, typer.Option(help="Image whose grid the result is on.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Result (.nii.gz, .mgz); a folder for several images.")
+    ],
+    interpolation: Annotated[
+        str, typer.Option(help="linear, cubic (B-spline), nearest, or label (most trilinear weight).")
+    ] = "linear",
+    inverse: Inverse = False,
+    then: Then = None,
+    spacing: Annotated[
+        float | None, typer.Option(help="Voxels of so many mm over the reference, instead of its own.")
+    ] = None,
+    background: Annotated[float, typer.Option(help="Value where the images do not reach.")] = 0.0,
+) -> None:
+    """Pull images through a transform onto a reference grid, frame by frame, in one resampling."""
+    if interpolation not in INTERPOLATIONS:
+        raise PatchMorphError(
+            f"interpolation must be one of {', '.join(INTERPOLATIONS)}, got {interpolation}"
+        )
+    if spacing is not None and not spacing > 0:
+        raise PatchMorphError(f"spacing must be above 0 mm, got {spacing:g}")
+    if len(images) == 1:
+        check_ending(output)
+        targets = [output]
+    else:
+        check_folder(output)
+        targets = [output / image.name for image in images]
+        if len(set(targets)) < len(targets):
+            raise PatchMorphError(f"images must have different names, got {', '.join(map(str, images))}")
+    grid = load_grid(reference)
+    chain = _chain([transform, *(then or [])], inverse, _ends(reference, images[0], inverse))
+    grid = grid if spacing is None else grid.resampled(spacing)
+    warp_files(zip(images, targets, strict=True), chain, grid, interpolation, background)
+    for target in targets:
+        console.print(f"wrote {target}")
+
+
+@app.command()
+def apply_points(
+    transform: Given,
+    points: Annotated[
+        Path, typer.Argument(help="Table (.csv with x,y,z) or surface (.gii, .vtk, .vtp, .ply).")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Result, of the same kind.")],
+    inverse: Inverse = False,
+    then: Then = None,
+    frame: Annotated[
+        str | None, typer.Option(help="Of the points: ras, lps, or an image whose voxels they are. [ras]")
+    ] = None,
+    output_frame: Annotated[str | None, typer.Option(help="Of the result; by default the same.")] = None,
+) -> None:
+    """Move points from the fixed to the moving image; with --inverse from the moving to the fixed one."""
+    frames = [None if name is None else Frame.named(name) for name in (frame, output_frame)]
+    count = map_points(points, output, _chain([transform, *(then or [])], inverse, Pair()), *frames)
+    console.print(f"wrote {output}: {count} points")
+
+
+@app.command()
+def compose(
+    transforms: Annotated[
+        list[Path], typer.Argument(help="In the order in which points of the first fixed image pass them.")
+    ],
+    output: Output,
+    reference: Reference = None,
+    moving: Moving = None,
+    to: Tool = None,
+) -> None:
+    """Write one transform that does the work of several."""
+    _save(_chain(transforms, False, Pair()), output, to, _pair(reference, moving))
+
+
+@app.command()
+def invert(
+    transform: Given,
+    output: Output,
+    reference: Reference = None,
+    moving: Moving = None,
+    to: Tool = None,
+    missed: Annotated[
+        Path | None,
+        typer.Option(help="Image of how far the inverse misses, in mm, on the moving image's grid."),
+    ] = None,
+) -> None:
+    """Write the inverse: exact for velocity fields, to 0.0002 mm at each point for displacement fields."""
+    pair = _pair(reference, moving)
+    format_of(output, to)
+    if missed is not None:
+        check_ending(missed)
+        pair.need_moving("option --missed")
+    forward = load_transform(transform, pair=pair)
+    inverse = forward.inverse()
+    grid = pair.moving or _finest(forward)
+    if grid is not None:
+        miss = round_trip_mm(forward, inverse, grid)
+        failed = int((miss > HELD_MM).sum())
+        console.print(f"inverse misses by over {HELD_MM} mm at {failed} of {miss.numel()} points")
+        if missed is not None:
+            save_image(Image(miss[None, None], grid), missed)
+            console.print(f"wrote {missed}")
+    _save(inverse, output, to, Pair(pair.moving, pair.fixed))
+    if grid is not None:
+        written = load_transform(output, to, Pair(pair.moving, pair.fixed))
+        points = grid.points_world().reshape(1, -1, 3)[:, :: max(1, grid.points_voxel().numel() // 300_000)]
+        off = float((written(points) - inverse(points)).norm(dim=-1).mean())
+        if off > HELD_MM:
+            console.print(f"in this format it is {off:.3f} mm off on average; .safetensors keeps it exact")
+
+
+@app.command()
+def convert(
+    transform: Given,
+    output: Output,
+    reference: Reference = None,
+    moving: Moving = None,
+    to: Tool = None,
+    of: Annotated[str | None, typer.Option("--from", help="Whose convention TRANSFORM has.")] = None,
+) -> None:
+    """Write a transform as another tool's file.
+
+    Endings: .safetensors (ours); .h5, .tfm, .txt, .mat, .nii.gz (ITK, ANTs, Slicer); .mat, .nii.gz with --to
+    fsl; .lta, .mgz (FreeSurfer); .aff12.1D (AFNI); .x5; .zarr (OME-Zarr).
+    """
+    pair = _pair(reference, moving)
+    format_of(output, to)
+    _save(load_transform(transform, of, pair), output, to, pair)
+
+
+@app.command()
+def jacobian(
+    transform: Given,
+    reference: Annotated[Path, typer.Option(help="Image whose grid the result is on.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Image of the determinant.")],
+    log: Annotated[bool, typer.Option("--log", help="Its natural logarithm instead.")] = False,
+    differences: Annotated[str, typer.Option(help="forward or central.")] = "forward",
+    inverse: Inverse = False,
+) -> None:
+    """Write how a transform changes volume, and say where it folds."""
+    if differences not in DIFFERENCES:
+        raise PatchMorphError(f"differences must be {' or '.join(DIFFERENCES)}, got {differences}")
+    check_ending(output)
+    grid = load_grid(reference)
+    chain = _chain([transform], inverse, Pair(grid))
+    by = {name: jacobian_determinant(chain, grid, name) for name in DIFFERENCES}
+    folds = folding(chain, grid)
+    shown = log_determinant(by[differences]) if log else by[differences]
+    save_image(Image(shown[None, None], grid), output)
+    shares = {
+        f"folding, % of voxels by {name} differences": 100 * float((by[name] <= 0).float().mean())
+        for name in by
+    }
+    cells = {
+        "non-diffeomorphic voxels": folds.voxels,
+        "non-diffeomorphic tetrahedra": folds.tetrahedra,
+        "non-diffeomorphic volume, %": 100 * folds.volume_share,
+    }
+    lowest, highest = float(by[differences].min()), float(by[differences].max())
+    print_table(str(output), {"smallest": lowest, "largest": highest} | shares | cells)
+
+
+def _chain(paths: Sequence[Path], inverse: bool, pair: Pair) -> Transform:
+    """The transforms one after the other; ``pair`` is that of a single one."""
+    lone = pair if len(paths) == 1 else Pair()
+    chain = functools.reduce(
+        lambda inner, outer: outer @ inner, [load_transform(p, pair=lone) for p in paths]
+    )
+    return chain.inverse() if inverse else chain
+
+
+def _ends(reference: Path, image: Path, inverse: bool) -> Pair:
+    grids = [load_grid(reference), load_grid(image)]
+    return Pair(*(reversed(grids) if inverse else grids))
+
+
+def _pair(reference: Path | None, moving: Path | None) -> Pair:
+    return Pair(*(None if path is None else load_grid(path) for path in (reference, moving)))
+
+
+def _finest(transform: Transform) -> Grid | None:
+    """The finest grid that a field of ``transform`` reaches, if all fields end somewhere."""
+    grids = [grid for part in transform.parts() if (grid := part.support()) is not None]
+    return min(grids, key=lambda grid: float(grid.spacing_mm.min()), default=None)
+
+
+def _save(transform: Transform, output: Path, to: str | None, pair: Pair) -> None:
+    form = save_transform(transform, output, to, pair)
+    size = sum(file.stat().st_size for file in ([output] if output.is_file() else output.rglob("*")))
+    console.print(f"wrote {output}: {form.tool}, {form.holds}, {size / 1e6:.1f} MB")

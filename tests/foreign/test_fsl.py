@@ -1,0 +1,69 @@
+"""FSL's own Python library (fslpy) reads our files and agrees, and we read its."""
+
+import numpy as np
+import pytest
+import torch
+from foreign.conftest import apply, nibabel_image, world_points
+from fsl.data.image import Image as FslImage
+from fsl.transform import flirt, fnirt
+
+from patchmorph.errors import PatchMorphError
+from patchmorph.io.pair import Pair
+from patchmorph.io.transforms import load_transform, save_transform
+
+
+@pytest.fixture
+def images(pair):
+    """Moving and fixed image, in fslpy's order."""
+    return FslImage(nibabel_image(pair.moving)), FslImage(nibabel_image(pair.fixed))
+
+
+def test_a_flirt_matrix_is_the_same_map(tmp_path, affine, pair, images):
+    save_transform(affine, tmp_path / "affine.mat", "fsl", pair)
+    backwards = flirt.fromFlirt(flirt.readFlirt(str(tmp_path / "affine.mat")), *images, "world", "world")
+    points = world_points()
+    expected = affine(points.double())[0].numpy()
+    np.testing.assert_allclose(
+        apply(np.linalg.inv(backwards), points[0].double().numpy()), expected, atol=1e-4
+    )
+    flirt.writeFlirt(flirt.toFlirt(backwards, *images, "world", "world"), str(tmp_path / "theirs.mat"))
+    for name in ("affine", "theirs"):  # with fewer digits
+        loaded = load_transform(tmp_path / f"{name}.mat", pair=pair)
+        np.testing.assert_allclose(loaded(points.double())[0].numpy(), expected, atol=1e-4)
+
+
+def test_a_warp_is_the_same_map(tmp_path, chain, pair, images):
+    save_transform(chain, tmp_path / "warp.nii.gz", "fsl", pair)
+    points = pair.fixed.points_world().reshape(1, -1, 3)[:, ::97]
+    read = fnirt.readFnirt(str(tmp_path / "warp.nii.gz"), *images, defType="relative")
+    found = read.transform(points[0].double().numpy(), "world", "world")
+    expected = chain(points)[0].numpy()
+    known = np.isfinite(found).all(-1)  # fslpy leaves out what rounds to a voxel outside
+    assert known.mean() > 0.9
+    np.testing.assert_allclose(found[known], expected[known], atol=1e-3)  # float32, coordinates up to 150 mm
+    loaded = load_transform(tmp_path / "warp.nii.gz", pair=pair)
+    np.testing.assert_allclose(loaded(points)[0].numpy(), expected, atol=1e-3)
+
+
+def test_files_that_lack_something_say_so(tmp_path, affine, chain, pair):
+    with pytest.raises(PatchMorphError, match="must be given the fixed image"):
+        save_transform(affine, tmp_path / "affine.mat", "fsl")
+    with pytest.raises(PatchMorphError, match="must be given the moving image"):
+        save_transform(affine, tmp_path / "affine.mat", "fsl", Pair(pair.fixed))
+    with pytest.raises(PatchMorphError, match="must get an affine transform, got one with 2 fields"):
+        save_transform(chain, tmp_path / "affine.mat", "fsl", pair)
+    (tmp_path / "short.mat").write_text("1 0 0 0\n0 1 0 0\n")
+    with pytest.raises(PatchMorphError, match="must be 4 by 4 numbers"):
+        load_transform(tmp_path / "short.mat", pair=pair)
+    assert {item.name for item in tmp_path.iterdir()} == {"short.mat"}
+
+
+def test_what_moves_with_a_shift_of_the_moving_image_is_in_the_file(tmp_path, chain, pair):
+    """FSL's numbers depend on both headers; the map does not."""
+    shifted = Pair(pair.fixed, pair.moving.crop((2, 0, 0), pair.moving.shape))
+    save_transform(chain, tmp_path / "warp.nii.gz", "fsl", pair)
+    points = pair.fixed.points_world().reshape(1, -1, 3)[:, ::97]
+    wrong = load_transform(tmp_path / "warp.nii.gz", pair=shifted)(points)
+    right = load_transform(tmp_path / "warp.nii.gz", pair=pair)(points)
+    assert (wrong - right).norm(dim=-1).min() > 1
+    torch.testing.assert_close(right, chain(points), atol=1e-3, rtol=0)

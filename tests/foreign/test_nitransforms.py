@@ -1,0 +1,109 @@
+"""nitransforms reads our files and agrees: X5, LTA, AFNI, FLIRT."""
+
+import warnings
+
+import nitransforms.io.afni
+import nitransforms.io.lta
+import nitransforms.manip
+import numpy as np
+import pytest
+import torch
+from foreign.conftest import apply, flow, nibabel_image, world_points
+from nitransforms.linear import Affine
+from synthetic import AFFINES, grid_around
+
+from patchmorph.errors import PatchMorphError
+from patchmorph.io.pair import Pair, matrix_of
+from patchmorph.io.transforms import load_transform, save_transform
+from patchmorph.transforms.fields import as_fields
+
+CORNER_MM = 1e-4
+"""What an affine file may be off at the corners of the image."""
+
+
+def corners(grid):
+    return grid.corners_world()[0].numpy()
+
+
+def test_an_lta_is_the_same_map(tmp_path, affine, pair):
+    save_transform(affine, tmp_path / "affine.lta", pair=pair)
+    theirs = nitransforms.io.lta.FSLinearTransform.from_filename(tmp_path / "affine.lta")
+    expected = affine.matrix[0].numpy()
+    found = apply(theirs.to_ras(), corners(pair.fixed))
+    np.testing.assert_allclose(found, apply(expected, corners(pair.fixed)), atol=CORNER_MM)
+    # src is the moving image and dst the fixed one, as FreeSurfer's own programs take them.
+    np.testing.assert_allclose(theirs["src"].as_affine(), matrix_of(pair.moving), atol=1e-5)
+    np.testing.assert_allclose(theirs["dst"].as_affine(), matrix_of(pair.fixed), atol=1e-5)
+    loaded = load_transform(tmp_path / "affine.lta").matrix[0].numpy()
+    np.testing.assert_allclose(loaded, expected, atol=1e-10)
+
+
+def test_an_lta_between_voxels_is_read(tmp_path, affine, pair):
+    save_transform(affine, tmp_path / "ras.lta", pair=pair)
+    forward = np.linalg.inv(matrix_of(pair.moving)) @ affine.matrix[0].numpy() @ matrix_of(pair.fixed)
+    lines = (tmp_path / "ras.lta").read_text().splitlines()
+    lines[0] = "type      = 0 # LINEAR_VOX_TO_VOX"
+    lines[5:9] = [" ".join(f"{value:.15e}" for value in row) for row in np.linalg.inv(forward)]
+    (tmp_path / "voxel.lta").write_text("\n".join(lines))
+    loaded = load_transform(tmp_path / "voxel.lta").matrix[0].numpy()
+    np.testing.assert_allclose(loaded, affine.matrix[0].numpy(), atol=1e-9)
+    for kind, message in (("type      = 14", "got 1 of type 14"), ("type = x", "LTA must be whole")):
+        (tmp_path / "other.lta").write_text("\n".join([kind, *lines[1:]]))
+        with pytest.raises(PatchMorphError, match=message):
+            load_transform(tmp_path / "other.lta")
+
+
+def test_a_flirt_matrix_is_the_same_map(tmp_path, affine, pair):
+    save_transform(affine, tmp_path / "affine.mat", "fsl", pair)
+    fixed, moving = nibabel_image(pair.fixed), nibabel_image(pair.moving)
+    theirs = Affine.from_filename(tmp_path / "affine.mat", fmt="fsl", reference=fixed, moving=moving)
+    found, expected = (
+        apply(matrix, corners(pair.fixed)) for matrix in (theirs.matrix, affine.matrix[0].numpy())
+    )
+    np.testing.assert_allclose(found, expected, atol=CORNER_MM)
+
+
+def test_an_afni_affine_is_the_same_map(tmp_path, affine):
+    save_transform(affine, tmp_path / "affine.aff12.1D")
+    theirs = nitransforms.io.afni.AFNILinearTransformArray.from_filename(tmp_path / "affine.aff12.1D")
+    points = world_points()[0].double().numpy()
+    expected = apply(affine.matrix[0].numpy(), points)
+    np.testing.assert_allclose(apply(theirs.to_ras()[0], points), expected, atol=CORNER_MM)
+    loaded = load_transform(tmp_path / "affine.aff12.1D")
+    np.testing.assert_allclose(apply(loaded.matrix[0].numpy(), points), expected, atol=CORNER_MM)
+
+
+def test_afni_and_oblique_images_do_not_go_together(tmp_path, affine):
+    oblique = grid_around((9, 9, 9), AFFINES["oblique"])
+    with pytest.raises(PatchMorphError, match="must be between images that are not oblique"):
+        save_transform(affine, tmp_path / "affine.aff12.1D", pair=Pair(oblique))
+    (tmp_path / "two.1D").write_text("1 2 3\n")
+    with pytest.raises(PatchMorphError, match="must be twelve numbers, got 3"):
+        load_transform(tmp_path / "two.1D")
+
+
+def test_an_x5_chain_is_the_same_map(tmp_path, chain):
+    save_transform(chain, tmp_path / "chain.x5")
+    points = world_points(100, extent=60)  # inside all fields: beyond, nitransforms has its own rule
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # chains have no reference
+        theirs = nitransforms.manip.TransformChain.from_filename(tmp_path / "chain.x5", fmt="X5")
+        found = theirs.map(points[0].double().numpy())
+    np.testing.assert_allclose(found, chain(points)[0].numpy(), atol=1e-3)
+    loaded = load_transform(tmp_path / "chain.x5")
+    torch.testing.assert_close(loaded(points), chain(points), atol=1e-4, rtol=0)
+
+
+def test_x5_of_one_transform_and_of_an_inverse(tmp_path, affine):
+    save_transform(affine, tmp_path / "affine.x5")
+    torch.testing.assert_close(load_transform(tmp_path / "affine.x5").matrix, affine.matrix)
+    backwards = flow(6.0, 1.0, 2).inverse()
+    save_transform(backwards, tmp_path / "inverse.x5")
+    (tabulated,) = as_fields(backwards)
+    points = world_points(100, extent=60)
+    torch.testing.assert_close(
+        load_transform(tmp_path / "inverse.x5")(points), tabulated(points), atol=1e-4, rtol=0
+    )
+    (tmp_path / "text.x5").write_text("no transform")
+    with pytest.raises(PatchMorphError, match="must be an X5 file"):
+        load_transform(tmp_path / "text.x5")
