@@ -26,7 +26,7 @@ def leaves(said):
 
 
 def by_itk(path, points: np.ndarray) -> np.ndarray:
-    """``points`` (x, y, z) through each transformation of a scene, as ngff-zarr and SimpleITK understand it."""
+    """``points`` (x, y, z) through a scene, as ngff-zarr and SimpleITK understand it."""
     (said,) = ngff_zarr.from_ome_zarr(path, kind="scene", validate=True).coordinateTransformations
     for leaf in leaves(said):
         fields = (

@@ -82,14 +82,29 @@ def test_afni_and_oblique_images_do_not_go_together(tmp_path, affine):
         load_transform(tmp_path / "two.1D")
 
 
+def by_nitransforms(path, points):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # chains have no reference
+        return nitransforms.manip.TransformChain.from_filename(path, fmt="X5").map(points[0].double().numpy())
+
+
+def test_an_x5_field_is_the_same_map(tmp_path, chain, pair):
+    save_transform(chain, tmp_path / "dense.x5", pair=pair)
+    inner = pair.fixed.crop((1, 1, 1), (28, 32, 26))
+    points = inner.points_world().reshape(1, -1, 3)[:, ::97]
+    np.testing.assert_allclose(
+        by_nitransforms(tmp_path / "dense.x5", points), chain(points)[0].numpy(), atol=1e-3
+    )
+
+
 def test_an_x5_chain_is_the_same_map(tmp_path, chain):
     save_transform(chain, tmp_path / "chain.x5")
     points = world_points(100, extent=60)  # inside all fields: beyond, nitransforms has its own rule
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # chains have no reference
-        theirs = nitransforms.manip.TransformChain.from_filename(tmp_path / "chain.x5", fmt="X5")
-        found = theirs.map(points[0].double().numpy())
-    np.testing.assert_allclose(found, chain(points)[0].numpy(), atol=1e-3)
+    # Between the points of fields of 8 and 4 mm it follows splines, we straight lines; in another order of
+    # the parts the map would be off by up to 9 mm.
+    np.testing.assert_allclose(
+        by_nitransforms(tmp_path / "chain.x5", points), chain(points)[0].numpy(), atol=0.5
+    )
     loaded = load_transform(tmp_path / "chain.x5")
     torch.testing.assert_close(loaded(points), chain(points), atol=1e-4, rtol=0)
 

@@ -12,7 +12,7 @@ from nibabel.spatialimages import SpatialImage
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.atomic import whole_file
-from patchmorph.io.images import check_ending, image_from, open_volume
+from patchmorph.io.images import UNREADABLE, check_ending, image_from, open_volume, unreadable
 from patchmorph.io.pair import matrix_of
 from patchmorph.spatial.grid import Grid
 from patchmorph.spatial.sampling import Interpolation
@@ -56,7 +56,11 @@ class Frames:
     def __iter__(self) -> Iterator[np.ndarray]:
         """The frames ``[X, Y, Z]`` in the order of the file."""
         for index in np.ndindex(*self.further[::-1]):
-            yield np.asarray(self.volume.dataobj[(..., *index[::-1])])
+            try:
+                frame = np.asarray(self.volume.dataobj[(..., *index[::-1])])
+            except UNREADABLE as error:
+                raise unreadable(self.path, error) from None
+            yield frame
 
 
 def warp_files(
@@ -64,7 +68,7 @@ def warp_files(
     transform: Transform,
     grid: Grid,
     interpolation: Interpolation = "linear",
-    background: float = 0,
+    background: int | float = 0,
 ) -> None:
     """Pull each source file through ``transform`` onto ``grid`` and write its target, NIfTI or MGZ.
 
@@ -113,7 +117,6 @@ def _write_frames(arrays: Iterator[np.ndarray], source: Frames, grid: Grid, path
             header.writehdr_to(file)
         else:
             header.write_to(file)
-            file.write(bytes(header["vox_offset"] - header.sizeof_hdr))
         for array in arrays:
             file.write(array.astype(dtype).tobytes(order="F"))
         if isinstance(header, MGHHeader):
@@ -131,7 +134,8 @@ def _nifti_header(source: Frames, grid: Grid) -> Any:
     header.set_xyzt_units("mm", header.get_xyzt_units()[1])
     header["cal_min"] = header["cal_max"] = 0
     header["magic"] = header.single_magic
-    header["vox_offset"] = header.single_vox_offset
+    header["vox_offset"] = 0  # it then finds the place itself
+    header.extensions.clear()  # other tools keep the source's grid there
     return header
 
 

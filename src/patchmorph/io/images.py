@@ -15,7 +15,8 @@ from patchmorph.spatial.grid import Grid, Shape, triple
 from patchmorph.spatial.image import Image
 
 ENDINGS = (".nii", ".nii.gz", ".mgz", ".mgh")
-_UNREADABLE = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error)
+UNREADABLE = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error)
+"""What nibabel raises for broken files."""
 _WIDER = {np.dtype("u2"): np.int32, np.dtype("u4"): np.int64, np.dtype("u8"): np.int64}
 
 
@@ -32,8 +33,8 @@ def load_image(path: str | Path) -> Image:
     volume = open_volume(path)
     try:
         array = np.asarray(volume.dataobj)
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from None
+    except UNREADABLE as error:
+        raise unreadable(path, error) from None
     return image_from(array.reshape(_shape(volume, path)), volume, path)
 
 
@@ -71,12 +72,13 @@ def open_volume(path: Path) -> SpatialImage:
         volume = nibabel.load(path)
         if not isinstance(volume, SpatialImage):
             raise ImageFileError(f"a {type(volume).__name__} is no volume")
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from None
+    except UNREADABLE as error:
+        raise unreadable(path, error) from None
     return volume
 
 
-def _unreadable(path: Path, error: Exception) -> PatchMorphError:
+def unreadable(path: Path, error: Exception) -> PatchMorphError:
+    """What to raise for one of `UNREADABLE`."""
     return PatchMorphError(f"image must be a readable NIfTI or MGZ volume, got {path}: {error}")
 
 

@@ -7,6 +7,7 @@ import csv
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from xml.parsers.expat import ExpatError
 
 import nibabel
 import numpy as np
@@ -116,7 +117,7 @@ def _map_gifti(source: Path, target: Path, mapping: Callable[[np.ndarray, Frame]
     try:
         image = nibabel.load(source)
         arrays = image.get_arrays_from_intent(POINTSET)  # pyright: ignore[reportAttributeAccessIssue]
-    except (ImageFileError, AttributeError, ValueError, OSError) as error:
+    except (ImageFileError, ExpatError, AttributeError, ValueError, OSError) as error:
         raise PatchMorphError(f"surface must be a GIFTI file, got {source}: {error}") from None
     if not arrays:
         raise PatchMorphError(f"surface must have points, got none in {source}")

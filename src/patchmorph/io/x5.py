@@ -1,6 +1,8 @@
 """X5 (``.x5``), the exchange format that BIDS drafts, through nitransforms. World: RAS+ mm, fixed → moving.
 
-A chain is stored innermost first, each field on its own grid, with the order in which they follow each other.
+A chain is stored innermost first, each field on its own grid, with the order in which they follow.
+Where the fixed image is given, the whole map is one field on its grid instead: nitransforms interpolates
+fields by cubic splines, so a coarse one is not the same map there between its points.
 """
 
 import functools
@@ -25,8 +27,10 @@ ORDER = "TransformChain/0"
 
 
 def write_x5(transform: Transform, path: Path, pair: Pair) -> None:
-    """Write the chain."""
+    """Write the chain, or one dense field on the fixed grid if that is given."""
     h5py, x5 = extra("h5py"), extra("nitransforms.io.x5")
+    if pair.fixed is not None and not isinstance(transform, AffineTransform):
+        transform = DisplacementField.tabulate(transform, pair.fixed)
     nodes = [_node(part, x5) for part in reversed(as_fields(transform))]
     with whole_file(path) as temporary:
         x5.to_filename(temporary, nodes)

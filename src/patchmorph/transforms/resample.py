@@ -83,7 +83,6 @@ def resample_at(
     return Image(result, grid, image.name)
 
 
-@torch.no_grad()
 def mapped(transform: Transform, grid: Grid) -> Iterator[Mapped]:
     """Where ``transform`` takes all points of ``grid``, a slab at a time."""
     for box, through in _boxes(transform, grid):
@@ -91,7 +90,9 @@ def mapped(transform: Transform, grid: Grid) -> Iterator[Mapped]:
         x, y, z = box.start
         for slab in grid.crop(box.start, shape).slabs():
             stop = (x + slab.shape[0], *box.stop[1:])
-            yield Mapped(Box((x, y, z), stop), through(slab.points_world()))
+            with torch.no_grad():  # not around the yield: it would hold for whoever takes the slab
+                points = through(slab.points_world())
+            yield Mapped(Box((x, y, z), stop), points)
             x = stop[0]
 
 
@@ -122,23 +123,24 @@ def _fitted(values: Tensor, dtype: torch.dtype) -> Tensor:
     return exact.round().clamp_(limits.min, limits.max).to(dtype)
 
 
-def _boxes(transform: Transform, grid: Grid) -> Iterator[tuple[Box, Transform]]:
+@torch.no_grad()
+def _boxes(transform: Transform, grid: Grid) -> list[tuple[Box, Transform]]:
     """Boxes that make up ``grid``, each with what ``transform`` is there: affine where no field reaches."""
     affine_parts = [part for part in transform.parts() if isinstance(part, AffineTransform)]
     affine = functools.reduce(operator.matmul, affine_parts, AffineTransform.identity(grid.device))
     box = _moved_box(transform, grid)
     if any(start >= stop for start, stop in zip(*box, strict=True)):
-        yield Box((0, 0, 0), grid.shape), affine
-        return
-    yield box, transform
+        return [(Box((0, 0, 0), grid.shape), affine)]
+    boxes: list[tuple[Box, Transform]] = [(box, transform)]
     start, stop = [0, 0, 0], list(grid.shape)
     for axis in range(3):  # what lies before and behind the box, then on to the next axis within it
         for lower, upper in ((start[axis], box.start[axis]), (box.stop[axis], stop[axis])):
             if lower < upper:
                 first, last = list(start), list(stop)
                 first[axis], last[axis] = lower, upper
-                yield Box(triple(first), triple(last)), affine
+                boxes.append((Box(triple(first), triple(last)), affine))
         start[axis], stop[axis] = box.start[axis], box.stop[axis]
+    return boxes
 
 
 def _moved_box(transform: Transform, grid: Grid) -> Box:

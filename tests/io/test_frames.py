@@ -1,0 +1,122 @@
+import nibabel
+import numpy as np
+import pytest
+import torch
+from synthetic import AFFINES, grid_around, rotation, smooth_velocity
+
+from patchmorph.errors import PatchMorphError
+from patchmorph.io import frames
+from patchmorph.io.frames import warp_files
+from patchmorph.io.images import load_image
+from patchmorph.io.pair import matrix_of
+from patchmorph.transforms.affine import AffineTransform
+from patchmorph.transforms.resample import resample
+
+GRID = grid_around((12, 14, 16), AFFINES["LIA"] * 3)
+REFERENCE = grid_around((15, 13, 11), AFFINES["oblique"] * 3)
+
+
+def written(path, array, zooms=()):
+    volume = nibabel.Nifti1Image(array, matrix_of(GRID), dtype=array.dtype)
+    volume.header.set_xyzt_units("mm", "sec")
+    volume.header.set_zooms((3.0, 3.0, 3.0, *zooms))
+    nibabel.save(volume, path)
+    return path
+
+
+def transform():
+    return rotation(10) @ smooth_velocity(grid_around((14, 14, 14), AFFINES["RAS"] * 4), 2.0)
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".mgz"])
+def test_each_frame_is_resampled_as_an_image_of_its_own(tmp_path, ending, monkeypatch):
+    array = (np.random.default_rng(0).random((*GRID.shape, 2, 3)) * 200).astype(np.int16)
+    if ending == ".mgz":
+        array = array[..., 0, :]
+    source = written(tmp_path / "series.nii.gz", array, (2.5,) * (array.ndim - 3))
+    target = tmp_path / f"warped{ending}"
+    warp_files([(source, target)], transform(), REFERENCE)
+    found = nibabel.load(target)
+    assert found.shape == (*REFERENCE.shape, *array.shape[3:])
+    assert found.get_data_dtype() == np.dtype(np.int16).newbyteorder(found.get_data_dtype().byteorder)
+    np.testing.assert_allclose(found.affine, matrix_of(REFERENCE), atol=1e-4)
+    for index in np.ndindex(array.shape[3:]):
+        nibabel.save(nibabel.Nifti1Image(array[(..., *index)], matrix_of(GRID)), tmp_path / "one.nii")
+        alone = resample(load_image(tmp_path / "one.nii"), transform(), REFERENCE).data[0, 0].numpy()
+        same = np.asarray(found.dataobj)[(..., *index)].astype(int) - alone
+        assert np.abs(same).max() <= 1  # two headers differ in float32, which may tip a value of n + 1/2
+        assert (same == 0).mean() > 0.99
+    if ending != ".mgz":
+        assert found.header.get_zooms()[3] == 2.5
+        assert found.header.get_xyzt_units() == ("mm", "sec")
+    monkeypatch.setattr(frames, "KEPT_POINTS", 0)  # points mapped anew for each frame
+    warp_files([(source, tmp_path / f"again{ending}")], transform(), REFERENCE)
+    np.testing.assert_array_equal(nibabel.load(tmp_path / f"again{ending}").get_fdata(), found.get_fdata())
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", "u4", "i4", "i8", "f4", "f8"])
+@pytest.mark.parametrize("interpolation", ["linear", "cubic", "nearest", "label"])
+def test_any_number_type_is_kept(tmp_path, dtype, interpolation):
+    high = min(np.iinfo(dtype).max, 2**24) if np.dtype(dtype).kind != "f" else 3.5
+    array = np.zeros(GRID.shape, dtype)
+    array[3:9, 4:10, 5:11] = high
+    warp_files(
+        [(written(tmp_path / "in.nii", array), tmp_path / "out.nii")], transform(), REFERENCE, interpolation
+    )
+    found = nibabel.load(tmp_path / "out.nii")
+    assert found.get_data_dtype() == np.dtype(dtype)
+    values = np.asarray(found.dataobj)
+    if interpolation in ("nearest", "label"):
+        assert set(np.unique(values)) == {0, high}
+    else:  # nothing wraps round at the ends of a type's range
+        assert np.quantile(values, 0.999) >= 0.8 * float(high)
+        assert values.min() >= -0.3 * float(high)
+
+
+@pytest.mark.parametrize(("dtype", "label"), [("i4", 2**24 + 3), ("u4", 2**31 + 5), ("f8", 2.0**40 + 1)])
+def test_large_ids_survive(tmp_path, dtype, label):
+    array = np.zeros(GRID.shape, dtype)
+    array[3:9, 4:10, 5:11] = label
+    for interpolation in ("nearest", "label"):
+        warp_files(
+            [(written(tmp_path / "in.nii", array), tmp_path / "out.nii")],
+            transform(),
+            REFERENCE,
+            interpolation,
+        )
+        assert set(np.unique(np.asarray(nibabel.load(tmp_path / "out.nii").dataobj))) == {0, label}
+
+
+def test_scaled_numbers_become_floats(tmp_path):
+    volume = nibabel.Nifti1Image(np.full(GRID.shape, 10, np.int16), matrix_of(GRID))
+    volume.header.set_slope_inter(0.5, 1.0)
+    nibabel.save(volume, tmp_path / "in.nii")
+    raw = nibabel.load(tmp_path / "in.nii")
+    assert (raw.dataobj.slope, raw.dataobj.inter) == (0.5, 1.0)
+    expected = raw.get_fdata()[5, 5, 5]
+    warp_files([(tmp_path / "in.nii", tmp_path / "out.nii")], AffineTransform.identity(), GRID)
+    found = nibabel.load(tmp_path / "out.nii")
+    assert found.get_data_dtype() == np.float32
+    assert found.get_fdata()[5, 5, 5] == expected
+
+
+def test_background_is_what_lies_outside(tmp_path):
+    far = AffineTransform.translation(torch.tensor([[500.0, 0, 0]]))
+    source = written(tmp_path / "in.nii", np.ones(GRID.shape, np.int16))
+    for interpolation in ("linear", "cubic", "nearest", "label"):
+        warp_files([(source, tmp_path / "out.nii")], far, REFERENCE, interpolation, -7)
+        assert set(np.unique(np.asarray(nibabel.load(tmp_path / "out.nii").dataobj))) == {-7}
+    with pytest.raises(PatchMorphError, match=r"background must be a number of int16, got 0\.5"):
+        warp_files([(source, tmp_path / "out.nii")], far, REFERENCE, "linear", 0.5)
+
+
+def test_what_cannot_be_warped_leaves_nothing(tmp_path):
+    colours = np.zeros(GRID.shape, [("R", "u1"), ("G", "u1"), ("B", "u1")])
+    nibabel.save(nibabel.Nifti1Image(colours, np.eye(4)), tmp_path / "colours.nii")
+    with pytest.raises(PatchMorphError, match="image must hold plain numbers"):
+        warp_files([(tmp_path / "colours.nii", tmp_path / "out.nii")], transform(), REFERENCE)
+    whole = written(tmp_path / "whole.nii", np.ones((*GRID.shape, 3), np.int16), (1.0,)).read_bytes()
+    (tmp_path / "cut.nii").write_bytes(whole[:-8000])
+    with pytest.raises(PatchMorphError, match="must be a readable NIfTI or MGZ volume"):
+        warp_files([(tmp_path / "cut.nii", tmp_path / "out.nii")], transform(), REFERENCE)
+    assert {item.name for item in tmp_path.iterdir()} == {"colours.nii", "whole.nii", "cut.nii"}

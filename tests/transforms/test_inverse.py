@@ -1,0 +1,48 @@
+import torch
+from synthetic import grid_around, rotation, smooth_velocity
+
+from patchmorph.spatial.grid import Grid
+from patchmorph.transforms.affine import AffineTransform
+from patchmorph.transforms.displacement import DisplacementField
+from patchmorph.transforms.inverse import TOLERANCE_MM, round_trip_mm, solve
+
+
+def test_steep_fields_are_inverted_where_the_plain_iteration_fails(linear):
+    """A gradient above one: x ← y − u(x) runs away, φ still does not fold."""
+    grid = grid_around((24, 25, 26), linear * 3)
+    points = grid.points_world()
+    steep = DisplacementField((1.5 * points).movedim(-1, 1), grid)  # φ(x) = 2.5 x
+    targets = torch.rand(1, 400, 3, generator=torch.Generator().manual_seed(0)) * 50 - 25
+    plain = targets
+    for _ in range(30):
+        plain = targets - steep.at(plain)
+    assert (steep(plain) - targets).norm(dim=-1).max() > 1
+    found = steep.inverse()(targets)
+    torch.testing.assert_close(found, targets / 2.5, atol=1e-3, rtol=0)
+    assert (steep(found) - targets).norm(dim=-1).max() <= TOLERANCE_MM
+
+
+def test_all_points_of_a_strong_flow_are_found():
+    flow = smooth_velocity(Grid.centered((24, 24, 24), 3.0, torch.zeros(1, 3)), 12.0)
+    targets = torch.rand(1, 2000, 3, generator=torch.Generator().manual_seed(0)) * 50 - 25
+    for transform in (flow, flow.flow):
+        # float32 coordinates of up to 50 mm and a few operations on them: 2e-5.
+        assert (transform(transform.inverse()(targets)) - targets).norm(dim=-1).max() <= TOLERANCE_MM + 5e-5
+
+
+def test_batches_are_solved_together():
+    field = smooth_velocity(Grid.centered((16, 16, 16), 4.0, torch.zeros(1, 3)), 4.0).flow
+    targets = torch.rand(3, 50, 3, generator=torch.Generator().manual_seed(0)) * 40 - 20
+    together = field.inverse()(targets)
+    apart = torch.cat([field.inverse()(target[None]) for target in targets])
+    torch.testing.assert_close(together, apart, atol=2e-3, rtol=0)
+    assert torch.equal(solve(lambda x: x, targets, targets), targets)
+
+
+def test_the_round_trip_is_how_far_an_inverse_misses(linear):
+    grid = grid_around((9, 10, 11), linear * 3)
+    shift = AffineTransform.translation(torch.tensor([[3.0, 0.0, -4.0]]))
+    missed = round_trip_mm(shift, AffineTransform.identity(), grid)
+    torch.testing.assert_close(missed, torch.full(grid.shape, 5.0), atol=1e-4, rtol=0)
+    chain = rotation() @ smooth_velocity(Grid.centered((16, 16, 16), 3.0, torch.zeros(1, 3)), 4.0)
+    assert round_trip_mm(chain, chain.inverse(), grid).max() < 1e-3
