@@ -7,7 +7,7 @@ from typing import Any
 import nibabel
 import numpy as np
 from nibabel.freesurfer.mghformat import MGHHeader
-from nibabel.openers import Opener
+from nibabel.openers import ImageOpener
 from nibabel.spatialimages import SpatialImage
 
 from patchmorph.errors import PatchMorphError
@@ -112,7 +112,7 @@ def _write_frames(arrays: Iterator[np.ndarray], source: Frames, grid: Grid, path
     header = _mgh_header(source, grid) if path.name.endswith(MGH) else _nifti_header(source, grid)
     header.set_data_shape((*grid.shape, *source.further))
     dtype = header.get_data_dtype()
-    with whole_file(path) as temporary, Opener(str(temporary), "wb") as file:
+    with whole_file(path) as temporary, ImageOpener(str(temporary), "wb") as file:
         if isinstance(header, MGHHeader):
             header.writehdr_to(file)
         else:
