@@ -110,7 +110,6 @@ def warp_files(
 
 def _write_frames(arrays: Iterator[np.ndarray], source: Frames, grid: Grid, path: Path) -> None:
     header = _mgh_header(source, grid) if path.name.endswith(MGH) else _nifti_header(source, grid)
-    header.set_data_shape((*grid.shape, *source.further))
     dtype = header.get_data_dtype()
     with whole_file(path) as temporary, ImageOpener(str(temporary), "wb") as file:
         if isinstance(header, MGHHeader):
@@ -128,6 +127,7 @@ def _nifti_header(source: Frames, grid: Grid) -> Any:
     kept = source.volume.header if isinstance(source.volume, nibabel.Nifti1Image) else None
     header: Any = nibabel.Nifti1Header() if kept is None else kept.copy()
     header.set_data_dtype(np.uint8 if source.dtype.kind == "b" else source.dtype)
+    header.set_data_shape((*grid.shape, *source.further))
     for place in (header.set_sform, header.set_qform):
         place(matrix_of(grid), code=1)
     header.set_slope_inter(1, 0)
@@ -141,5 +141,5 @@ def _nifti_header(source: Frames, grid: Grid) -> Any:
 
 def _mgh_header(source: Frames, grid: Grid) -> Any:
     known = source.dtype if source.dtype.name in MGH_TYPES else MGH_LIKE[source.dtype.kind]
-    volume: Any = np.empty((1, 1, 1), known)
+    volume: Any = np.broadcast_to(np.zeros((), known), (*grid.shape, *source.further))  # takes no memory
     return nibabel.MGHImage(volume, matrix_of(grid)).header
