@@ -114,6 +114,7 @@ def _write_frames(arrays: Iterator[np.ndarray], source: Frames, grid: Grid, path
     with whole_file(path) as temporary, ImageOpener(str(temporary), "wb") as file:
         if isinstance(header, MGHHeader):
             header.writehdr_to(file)
+            file.seek(header.get_data_offset())
         else:
             header.write_to(file)
         for array in arrays:
