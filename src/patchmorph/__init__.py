@@ -3,19 +3,29 @@
 from patchmorph.api import load_model, register
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.images import load_image, save_image
+from patchmorph.io.pair import Pair
+from patchmorph.io.transforms import load_transform, save_transform
 from patchmorph.registration.result import Registration
 from patchmorph.spatial.grid import Grid
 from patchmorph.spatial.image import Image
+from patchmorph.transforms.jacobian import folding, jacobian_determinant
+from patchmorph.transforms.resample import resample
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Grid",
     "Image",
+    "Pair",
     "PatchMorphError",
     "Registration",
+    "folding",
+    "jacobian_determinant",
     "load_image",
     "load_model",
+    "load_transform",
     "register",
+    "resample",
     "save_image",
+    "save_transform",
 ]

@@ -13,7 +13,7 @@ from patchmorph.spatial.affine import apply_affine, constant, from_linear, from_
 
 Shape = tuple[int, int, int]
 
-SLAB_VOXELS = 500_000
+SLAB_VOXELS = 250_000
 """Points that are worked on at a time when a whole volume is mapped."""
 
 
