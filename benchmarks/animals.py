@@ -43,7 +43,7 @@ from patchmorph.transforms.velocity import VelocityField
 
 TABLE = machine.RESULTS / "animals.csv"
 KEYS = ("case", "pair", "tool", "seed")
-OURS = {"patchmorph": 0, "patchmorph-refine": 60}
+OURS = {"patchmorph": None, "patchmorph-refine": 60}
 SEEDS = (0, 1)
 """Of the known deformations and poses, each way."""
 LARGEST_MM, KNOT_MM = 3.0, 8.0

@@ -61,7 +61,8 @@ def register(
             result say which. ``none``: no network; affine and dense registration by refinement alone.
         device: ``auto`` (CUDA if there is one), ``cpu`` or ``cuda``.
         refine: how often, at most, refinement sees every part of the pair; it stops by itself where it gains
-            no more. By default 0 with a network and `CLASSICAL_PASSES` without.
+            no more. By default 0 with a network, `CLASSICAL_PASSES` without, and for two contrasts the few
+            passes of `patchmorph.registration.bridge.REFINED_BY`, which 0 leaves out.
         uncertainty: keep what ``.uncertainty()`` of the result needs; takes more patches and some memory.
         seed: of the random draws of refinement.
         fixed_mask: what of the fixed image counts, positive inside, in its world; else its brain is found.
@@ -96,7 +97,8 @@ def register(
     if not automatic:
         return proceed(start, network, options)
     same, other = (_kept_model(name, str(where)) for name in (SAME_CONTRAST, ANY_CONTRAST))
-    return register_contrasts(start, same, other, options, (SAME_CONTRAST, ANY_CONTRAST))
+    names = (SAME_CONTRAST, ANY_CONTRAST)
+    return register_contrasts(start, same, other, options, names, finish=refine is None)
 
 
 def _image(given: Image | str | os.PathLike) -> Image:

@@ -2,12 +2,14 @@
 
 import pytest
 import torch
-from synthetic import AFFINES, grid_around, smooth_image
+from synthetic import AFFINES, grid_around, smooth_image, smooth_velocity
 
 from patchmorph.registration import bridge
 from patchmorph.registration.bridge import (
+    REFINED,
     in_one_contrast,
     mean_by_intensity,
+    refined,
     register_contrasts,
     relation,
     shared,
@@ -46,12 +48,13 @@ def ways(monkeypatch):
     asked = []
 
     def set_maps(maps):
-        def proceed(start, model, options=NO_OPTIONS):
+        def proceed(start, model, options=NO_OPTIONS, restarts=0):
             asked.append((model, options))
             found = maps(start, model)
             return Registration(start.fixed, start.moving, found, (IDENTITY, found), start.notes)
 
         monkeypatch.setattr(bridge, "proceed", proceed)
+        monkeypatch.setattr(bridge, "REFINED_BY", ())
         return asked
 
     return set_maps
@@ -125,7 +128,8 @@ def test_two_contrasts_go_by_way_of_the_better_side(ways):
     assert asked == [*[(OTHER, NO_OPTIONS)] * 3, (SAME, NO_OPTIONS), (SAME, options)]
     assert found.transform is IDENTITY
     said = "the contrasts differ: model any, then one with the fixed image in the contrast of the other"
-    assert found.notes == (said,)
+    assert found.notes == (said, REFINED)
+    assert register_contrasts(start, SAME, OTHER, options, NAMES, finish=False).notes == (said,)
 
 
 def test_a_worse_last_way_is_not_taken(ways):
@@ -133,4 +137,18 @@ def test_a_worse_last_way_is_not_taken(ways):
     ways(lambda given, model: shifted(11.0) if model is SAME else IDENTITY)
     found = register_contrasts(start, SAME, OTHER, Options(), NAMES)
     assert found.transform is IDENTITY
-    assert found.notes == ("the contrasts differ: model any",)
+    assert found.notes == ("the contrasts differ: model any", REFINED)
+
+
+def test_the_last_map_of_two_contrasts_is_refined(monkeypatch):
+    monkeypatch.setattr(bridge, "REFINED_BY", (("mi", 3), ("mind", 3)))
+    _, start = inverted_pair()
+    flow = smooth_velocity(start.fixed.grid, 2.0)
+    before = Registration(start.fixed, start.moving, IDENTITY @ flow, (IDENTITY, IDENTITY @ flow), ("said",))
+    after = refined(start, before, PatchMorphModel(ModelSpec(spacings_mm=(6.0,))), 0)
+    assert after.notes == ("said", REFINED)
+    assert len(after.history) == 2 + 2
+    assert after.history[-1] is after.transform
+    points = start.fixed_seen.content.center_world[:, None].float() + torch.randn(1, 500, 3) * 25
+    errors = [(found.transform(points) - points).norm(dim=-1).mean() for found in (before, after)]
+    assert errors[1] < 0.8 * errors[0]

@@ -1,14 +1,21 @@
 import numpy as np
 import pytest
 import torch
-from synthetic import AFFINES, grid_around, smooth_image
+from synthetic import AFFINES, grid_around, rotation, smooth_image, smooth_velocity
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.patches.extraction import extract
 from patchmorph.registration.content import find_content
 from patchmorph.registration.model import ModelSpec, PatchMorphModel
-from patchmorph.registration.register import Options, register
-from patchmorph.registration.stages import DenseStage, affine_residual, patch_velocity, schedule
+from patchmorph.registration.register import RESTARTS, Options, left_pose, proceed, register
+from patchmorph.registration.stages import (
+    DenseStage,
+    NearestAffineStage,
+    affine_residual,
+    patch_velocity,
+    schedule,
+)
+from patchmorph.registration.start import find_start
 from patchmorph.spatial.grid import Grid
 from patchmorph.spatial.image import Image
 from patchmorph.transforms.affine import AffineTransform
@@ -200,3 +207,41 @@ def test_images_of_several_channels_are_refused(model):
     colour = Image(moving.data.expand(-1, 3, -1, -1, -1), moving.grid, "rgb.nii")
     with pytest.raises(PatchMorphError, match=r"one channel, got 3 in rgb\.nii"):
         register(fixed, colour, model)
+
+
+def test_where_some_is_missing_the_dense_networks_begin_again(model):
+    fixed, moving = pair()
+    x, y, z = moving.grid.shape
+    part = Image(moving.data[:, :, : x // 2], moving.grid.crop((0, 0, 0), (x // 2, y, z)), "half")
+    result = register(fixed, part, model)
+    assert len(result.history) == 1 + 1 + 1 + 2 + RESTARTS * (1 + 2)
+    again = [part for k in range(RESTARTS) for part in result.history[5 + 3 * k].parts()]
+    assert len(again) == RESTARTS
+    assert all(isinstance(part, AffineTransform) for part in again)
+    start = find_start(fixed, part)
+    assert len(proceed(start, model, restarts=0).history) == 1 + 1 + 1 + 2
+
+
+def test_the_nearest_affine_map_of_an_affine_map_is_itself():
+    fixed, moving = pair()
+    stage = NearestAffineStage(find_content(fixed.normalized()))
+    pose = rotation(12)
+    found = stage.refine(fixed.normalized(), moving.normalized(), pose)
+    torch.testing.assert_close(found.matrix, pose.matrix, atol=1e-4, rtol=0)
+    flow = smooth_velocity(grid_around((40, 40, 40), AFFINES["RAS"] * 5), 4.0)
+    points = inside(fixed)
+    near = stage.refine(fixed.normalized(), moving.normalized(), pose @ flow)
+    bent = (pose @ flow)(points)
+    assert isinstance(near, AffineTransform)
+    assert ((near(points) - bent) ** 2).mean() < ((pose(points) - bent) ** 2).mean()
+
+
+def test_an_affine_map_that_leaves_a_good_pose_is_not_kept():
+    fixed, moving = pair()
+    start = find_start(fixed, moving)
+    assert not left_pose(start, start.history[-1])
+    assert not left_pose(start, AffineTransform.translation(torch.tensor([[1.0, 0, 0]])))
+    assert left_pose(start, AffineTransform.translation(torch.tensor([[15.0, 0, 0]])))
+    assert left_pose(
+        start, AffineTransform.translation(torch.tensor([[500.0, 0, 0]]))
+    )  # nothing on each other

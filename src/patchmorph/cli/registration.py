@@ -43,7 +43,8 @@ def register(
     refine: Annotated[
         int | None,
         typer.Option(
-            min=0, help="Refine this pair: passes over it, at most. [default: 0; 40 without a model]"
+            min=0,
+            help="Passes of refinement, at most. [default: 0; 20 for two contrasts; 40 without a model]",
         ),
     ] = None,
     save_uncertainty: Annotated[
@@ -62,7 +63,6 @@ def register(
     check_folder(output)
     began = time.perf_counter()
     network = model if model in (api.DEFAULT_MODEL, api.NO_MODEL) else api.load_model(model, device)
-    refine = api.default_passes(model == api.NO_MODEL, refine)
     where = api.choose_device(device)
     images = (load_image(fixed).to(where), load_image(moving).to(where))
     loaded = time.perf_counter()

@@ -23,7 +23,7 @@ from patchmorph.patches.lattice import PatchLattice, Start
 from patchmorph.registration.content import Content, foreground
 from patchmorph.registration.model import PatchMorphModel
 from patchmorph.spatial.affine import exponential
-from patchmorph.spatial.grid import Grid
+from patchmorph.spatial.grid import Grid, triple
 from patchmorph.spatial.image import ImageSource
 from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.base import Transform
@@ -40,6 +40,12 @@ DOUBT_SMOOTHINGS = 8
 
 PARTIAL_REPEATS = 3
 """How many times more an affine network looks where some of an image is missing: the start is worse then."""
+
+AFFINE_POINTS = 64
+"""Along the longest side of the content's box: where the affine map nearest to another is sought."""
+
+LEAST_POINTS = 100
+"""Of content with a counterpart, to find an affine map by."""
 
 CONTENT_MARGIN = 3
 """Velocity voxels around the content that still count as content: as far as a flow may leave it."""
@@ -134,6 +140,37 @@ class AffineStage:
                 self.network, pair, self.patch, self.precision, self.symmetric
             )
         return transform
+
+
+@dataclass(frozen=True)
+class NearestAffineStage:
+    """Keeps of a map the affine map nearest to it where content has a counterpart.
+
+    Dense stages that begin again there need not bend what the affine network saw wrong.
+
+    Attributes:
+        content: of the fixed image.
+    """
+
+    content: Content
+
+    def refine(self, fixed: ImageSource, moving: ImageSource, transform: Transform) -> Transform:
+        """The affine map with the least squares of distances to ``transform``."""
+        lower, upper = self.content.box_world
+        spacing_mm = float((upper - lower).max()) / AFFINE_POINTS
+        shape = triple(int(length / spacing_mm) + 1 for length in (upper - lower).tolist())
+        points = Grid.centered(shape, spacing_mm, (lower + upper)[None] / 2).points_world()
+        mapped = transform(points)
+        counts = foreground(fixed.sample(points, spacing_mm))[:, 0]
+        known = moving.known(mapped)
+        counts = counts if known is None else counts & known
+        if int(counts.sum()) < LEAST_POINTS:
+            return transform.parts()[0]
+        here, there = points[counts].double(), mapped[counts].double()
+        columns = torch.cat([here, torch.ones_like(here[:, :1])], dim=1)
+        matrix = torch.eye(4, dtype=torch.float64, device=here.device)
+        matrix[:3] = torch.linalg.lstsq(columns, there).solution.T
+        return AffineTransform(matrix[None])
 
 
 @dataclass(frozen=True)

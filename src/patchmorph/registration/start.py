@@ -75,6 +75,15 @@ class Start:
         """With one more note."""
         return replace(self, notes=(*self.notes, note))
 
+    def relation(self, transform: Transform) -> Relation | None:
+        """Between the intensities inside the fixed content; ``None``: too little lies on each other."""
+        cube = _cube(self.fixed_seen)
+        points, spacing_mm = cube.points_world(), float(cube.spacing_mm.max())
+        seen = self.fixed_seen.image.sample(points, spacing_mm)
+        warped = self.moving_seen.image.sample(transform(points), spacing_mm)
+        both = foreground(seen) & foreground(warped)
+        return Relation.of(seen[both], warped[both]) if int(both.sum()) >= SIDE else None
+
     def missing(self, transform: Transform) -> float:
         """Share of the fixed content that ``transform`` takes to where nobody knows the moving image."""
         cube = _cube(self.fixed_seen)
@@ -110,19 +119,9 @@ def find_start(
     shift = AffineTransform.translation(b.content.center_world - a.content.center_world)
     pose = PoseStage(a.content, b.content).refine(a.image, b.image, shift)
     notes = tuple(filter(None, (a.note, b.note)))
-    return Start(fixed, moving, a, b, (shift, pose), _alike(a, b, pose), notes)
-
-
-def _alike(fixed: Subject, moving: Subject, transform: Transform) -> bool:
-    """Whether what one image tells of the other, inside the fixed content, is that bright is bright."""
-    cube = _cube(fixed)
-    points, spacing_mm = cube.points_world(), float(cube.spacing_mm.max())
-    seen = fixed.image.sample(points, spacing_mm)
-    warped = moving.image.sample(transform(points), spacing_mm)
-    both = foreground(seen) & foreground(warped)
-    if int(both.sum()) < SIDE:
-        return True
-    return Relation.of(seen[both], warped[both]).straight > ALIKE
+    start = Start(fixed, moving, a, b, (shift, pose), True, notes)
+    found = start.relation(pose)
+    return replace(start, alike=found is None or found.straight > ALIKE)
 
 
 def _cube(subject: Subject) -> Grid:
