@@ -3,6 +3,10 @@
 import nibabel
 import numpy as np
 import pytest
+import torch
+
+from patchmorph.io.transforms import save_transform
+from patchmorph.transforms.affine import AffineTransform
 
 
 @pytest.fixture
@@ -87,11 +91,14 @@ def test_an_output_that_is_a_file(run, files):
             ("missing.h5", "good.nii.gz", "--reference", "good.nii.gz", "-o", "a.nii.gz"),
             "transform must be an existing",
         ),
-        (("text.nii.gz", "good.nii.gz", "--reference", "good.nii.gz", "-o", "a.nii.gz"), "transform must be"),
+        (
+            ("text.nii.gz", "good.nii.gz", "--reference", "good.nii.gz", "-o", "a.nii.gz"),
+            "image must be a readable NIfTI",
+        ),
         (("x.h5", "good.nii.gz", "--reference", "good.nii.gz", "-o", "a.jpg"), "image file must end in"),
         (
             ("x.h5", "good.nii.gz", "--reference", "good.nii.gz", "-o", "a.nii", "--interpolation", "cubist"),
-            "interpolation must be linear, nearest or label, got cubist",
+            "interpolation must be one of linear, cubic, nearest, label, got cubist",
         ),
     ],
 )
@@ -113,3 +120,51 @@ def test_unusable_tables_and_configurations(run, files):
 def test_usage_errors_have_status_2_too(run):
     assert run("register")[0] == 2
     assert run("registre")[0] == 2
+
+
+@pytest.fixture
+def transform(files):
+    save_transform(AffineTransform.translation(torch.tensor([[1.0, 2, 3]])), files / "shift.tfm")
+    (files / "points.csv").write_text("x,y,z\n1,2,3\n")
+    return files / "shift.tfm"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            "apply shift.tfm good.nii.gz --reference good.nii.gz -o x.nii.gz --interpolation best",
+            "one of linear",
+        ),
+        ("apply shift.tfm good.nii.gz --reference good.nii.gz -o x.nii.gz --spacing 0", "above 0 mm, got 0"),
+        ("apply shift.tfm good.nii.gz --reference good.nii.gz -o x.txt", "image file must end in .nii"),
+        ("apply shift.tfm missing.nii.gz --reference good.nii.gz -o x.nii.gz", "must be an existing file"),
+        ("apply shift.tfm flat.nii.gz --reference good.nii.gz -o x.nii.gz", "must have three axes"),
+        ("apply shift.tfm good.nii.gz good.nii.gz --reference good.nii.gz -o x", "must have different names"),
+        ("apply good.nii.gz good.nii.gz --reference good.nii.gz -o x.nii.gz", "must have shape (x, y, z, 3)"),
+        ("apply text.nii.gz good.nii.gz --reference good.nii.gz -o x.nii.gz", "must be a readable NIfTI"),
+        (
+            "apply shift.tfm good.nii.gz --reference good.nii.gz -o x.nii.gz --then y.h5",
+            "existing file, got y.h5",
+        ),
+        ("apply-points shift.tfm points.csv -o x.csv --frame mni", "frame must be ras, lps or an image"),
+        ("apply-points shift.tfm points.csv -o x.ply", "must be written as .csv"),
+        ("apply-points shift.tfm good.nii.gz -o x.csv", "must be in a file that ends in .csv"),
+        ("convert shift.tfm -o x.mat --to fsl", "must be given the fixed image (--reference)"),
+        ("convert shift.tfm -o x.abc", "transform file must end in"),
+        ("convert shift.tfm -o x.mat --to spm", "tool must be one of"),
+        ("convert shift.tfm -o x.h5 --from fsl", "transform file of fsl must end in"),
+        ("compose shift.tfm missing.h5 -o x.h5", "must be an existing file"),
+        ("invert shift.tfm -o x.h5 --missed y.nii.gz", "option --missed must be given the moving image"),
+        (
+            "jacobian shift.tfm --reference good.nii.gz -o x.nii.gz --differences far",
+            "forward or central, got far",
+        ),
+        ("jacobian shift.tfm --reference good.nii.gz -o x.csv", "image file must end in .nii"),
+    ],
+)
+def test_unusable_transforms_images_and_points(run, files, transform, monkeypatch, arguments, message):
+    monkeypatch.chdir(files)
+    before = set(files.iterdir())
+    assert_one_line(run(*arguments.split()), message)
+    assert set(files.iterdir()) == before

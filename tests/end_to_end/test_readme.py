@@ -65,6 +65,8 @@ def test_the_figures_are_those_of_the_result_files():
         assert row in card, row
     greedy = overlap(results, "greedy")
     files, gpu = results["registration"], results["gpu"]["registration"]
+    megabytes = results["transforms"]["pairs"]["LIA"]["megabytes"]
+    seconds = results["transforms"]["seconds"]
     for row in (
         f"27 structures | {accuracy['dice_aseg']:.3f} | {refined['dice_aseg']:.3f} |",
         f"70 parcels | {accuracy['dice_cortex']:.3f} | {refined['dice_cortex']:.3f} |",
@@ -77,7 +79,8 @@ def test_the_figures_are_those_of_the_result_files():
         f"in {greedy['seconds']:.0f} s",
         f"| {files['inverse_of_transform_mm_mean']:.2f} mm; "
         f"with the files {files['inverse_file_of_transform_file_mm_mean']:.2f} mm |",
-        f"| {files['transform_megabytes']:.1f} MB |",
+        f"| {megabytes['transform.safetensors']} MB; {megabytes['transform.h5']} MB |",
+        f"| {seconds['resampling']:.1f} s; {seconds['resampling_simpleitk']:.1f} s |",
         f"| {results['training']['unet']['steps_per_second']:.1f} steps/s |",
     ):
         assert row in README, row
