@@ -9,6 +9,7 @@ in environments of their own (see `accuracy.py`; surfa needs a C compiler). Seco
 """
 
 import argparse
+import re
 import subprocess
 import sys
 import tempfile
@@ -91,6 +92,13 @@ def python_of(tool: str) -> Path:
 def use(tool: str, folder: Path) -> None:
     script = ROOT / "benchmarks" / "peers" / f"use_{tool}.py"
     subprocess.run([python_of(tool), script, folder], check=True, capture_output=True)
+
+
+def page(tool: str, folder: Path) -> None:
+    """Run in a peer's environment the lines that docs/transforms.md has for it."""
+    text = (ROOT / "docs" / "transforms.md").read_text(encoding="utf-8")
+    (code,) = re.findall(rf"```python {tool}\n(.*?)```", text, flags=re.DOTALL)
+    subprocess.run([python_of(tool), "-c", code], cwd=folder, check=True, capture_output=True)
 
 
 def write_points(path: Path, points: np.ndarray) -> None:
@@ -273,6 +281,18 @@ def measure(name: str, folder: Path, tools: list[str]) -> dict[str, Any]:
         figures["lta_surfa_mm"] = mm(lta, affine(points.double())[0].numpy())
         every = fixed.grid.points_world().reshape(1, -1, 3)[:, ::997]
         figures["warp_surfa_mm"] = mm(warp, chain(every)[0].numpy())
+    save_image(moving, folder / "moving.nii.gz")
+    (folder / "results").mkdir()
+    (folder / "results" / "transform.h5").symlink_to(folder / "transform.h5")
+    for tool in tools:
+        page(tool, folder)
+    if "ants" in tools:
+        shown = load_image(folder / "by_ants.nii.gz").data[0, 0].long()
+        figures["page_ants_labels_same"] = float((shown == ours).double().mean())
+    if "surfa" in tools:
+        shown = load_image(folder / "by_surfa.nii.gz").data.float()
+        off = (shown - resample(moving, chain, fixed.grid).data.float()).abs()
+        figures["page_surfa_mean_difference_of_255"] = float(off.mean())
     files = ("transform.safetensors", "transform.h5", "warp.nii.gz", "warp.mgz")
     megabytes = {file: round((folder / file).stat().st_size / 1e6, 1) for file in files}
     return (

@@ -18,6 +18,7 @@ from synthetic import AFFINES, grid_around, rotation, smooth_image, smooth_veloc
 
 from patchmorph import cli
 from patchmorph.io.images import load_image, save_image
+from patchmorph.io.pair import matrix_of
 from patchmorph.io.transforms import load_transform, save_transform
 from patchmorph.spatial.image import Image
 from patchmorph.transforms.affine import AffineTransform
@@ -130,6 +131,32 @@ def test_points_and_surfaces_go_with_the_map(folder):
     (surface,) = nibabel.load(folder / "white_in_fixed.surf.gii").darrays
     expected = known().inverse()(torch.eye(3)[None] * 20)[0].numpy()
     np.testing.assert_allclose(surface.data, expected, atol=2e-3)
+
+
+def test_a_point_and_the_image_under_it_agree(folder):
+    """Landmarks painted into the moving image, warped, and the same landmarks moved as points."""
+    moving = load_image(folder / "moving.nii.gz").grid
+    landmarks = torch.rand(12, 3, generator=torch.Generator().manual_seed(0)) * 60 - 30
+    rows = [",".join(map(str, landmark)) for landmark in landmarks.tolist()]
+    (folder / "marks.csv").write_text("\n".join(["x,y,z", *rows]))
+    voxels = ["--frame", "ras", "--output-frame", str(folder / "fixed.nii.gz")]
+    transform, output = str(folder / "results" / "transform.h5"), str(folder / "marks_in_fixed.csv")
+    cli.app(
+        ["apply-points", transform, str(folder / "marks.csv"), "-o", output, "--inverse", *voxels],
+        standalone_mode=False,
+    )
+    mapped = np.loadtxt(output, delimiter=",", skiprows=1)
+    distance = (moving.points_world()[0][..., None, :] - landmarks).norm(dim=-1)
+    blobs = torch.exp(-((distance / 3.4) ** 2) / 2).numpy()  # one voxel wide, a frame a landmark
+    nibabel.save(nibabel.Nifti1Image(blobs, matrix_of(moving)), folder / "blobs.nii.gz")
+    files = [str(folder / name) for name in ("blobs.nii.gz", "fixed.nii.gz", "warped_blobs.nii.gz")]
+    cli.app(["apply", transform, files[0], "--reference", files[1], "-o", files[2]], standalone_mode=False)
+    warped = values(folder / "warped_blobs.nii.gz")
+    voxel = np.stack(np.meshgrid(*map(np.arange, warped.shape[:3]), indexing="ij"), axis=-1)
+    for k, point in enumerate(mapped):
+        weight = np.where(warped[..., k] > 0.01, warped[..., k], 0)
+        centroid = (voxel * weight[..., None]).sum((0, 1, 2)) / weight.sum()
+        assert np.linalg.norm(centroid - point) < 0.1
 
 
 def test_converted_files_are_the_same_map(folder):

@@ -43,3 +43,14 @@ def test_corners_are_the_outermost_voxels(linear):
     points = grid.points_world()[0]
     torch.testing.assert_close(grid.corners_world()[0, 0].float(), points[0, 0, 0])
     torch.testing.assert_close(grid.corners_world()[0, 7].float(), points[-1, -1, -1])
+
+
+def test_a_resampled_grid_covers_the_same_voxels(linear):
+    grid = grid_around((20, 31, 12), linear * 1.5, (3.0, -2, 1))
+    for spacing in (0.7, 1.5, 4.0):
+        other = grid.resampled(spacing)
+        torch.testing.assert_close(other.spacing_mm, torch.full((1, 3), spacing, dtype=torch.float64))
+        torch.testing.assert_close(other.center_world, grid.center_world)
+        extents = [torch.tensor(g.shape) * g.spacing_mm[0] for g in (grid, other)]
+        assert (extents[1] - extents[0] > -1e-6).all()
+        assert (extents[1] - extents[0] < spacing).all()

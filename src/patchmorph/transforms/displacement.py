@@ -10,6 +10,10 @@ from patchmorph.transforms.base import Transform
 from patchmorph.transforms.inverse import solve
 
 
+NOTHING_MM = 1e-4
+"""What rounding leaves of a flow at the faces of a grid where its velocity is zero."""
+
+
 class DisplacementField(Transform):
     """``φ(x) = x + u(x)``, with u trilinear between grid points.
 
@@ -35,7 +39,8 @@ class DisplacementField(Transform):
     def support(self) -> Grid | None:
         """Its grid, if nothing goes on beyond that."""
         ends = [self.displacement.select(axis, end) for axis in (2, 3, 4) for end in (0, -1)]
-        return self.grid if self.outside == "zeros" or not any(end.any() for end in ends) else None
+        ending = self.outside == "zeros" or all(float(end.abs().max()) < NOTHING_MM for end in ends)
+        return self.grid if ending else None
 
     def inverse(self) -> "InverseDisplacement":
         """The map back, found by iteration at each point."""
