@@ -9,7 +9,6 @@ from patchmorph.spatial.sampling import Outside, sample_linear
 from patchmorph.transforms.base import Transform
 from patchmorph.transforms.inverse import solve
 
-
 NOTHING_MM = 1e-4
 """What rounding leaves of a flow at the faces of a grid where its velocity is zero."""
 
