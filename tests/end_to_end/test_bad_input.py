@@ -126,6 +126,7 @@ def test_usage_errors_have_status_2_too(run):
 def transform(files):
     save_transform(AffineTransform.translation(torch.tensor([[1.0, 2, 3]])), files / "shift.tfm")
     (files / "points.csv").write_text("x,y,z\n1,2,3\n")
+    (files / "folder.mat").mkdir()
     return files / "shift.tfm"
 
 
@@ -136,7 +137,20 @@ def transform(files):
             "apply shift.tfm good.nii.gz --reference good.nii.gz -o x.nii.gz --interpolation best",
             "one of linear",
         ),
-        ("apply shift.tfm good.nii.gz --reference good.nii.gz -o x.nii.gz --spacing 0", "above 0 mm, got 0"),
+        (
+            "apply shift.tfm good.nii.gz --reference good.nii.gz -o x.nii.gz --spacing 0",
+            "above 0 mm and finite, got 0",
+        ),
+        ("apply shift.tfm good.nii.gz --reference good.nii.gz -o x.nii.gz --spacing inf", "finite, got inf"),
+        (
+            "apply shift.tfm good.nii.gz --reference good.nii.gz -o x.nii.gz --spacing 0.0005",
+            "must fit its format",
+        ),
+        (
+            "apply shift.tfm good.nii.gz --reference good.nii.gz -o good.nii.gz",
+            "must be another file than the image",
+        ),
+        ("apply folder.mat good.nii.gz --reference good.nii.gz -o x.nii.gz", "must be an existing file"),
         ("apply shift.tfm good.nii.gz --reference good.nii.gz -o x.txt", "image file must end in .nii"),
         ("apply shift.tfm missing.nii.gz --reference good.nii.gz -o x.nii.gz", "must be an existing file"),
         ("apply shift.tfm flat.nii.gz --reference good.nii.gz -o x.nii.gz", "must have three axes"),
@@ -150,7 +164,10 @@ def transform(files):
         ("apply-points shift.tfm points.csv -o x.csv --frame mni", "frame must be ras, lps or an image"),
         ("apply-points shift.tfm points.csv -o x.ply", "must be written as .csv"),
         ("apply-points shift.tfm good.nii.gz -o x.csv", "must be in a file that ends in .csv"),
-        ("convert shift.tfm -o x.mat --to fsl", "must be given the fixed image (--reference)"),
+        (
+            "convert shift.tfm -o x.mat --to fsl",
+            "must be given the fixed image (--reference; or convert it first)",
+        ),
         ("convert shift.tfm -o x.abc", "transform file must end in"),
         ("convert shift.tfm -o x.mat --to spm", "tool must be one of"),
         ("convert shift.tfm -o x.h5 --from fsl", "transform file of fsl must end in"),

@@ -77,6 +77,17 @@ def test_a_scene_is_valid(tmp_path, chain):
         validate(attributes(f"coordinateTransformations/{k}"), version="0.6", model="image")
 
 
+def test_a_scene_replaces_the_one_before(tmp_path, affine, chain):
+    for transform in (chain, chain, affine):
+        save_transform(transform, tmp_path / "one.zarr")
+    assert not (tmp_path / "one.zarr" / "coordinateTransformations").exists()
+    assert [item.name for item in tmp_path.iterdir()] == ["one.zarr"]
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious.zarr").mkdir()
+    with pytest.raises(PatchMorphError, match="must be new or a Zarr that it replaces"):
+        save_transform(affine, tmp_path / "precious.zarr")
+
+
 def test_what_is_no_scene_is_refused(tmp_path, affine):
     (tmp_path / "empty.zarr").mkdir()
     with pytest.raises(PatchMorphError, match="must be an OME-Zarr scene"):

@@ -9,6 +9,7 @@ from synthetic import grid_around, smooth_image
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.images import save_image
+from patchmorph.io.pair import Pair
 from patchmorph.io.transforms import load_transform, save_transform
 from patchmorph.spatial.image import Image
 from patchmorph.transforms.resample import resample
@@ -143,6 +144,13 @@ def test_a_dense_field_is_the_same_map_in_simpleitk(tmp_path, chain, pair):
     torch.testing.assert_close(
         load_transform(tmp_path / "warp.nii.gz")(points), chain(points), atol=1e-3, rtol=0
     )
+
+
+def test_a_sheared_grid_is_refused(tmp_path, chain):
+    sheared = np.eye(3) * 2
+    sheared[0, 1] = 0.5
+    with pytest.raises(PatchMorphError, match="must be on a grid without shear"):
+        save_transform(chain, tmp_path / "warp.nii.gz", pair=Pair(grid_around((9, 9, 9), sheared)))
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [("linear", sitk.sitkLinear), ("cubic", sitk.sitkBSpline)])

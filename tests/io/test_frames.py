@@ -9,6 +9,7 @@ from patchmorph.io import frames
 from patchmorph.io.frames import warp_files
 from patchmorph.io.images import load_image
 from patchmorph.io.pair import matrix_of
+from patchmorph.spatial.sampling import INTERPOLATIONS
 from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.resample import resample
 
@@ -120,3 +121,32 @@ def test_what_cannot_be_warped_leaves_nothing(tmp_path):
     with pytest.raises(PatchMorphError, match="must be a readable NIfTI or MGZ volume"):
         warp_files([(tmp_path / "cut.nii", tmp_path / "out.nii")], transform(), REFERENCE)
     assert {item.name for item in tmp_path.iterdir()} == {"colours.nii", "whole.nii", "cut.nii"}
+
+
+def test_overshoots_of_splines_do_not_wrap_round(tmp_path):
+    array = np.zeros(GRID.shape, np.uint16)
+    array[3:9, 4:10, 5:11] = 65535
+    source = written(tmp_path / "in.nii", array)
+    warp_files(
+        [(source, tmp_path / "out.nii")], AffineTransform.translation(torch.full((1, 3), 1.3)), GRID, "cubic"
+    )
+    found = np.asarray(nibabel.load(tmp_path / "out.nii").dataobj)
+    assert (found[:2, :3, :4] < 9000).all()  # undershoots are zero, not 65 500
+    assert (found[5:7, 6:8, 7:9] > 60000).all()
+
+
+def test_a_background_that_is_no_number_stays_outside(tmp_path):
+    source = written(tmp_path / "in.nii", np.ones(GRID.shape, np.float32))
+    half = AffineTransform.translation(torch.tensor([[18.0, 0, 0]]))
+    for interpolation in INTERPOLATIONS:
+        warp_files([(source, tmp_path / "out.nii")], half, GRID, interpolation, np.nan)
+        found = nibabel.load(tmp_path / "out.nii").get_fdata()
+        assert 0.4 < np.isnan(found).mean() < 0.6
+        np.testing.assert_allclose(found[~np.isnan(found)], 1, atol=1e-5)
+
+
+def test_ids_that_mgh_cannot_hold_are_refused(tmp_path):
+    source = written(tmp_path / "in.nii", np.full(GRID.shape, 2**40, np.int64))
+    with pytest.raises(PatchMorphError, match="must hold numbers of >i4, got larger ones"):
+        warp_files([(source, tmp_path / "out.mgz")], AffineTransform.identity(), GRID, "nearest")
+    assert not (tmp_path / "out.mgz").exists()

@@ -89,5 +89,5 @@ def test_other_volumes_are_refused(tmp_path, pair, transform):
         load_transform(tmp_path / "cut.mgz")
     sheared = np.eye(3)
     sheared[0, 1] = 0.3
-    with pytest.raises(PatchMorphError, match="must be between grids without shear"):
+    with pytest.raises(PatchMorphError, match="must be on a grid without shear"):
         save_transform(transform, tmp_path / "x.mgz", pair=Pair(pair.fixed, grid_around((5, 5, 5), sheared)))

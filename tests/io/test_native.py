@@ -48,6 +48,13 @@ def test_what_is_stored_is_what_is_read(tmp_path, chain):
     assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "chain.safetensors").read_bytes()
 
 
+def test_parts_may_share_what_they_are_made_of(tmp_path, chain):
+    flow = chain.parts()[1]
+    save_transform(flow.inverse() @ flow, tmp_path / "loop.safetensors")
+    found = load_transform(tmp_path / "loop.safetensors")(points())
+    torch.testing.assert_close(found, points(), atol=2e-3, rtol=0)
+
+
 def test_variance_is_kept(tmp_path):
     grid = grid_around((8, 8, 8), torch.eye(3).numpy() * 4)
     flow = VelocityField(torch.zeros(1, 3, 8, 8, 8), grid, 5, torch.full((1, 1, 8, 8, 8), 0.25))

@@ -122,6 +122,15 @@ def test_a_surface_that_says_lps_is_taken_so(tmp_path, transform):
     tool.SetFileName(str(tmp_path / "out.vtk"))
     tool.Update()
     assert "SPACE=LPS" in tool.GetHeader()
+    map_points(tmp_path / "in.vtk", tmp_path / "ras.vtk", transform, to=Frame.named("ras"))
+    assert b"SPACE=RAS" in (tmp_path / "ras.vtk").read_bytes()[:200]
+    map_points(tmp_path / "ras.vtk", tmp_path / "back.vtk", transform.inverse(), to=Frame.named("lps"))
+    tool.SetFileName(str(tmp_path / "back.vtk"))
+    tool.Update()
+    back = vtk_to_numpy(tool.GetOutput().GetPoints().GetData())
+    np.testing.assert_allclose(back, POINTS * FLIP, atol=2e-3)
+    tool.SetFileName(str(tmp_path / "out.vtk"))
+    tool.Update()
     found = vtk_to_numpy(tool.GetOutput().GetPoints().GetData())
     np.testing.assert_allclose(found * FLIP, expected(transform), atol=1e-4)
 
@@ -137,6 +146,8 @@ def test_what_is_no_point_file_is_refused(tmp_path, transform):
 
     refused("a.csv", "points must be an existing file")
     refused("a.csv", "columns must be x,y,z, got x,y", "x,y\n1,2\n")
+    refused("a.csv", "columns must have different names", "x,y,z,n,n\n1,2,3,4,5\n")
+    refused("a.csv", "rows must be as long as the head, got more in line 2", "x,y,z\n1,2,3,4\n")
     refused("a.csv", "z must be a number, got 'far' in line 3", "x,y,z\n1,2,3\n1,2,far\n")
     refused("a.csv", "x must be a number, got 'nan' in line 2", "x,y,z\nnan,2,3\n")
     refused("a.txt", r"must be in a file that ends in \.csv, ", "")

@@ -4,6 +4,7 @@ from synthetic import grid_around, rotation, smooth_velocity
 from patchmorph.spatial.grid import Grid
 from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.displacement import DisplacementField
+from patchmorph.transforms.fields import as_fields
 from patchmorph.transforms.inverse import TOLERANCE_MM, round_trip_mm, solve
 
 
@@ -46,3 +47,18 @@ def test_the_round_trip_is_how_far_an_inverse_misses(linear):
     torch.testing.assert_close(missed, torch.full(grid.shape, 5.0), atol=1e-4, rtol=0)
     chain = rotation() @ smooth_velocity(Grid.centered((16, 16, 16), 3.0, torch.zeros(1, 3)), 4.0)
     assert round_trip_mm(chain, chain.inverse(), grid).max() < 1e-3
+
+
+def test_a_dense_field_with_a_pose_in_it_is_inverted(linear):
+    """As other tools' fields, zero outside the fixed grid: the moving image may lie anywhere."""
+    grid = grid_around((30, 31, 32), linear * 4)
+    flow = smooth_velocity(grid_around((20, 20, 20), linear * 5), 4.0)
+    whole = AffineTransform.translation(torch.tensor([[150.0, -40, 20]])) @ rotation(30) @ flow
+    field = DisplacementField(DisplacementField.tabulate(whole, grid).displacement, grid, outside="zeros")
+    points = torch.rand(1, 500, 3, generator=torch.Generator().manual_seed(0)) * 60 - 30
+    torch.testing.assert_close(field.inverse()(field(points)), points, atol=2e-3, rtol=0)
+    assert field.inverse().support() is None
+    (tabulated,) = as_fields(field.inverse())
+    assert (tabulated(field(points)) - points).norm(dim=-1).mean() < 0.1
+    beyond = torch.tensor([[[500.0, 0, 0]]])
+    torch.testing.assert_close(field.inverse()(beyond), beyond)

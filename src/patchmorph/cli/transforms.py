@@ -1,6 +1,7 @@
 """Commands that use transforms: on images, points and surfaces, and in the files of other tools."""
 
 import functools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -60,8 +61,8 @@ def apply(
         raise PatchMorphError(
             f"interpolation must be one of {', '.join(INTERPOLATIONS)}, got {interpolation}"
         )
-    if spacing is not None and not spacing > 0:
-        raise PatchMorphError(f"spacing must be above 0 mm, got {spacing:g}")
+    if spacing is not None and not 0 < spacing < math.inf:
+        raise PatchMorphError(f"spacing must be above 0 mm and finite, got {spacing:g}")
     if len(images) == 1:
         check_ending(output)
         targets = [output]
@@ -70,6 +71,8 @@ def apply(
         targets = [output / image.name for image in images]
         if len(set(targets)) < len(targets):
             raise PatchMorphError(f"images must have different names, got {', '.join(map(str, images))}")
+    if same := {path.resolve() for path in images} & {path.resolve() for path in targets}:
+        raise PatchMorphError(f"output must be another file than the image, got {same.pop()} for both")
     grid = load_grid(reference)
     chain = _chain([transform, *(then or [])], inverse, _ends(reference, images[0], inverse))
     grid = grid if spacing is None else grid.resampled(spacing)
@@ -140,10 +143,10 @@ def invert(
         if missed is not None:
             save_image(Image(miss[None, None], grid), missed)
             console.print(f"wrote {missed}")
-    _save(inverse, output, to, Pair(pair.moving, pair.fixed))
+    _save(inverse, output, to, pair.swapped())
     if grid is not None:
-        written = load_transform(output, to, Pair(pair.moving, pair.fixed))
-        points = grid.points_world().reshape(1, -1, 3)[:, :: max(1, grid.points_voxel().numel() // 300_000)]
+        written = load_transform(output, to, pair.swapped())
+        points = grid.points_world().reshape(1, -1, 3)[:, :: max(1, math.prod(grid.shape) // 100_000)]
         off = float((written(points) - inverse(points)).norm(dim=-1).mean())
         if off > HELD_MM:
             console.print(f"in this format it is {off:.3f} mm off on average; .safetensors keeps it exact")
@@ -210,12 +213,13 @@ def _chain(paths: Sequence[Path], inverse: bool, pair: Pair) -> Transform:
 
 
 def _ends(reference: Path, image: Path, inverse: bool) -> Pair:
-    grids = [load_grid(reference), load_grid(image)]
-    return Pair(*(reversed(grids) if inverse else grids))
+    pair = Pair(load_grid(reference), load_grid(image))
+    return pair.swapped() if inverse else pair
 
 
 def _pair(reference: Path | None, moving: Path | None) -> Pair:
-    return Pair(*(None if path is None else load_grid(path) for path in (reference, moving)))
+    fixed, other = (None if path is None else load_grid(path) for path in (reference, moving))
+    return Pair(fixed, other)
 
 
 def _finest(transform: Transform) -> Grid | None:

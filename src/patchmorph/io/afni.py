@@ -2,7 +2,7 @@
 
 AFNI's programs snap the axes of oblique images to the nearest cardinal ones before they use such a matrix
 (``3dAllineate``; github.com/afni/afni/issues/353), so it only means the same for images that are not oblique:
-others must go through ``3dWarp -deoblique`` first, and are refused here.
+others must go through ``3dWarp -deoblique`` first, and are refused where the images are given.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ import numpy as np
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.atomic import whole_file
-from patchmorph.io.pair import Pair, affine_transform, linear_part, matrix_of
+from patchmorph.io.pair import Pair, affine_transform, linear_part, matrix_of, numbers_in
 from patchmorph.spatial.grid import Grid
 from patchmorph.transforms.base import Transform
 
@@ -41,10 +41,7 @@ def read_affine(path: Path, pair: Pair) -> Transform:
         PatchMorphError: other numbers, several matrices, or oblique images.
     """
     _check_plumb(pair, path)
-    try:
-        numbers = np.loadtxt(path, dtype=np.float64).ravel()
-    except ValueError:
-        numbers = np.zeros(0)
+    numbers = numbers_in(path).ravel()
     if numbers.size != 12:
         raise PatchMorphError(f"AFNI affine must be twelve numbers, got {numbers.size} in {path}")
     return affine_transform(LPS @ np.vstack([numbers.reshape(3, 4), [0, 0, 0, 1]]) @ LPS, path)

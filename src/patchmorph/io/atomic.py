@@ -50,6 +50,23 @@ def whole_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def whole_tree(path: Path) -> Iterator[Path]:
+    """A temporary folder that replaces the folder ``path`` and all in it when the block ends well.
+
+    Raises:
+        PatchMorphError: ``path`` is a file, or the file system refuses.
+    """
+    check_folder(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".unfinished-") as folder:
+            yield Path(folder) / "new"
+            if path.exists():
+                os.rename(path, Path(folder) / "old")
+            os.rename(Path(folder) / "new", path)
+
+
 def check_folder(path: Path) -> None:
     """Refuse an output folder that is a file, before any work is done for it."""
     if path.exists() and not path.is_dir():

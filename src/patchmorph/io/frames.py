@@ -1,5 +1,6 @@
 """Image files of one or many frames, pulled through a transform one frame at a time."""
 
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import nibabel
 import numpy as np
 from nibabel.freesurfer.mghformat import MGHHeader
 from nibabel.openers import ImageOpener
-from nibabel.spatialimages import SpatialImage
+from nibabel.spatialimages import HeaderDataError, SpatialImage
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.atomic import whole_file
@@ -89,14 +90,13 @@ def warp_files(
     series = [(Frames(source), target) for source, target in paths]
     for frames, target in series:
         check_ending(target)
-        value = np.array(background).astype(frames.dtype)
-        if frames.dtype.kind in "iub" and value != background:
+        if not _holds(frames.dtype, background):
             raise PatchMorphError(f"background must be a number of {frames.dtype}, got {background:g}")
     places: Iterable[Mapped] | None = None
     many = sum(int(np.prod(frames.further)) for frames, _ in series) > 1
     if many and np.prod(grid.shape) <= KEPT_POINTS:
         places = list(mapped(transform, grid))
-    number = int(background) if float(background).is_integer() else background
+    number = int(background) if _whole(background) else background
     for frames, target in series:
         ids = interpolation in ("nearest", "label")
         images = (image_from(frame, frames.volume, frames.path, ids) for frame in frames)
@@ -104,12 +104,37 @@ def warp_files(
             resample_at(image, places or mapped(transform, grid), grid, interpolation, number)
             for image in images
         )
-        arrays = (result.data[0, 0].numpy().astype(frames.dtype) for result in results)
+        arrays = (_typed(result.data[0, 0].numpy(), frames) for result in results)
         _write_frames(arrays, frames, grid, target)
 
 
+def _whole(number: int | float) -> bool:
+    return math.isfinite(number) and float(number).is_integer()
+
+
+def _holds(dtype: np.dtype, number: int | float) -> bool:
+    if dtype.kind == "f" or not _whole(number):
+        return dtype.kind == "f"
+    if dtype.kind == "b":
+        return number in (0, 1)
+    limits = np.iinfo(dtype.name)
+    return limits.min <= number <= limits.max
+
+
+def _typed(array: np.ndarray, source: Frames) -> np.ndarray:
+    """In the source's number type, which torch may lack; what a wider one let out of range is clipped."""
+    if source.dtype.kind in "iu" and source.dtype.itemsize < array.dtype.itemsize:
+        limits = np.iinfo(source.dtype.name)
+        array = array.clip(limits.min, limits.max)
+    return array.astype(source.dtype)
+
+
 def _write_frames(arrays: Iterator[np.ndarray], source: Frames, grid: Grid, path: Path) -> None:
-    header = _mgh_header(source, grid) if path.name.endswith(MGH) else _nifti_header(source, grid)
+    try:
+        header = _mgh_header(source, grid) if path.name.endswith(MGH) else _nifti_header(source, grid)
+    except (HeaderDataError, ValueError) as error:
+        shape = (*grid.shape, *source.further)
+        raise PatchMorphError(f"image must fit its format, got shape {shape} for {path}: {error}") from None
     dtype = header.get_data_dtype()
     with whole_file(path) as temporary, ImageOpener(str(temporary), "wb") as file:
         if isinstance(header, MGHHeader):
@@ -118,7 +143,10 @@ def _write_frames(arrays: Iterator[np.ndarray], source: Frames, grid: Grid, path
         else:
             header.write_to(file)
         for array in arrays:
-            file.write(array.astype(dtype).tobytes(order="F"))
+            held = array.astype(dtype)
+            if dtype.kind in "iu" and not np.array_equal(held, array):
+                raise PatchMorphError(f"image must hold numbers of {dtype}, got larger ones for {path}")
+            file.write(held.tobytes(order="F"))
         if isinstance(header, MGHHeader):
             header.writeftr_to(file)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.atomic import whole_file
-from patchmorph.io.images import open_volume
+from patchmorph.io.images import UNREADABLE, open_volume, unreadable
 from patchmorph.io.pair import (
     Pair,
     affine_transform,
@@ -21,6 +21,7 @@ from patchmorph.io.pair import (
     displacement_field,
     linear_part,
     matrix_of,
+    numbers_in,
 )
 from patchmorph.spatial.grid import Grid
 from patchmorph.transforms.base import Transform
@@ -46,11 +47,8 @@ def read_matrix(path: Path, pair: Pair) -> Transform:
         PatchMorphError: no 4×4 numbers, or singular.
     """
     fixed, moving = pair.need_fixed(f"FLIRT matrix {path}"), pair.need_moving(f"FLIRT matrix {path}")
-    try:
-        flirt = np.loadtxt(path, dtype=np.float64)
-    except ValueError:
-        flirt = np.zeros(0)
-    if flirt.shape != (4, 4) or abs(np.linalg.det(flirt)) < 1e-9:
+    flirt = numbers_in(path)
+    if flirt.shape != (4, 4) or not np.isfinite(flirt).all() or abs(np.linalg.det(flirt)) < 1e-9:
         raise PatchMorphError(f"FLIRT matrix must be 4 by 4 numbers with an inverse, got {path}")
     return affine_transform(
         np.linalg.inv(world_to_fsl(moving)) @ np.linalg.inv(flirt) @ world_to_fsl(fixed), path
@@ -78,7 +76,6 @@ def read_warp(path: Path, pair: Pair) -> Transform:
     Raises:
         PatchMorphError: spline coefficients, or not a field.
     """
-    moving = pair.need_moving(f"FSL warp {path}")
     image = open_volume(path)
     if len(image.shape) != 4 or image.shape[3] != 3:
         raise PatchMorphError(f"FSL warp must have shape (x, y, z, 3), got {image.shape} in {path}")
@@ -87,10 +84,14 @@ def read_warp(path: Path, pair: Pair) -> Transform:
         raise PatchMorphError(
             f"FSL warp must be a displacement field (fnirtfileutils makes one), got intent {code} in {path}"
         )
-    matrix = np.asarray(image.affine, dtype=np.float64)
-    field = displacement_field(np.asarray(image.dataobj, dtype=np.float64), matrix)
+    moving, matrix = pair.need_moving(f"FSL warp {path}"), np.asarray(image.affine, dtype=np.float64)
+    try:
+        relative = np.asarray(image.dataobj, dtype=np.float64)
+    except UNREADABLE as error:
+        raise unreadable(path, error) from None
+    field = displacement_field(relative, matrix)
     world = field.grid.points_world()[0].numpy().astype(np.float64)
-    there = _apply(world_to_fsl(field.grid), world) + np.asarray(image.dataobj, dtype=np.float64)
+    there = _apply(world_to_fsl(field.grid), world) + relative
     return displacement_field(_apply(np.linalg.inv(world_to_fsl(moving)), there) - world, matrix)
 
 

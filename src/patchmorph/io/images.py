@@ -69,7 +69,7 @@ def open_volume(path: Path) -> SpatialImage:
     if not path.is_file():
         raise PatchMorphError(f"image must be an existing file, got {path}")
     try:
-        volume = nibabel.load(path)
+        volume = nibabel.load(path, keep_file_open=True)  # so that frames are read one after the other
         if not isinstance(volume, SpatialImage):
             raise ImageFileError(f"a {type(volume).__name__} is no volume")
     except UNREADABLE as error:

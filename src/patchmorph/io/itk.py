@@ -23,6 +23,7 @@ from patchmorph.io.atomic import whole_file
 from patchmorph.io.pair import (
     Pair,
     affine_transform,
+    check_square,
     dense_displacement,
     displacement_field,
     linear_part,
@@ -45,6 +46,8 @@ def write_composite(transform: Transform, path: Path, pair: Pair) -> None:
     """
     composite = sitk.CompositeTransform(3)
     for part in as_fields(transform):
+        if isinstance(part, DisplacementField):
+            check_square(part.grid, f"displacement field of {path}")
         composite.AddTransform(_to_itk(part))
     _write(lambda name: sitk.WriteTransform(composite, name), path)
 
@@ -58,6 +61,7 @@ def write_affine(transform: Transform, path: Path, pair: Pair) -> None:
 def write_field(transform: Transform, path: Path, pair: Pair) -> None:
     """Write the whole map as one displacement field on the fixed grid (``.nii.gz``), float32."""
     grid = pair.need_fixed(f"displacement field {path}")
+    check_square(grid, f"displacement field {path}")
     field = _vector_image(dense_displacement(transform, grid), matrix_of(grid))
     _write(lambda name: sitk.WriteImage(field, name, useCompression=True), path)
 

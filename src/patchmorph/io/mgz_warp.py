@@ -20,7 +20,7 @@ from nibabel.spatialimages import HeaderDataError
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.atomic import whole_file
 from patchmorph.io.freesurfer import volume_center, volume_matrix
-from patchmorph.io.pair import Pair, dense_displacement, displacement_field, matrix_of
+from patchmorph.io.pair import Pair, check_square, dense_displacement, displacement_field, matrix_of
 from patchmorph.spatial.grid import Grid
 from patchmorph.transforms.base import Transform
 
@@ -44,9 +44,7 @@ def write_mgz_warp(transform: Transform, path: Path, pair: Pair) -> None:
     """
     fixed, moving = pair.need_fixed(f"FreeSurfer warp {path}"), pair.need_moving(f"FreeSurfer warp {path}")
     for grid in (fixed, moving):
-        axes = matrix_of(grid)[:3, :3] / np.linalg.norm(matrix_of(grid)[:3, :3], axis=0)
-        if not np.allclose(axes.T @ axes, np.eye(3), atol=1e-4):
-            raise PatchMorphError(f"FreeSurfer warp {path} must be between grids without shear, got one with")
+        check_square(grid, f"FreeSurfer warp {path}")
     field = dense_displacement(transform, fixed)
     image = nibabel.MGHImage(field, matrix_of(fixed))  # pyright: ignore[reportArgumentType]
     data = bytearray(image.to_bytes())

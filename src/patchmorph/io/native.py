@@ -1,8 +1,8 @@
 """Our own transform file (``.safetensors``): the chain as it is, small and exact.
 
 Affine maps are float64. Each field stands on its own grid as int16 numbers of the field's largest value /
-32767, below a thousandth of a millimetre; velocity fields stay velocity fields, so their inverses stay
-exact. Inverses are the field and a flag. World: RAS+ mm, fixed → moving.
+32767: steps of 0.0004 mm where it is 12 mm. Velocity fields stay velocity fields, and inverses stay exact:
+they are the field and a flag. World: RAS+ mm, fixed → moving.
 """
 
 import functools
@@ -61,7 +61,7 @@ def stored(transform: Transform) -> Transform:
 def _describe(part: Transform, name: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
     """What is said of ``part`` in JSON; its tensors go under ``name``."""
     if isinstance(part, AffineTransform):
-        tensors[f"{name}.matrix"] = part.matrix
+        tensors[f"{name}.matrix"] = part.matrix.clone()  # parts may share tensors, files not
         return {"kind": "affine"}
     inverse = isinstance(part, InverseFlow | InverseDisplacement)
     field = part.forward if isinstance(part, InverseFlow | InverseDisplacement) else part
@@ -74,7 +74,7 @@ def _describe(part: Transform, name: str, tensors: dict[str, Tensor]) -> dict[st
         values, said = field.displacement, {"kind": "displacement", "outside": field.outside}
     unit = float(values.abs().max()) / LARGEST or 1.0
     tensors[f"{name}.values"] = (values.double() / unit).round().short()
-    tensors[f"{name}.voxel_to_world"] = field.grid.voxel_to_world
+    tensors[f"{name}.voxel_to_world"] = field.grid.voxel_to_world.clone()
     return said | {"inverse": inverse, "unit_mm": unit}
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.io.atomic import whole_folder
+from patchmorph.io.atomic import whole_tree
 from patchmorph.io.extras import extra
 from patchmorph.io.pair import Pair, affine_transform, dense_displacement, displacement_field, matrix_of
 from patchmorph.transforms.affine import AffineTransform
@@ -40,7 +40,9 @@ Said = dict[str, Any]
 def write_scene(transform: Transform, path: Path, pair: Pair) -> None:
     """Write ``transform`` as a scene; what was at ``path`` is replaced."""
     zarr = extra("zarr")
-    with whole_folder(path) as temporary:
+    if path.exists() and not (path / "zarr.json").exists():
+        raise PatchMorphError(f"output must be new or a Zarr that it replaces, got {path}")
+    with whole_tree(path) as temporary:
         root = zarr.open_group(temporary, mode="w", zarr_format=3)
         steps = [
             _say(part, root, f"coordinateTransformations/{k}") for k, part in enumerate(as_fields(transform))

@@ -1,6 +1,7 @@
 """The two grids that some transform files need besides the transform, and what such files hold of it."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ class Pair:
 
     fixed: Grid | None = None
     moving: Grid | None = None
+    options: tuple[str, str] = ("--reference", "--moving")
+    """Of the commands that give them, for messages."""
 
     def need_fixed(self, what: str) -> Grid:
         """The fixed image's grid.
@@ -29,9 +32,7 @@ class Pair:
         Raises:
             PatchMorphError: it is not known.
         """
-        if self.fixed is None:
-            raise PatchMorphError(f"{what} must be given the fixed image (--reference), got none")
-        return self.fixed
+        return self._need(self.fixed, what, "fixed", self.options[0])
 
     def need_moving(self, what: str) -> Grid:
         """The moving image's grid.
@@ -39,14 +40,40 @@ class Pair:
         Raises:
             PatchMorphError: it is not known.
         """
-        if self.moving is None:
-            raise PatchMorphError(f"{what} must be given the moving image (--moving), got none")
-        return self.moving
+        return self._need(self.moving, what, "moving", self.options[1])
+
+    def _need(self, grid: Grid | None, what: str, name: str, option: str) -> Grid:
+        if grid is None:
+            raise PatchMorphError(
+                f"{what} must be given the {name} image ({option}; or convert it first), got none"
+            )
+        return grid
+
+    def swapped(self) -> "Pair":
+        """Of the inverse."""
+        return Pair(self.moving, self.fixed, (self.options[1], self.options[0]))
+
+    def to(self, device: torch.device | str) -> "Pair":
+        """The same grids on another device."""
+        fixed, moving = (None if grid is None else grid.to(device) for grid in (self.fixed, self.moving))
+        return Pair(fixed, moving, self.options)
 
 
 def matrix_of(grid: Grid) -> np.ndarray:
     """Voxel to world (RAS+ mm), float64 ``[4, 4]``."""
     return grid.voxel_to_world[0].cpu().numpy()
+
+
+def check_square(grid: Grid, what: str) -> None:
+    """Refuse a grid whose axes are not at right angles, where a file has no room for that.
+
+    Raises:
+        PatchMorphError: it is sheared.
+    """
+    linear = matrix_of(grid)[:3, :3]
+    axes = linear / np.linalg.norm(linear, axis=0)
+    if not np.allclose(axes.T @ axes, np.eye(3), atol=1e-4):
+        raise PatchMorphError(f"{what} must be on a grid without shear, got one with")
 
 
 def linear_part(transform: Transform, what: str) -> np.ndarray:
@@ -92,3 +119,12 @@ def displacement_field(displacement: np.ndarray, matrix: np.ndarray) -> Displace
     x, y, z = values.shape[1:]
     grid = Grid((x, y, z), torch.from_numpy(np.array(matrix, dtype=np.float64))[None])
     return DisplacementField(values[None], grid, outside="zeros")
+
+
+def numbers_in(path: Path) -> np.ndarray:
+    """A text file of rows of numbers, lines with # left out; empty where it holds anything else."""
+    try:
+        lines = [line.partition("#")[0].split() for line in path.read_text(encoding="utf-8").splitlines()]
+        return np.array([[float(word) for word in line] for line in lines if line])
+    except ValueError:  # no numbers, no text, or rows of several lengths
+        return np.zeros(0)

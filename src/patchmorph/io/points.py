@@ -35,6 +35,7 @@ class Frame:
     """Coordinates of a point file, by the matrix that takes them to RAS+ mm."""
 
     to_world: np.ndarray
+    name: str = ""
 
     @classmethod
     def named(cls, name: str) -> "Frame":
@@ -44,9 +45,9 @@ class Frame:
             PatchMorphError: none of these.
         """
         if name == "ras":
-            return cls(np.eye(4))
+            return cls(np.eye(4), name)
         if name == "lps":
-            return cls(np.diag([-1.0, -1.0, 1.0, 1.0]))
+            return cls(np.diag([-1.0, -1.0, 1.0, 1.0]), name)
         if not Path(name).is_file():
             raise PatchMorphError(f"frame must be ras, lps or an image (its voxels), got {name}")
         return cls(matrix_of(load_grid(name)))
@@ -81,7 +82,10 @@ def map_points(
 
     writers = {".csv": _map_table, ".gii": _map_gifti}
     with whole_file(target) as temporary:
-        return writers.get(kind, _map_polydata)(source, temporary, mapping)
+        if kind in writers:
+            return writers[kind](source, temporary, mapping)
+        inside = frame or _said(source)
+        return _map_polydata(source, temporary, lambda points: mapping(points, inside), (to or inside).name)
 
 
 def _kind(path: Path) -> str:
@@ -130,8 +134,17 @@ def _map_gifti(source: Path, target: Path, mapping: Callable[[np.ndarray, Frame]
     return sum(len(array.data) for array in arrays)
 
 
-def _map_polydata(source: Path, target: Path, mapping: Callable[[np.ndarray, Frame], np.ndarray]) -> int:
-    """By VTK, with all the file's arrays but for normals, which no longer hold."""
+def _said(path: Path) -> Frame:
+    """What 3D Slicer writes into the head of a VTK or PLY file; without it RAS."""
+    with path.open("rb") as file:
+        return Frame.named("lps" if b"SPACE=LPS" in file.read(2000) else "ras")
+
+
+def _map_polydata(source: Path, target: Path, mapping: Callable[[np.ndarray], np.ndarray], frame: str) -> int:
+    """By VTK, with all of the surface's arrays but for normals, which no longer hold (PLY: colours only).
+
+    The head names the ``frame`` of the result.
+    """
     geometry, ply, numpy_support = (
         extra(f"vtkmodules.{name}") for name in ("vtkIOLegacy", "vtkIOPLY", "util.numpy_support")
     )
@@ -154,16 +167,19 @@ def _map_polydata(source: Path, target: Path, mapping: Callable[[np.ndarray, Fra
     surface = reader.GetOutput()
     if not surface.GetNumberOfPoints():
         raise PatchMorphError(f"surface must be a {source.suffix} file with points, got {source}")
-    with source.open("rb") as file:
-        head = file.read(2000)
-    default = Frame.named("lps" if b"SPACE=LPS" in head else "ras")
     points = numpy_support.vtk_to_numpy(surface.GetPoints().GetData())
-    moved = mapping(points.astype(np.float64), default).astype(points.dtype)
+    moved = mapping(points.astype(np.float64)).astype(points.dtype)
     surface.GetPoints().SetData(numpy_support.numpy_to_vtk(moved, deep=True))
     surface.GetPointData().SetNormals(None)
     surface.GetCellData().SetNormals(None)
-    if hasattr(reader, "GetHeader"):
-        writer.SetHeader(reader.GetHeader())
+    space = f"SPACE={frame.upper()}" if frame else ""
+    if source.suffix.lower() == ".vtk":
+        writer.SetHeader(f"PatchMorph {space}".strip())
+        writer.SetFileVersion(42)  # which all readers know
+    if source.suffix.lower() == ".ply":
+        writer.AddComment(space)
+        if surface.GetPointData().HasArray("RGB"):
+            writer.SetArrayName("RGB")
     writer.SetFileName(str(target))
     writer.SetInputData(surface)
     if not writer.Write():

@@ -23,7 +23,15 @@ def read_rows(
             reader = csv.DictReader(file)
             names = [name.strip() for name in reader.fieldnames or []]
             reader.fieldnames = names
-            rows = [{name: (row.get(name) or "").strip() for name in names} for row in reader]
+            if len(set(names)) < len(names):
+                raise PatchMorphError(f"columns must have different names, got {','.join(names)} in {path}")
+            rows = []
+            for line, row in enumerate(reader, start=2):
+                if None in row:
+                    raise PatchMorphError(
+                        f"rows must be as long as the head, got more in line {line} of {path}"
+                    )
+                rows.append({name: (row.get(name) or "").strip() for name in names})
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise PatchMorphError(f"{what} must be CSV, got {path}: {error}") from None
     unknown = set() if optional is None else set(names) - {*required, *optional}

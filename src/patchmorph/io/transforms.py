@@ -128,10 +128,13 @@ def load_transform(path: str | Path, tool: str | None = None, pair: Pair | None 
         PatchMorphError: no such file, not a transform, or one that needs what ``pair`` lacks.
     """
     path = Path(path)
-    if not path.exists():
+    if not (path.is_dir() if path.suffix == ".zarr" else path.is_file()):
         raise PatchMorphError(f"transform must be an existing file, got {path}")
-    form = format_of(path, tool or _sniffed(path))
-    return form.read(path, pair or Pair())
+    try:
+        form = format_of(path, tool or _sniffed(path))
+        return form.read(path, pair or Pair())
+    except OSError as error:
+        raise PatchMorphError(f"transform must be a file that can be read, got {path}: {error}") from None
 
 
 def save_transform(
@@ -153,7 +156,7 @@ def save_transform(
             a file system that refuses.
     """
     form = format_of(Path(path), tool)
-    form.write(transform, Path(path), pair or Pair())
+    form.write(transform.to("cpu"), Path(path), (pair or Pair()).to("cpu"))
     return form
 
 

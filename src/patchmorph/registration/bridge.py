@@ -106,7 +106,7 @@ def register_contrasts(
     if roughness(start, last.found.transform) <= ROUGHER * roughness(start, better.found.transform):
         ways.append(last)
     best = max(ways, key=lambda way: shared(start, way.found.transform))
-    found = best.found if options == Options() else proceed(best.start, best.model, options)
+    found = best.found if options == Options() else proceed(best.start, best.model, options, 0)
     return refined(start, found, best.model, options.seed) if finish else found
 
 

@@ -166,11 +166,7 @@ class NearestAffineStage:
         counts = counts if known is None else counts & known
         if int(counts.sum()) < LEAST_POINTS:
             return transform.parts()[0]
-        here, there = points[counts].double(), mapped[counts].double()
-        columns = torch.cat([here, torch.ones_like(here[:, :1])], dim=1)
-        matrix = torch.eye(4, dtype=torch.float64, device=here.device)
-        matrix[:3] = torch.linalg.lstsq(columns, there).solution.T
-        return AffineTransform(matrix[None])
+        return AffineTransform.nearest(points[counts][None], mapped[counts][None])
 
 
 @dataclass(frozen=True)

@@ -38,10 +38,18 @@ def as_fields(transform: Transform) -> tuple[AffineTransform | DisplacementField
     return tuple(fields)
 
 
+def _reached(part: Transform) -> torch.Tensor:
+    """Corners of the grid of an inverse's field, or where these go if it has an offset: RAS+ mm."""
+    assert isinstance(part, InverseParts)
+    corners = part.forward.grid.corners_world()[0]
+    return corners if part.support() is not None else part.forward(corners[None].float())[0].double()
+
+
 def _tabulated(parts: Sequence[Transform]) -> DisplacementField:
     """Inverses of fields, composed, on one axis-aligned grid over all of them."""
     grids = [part.forward.grid for part in parts if isinstance(part, InverseParts)]
-    corners = torch.cat([grid.corners_world()[0] for grid in grids])
+    # Where a field does not fade, its inverse lives where it takes its grid.
+    corners = torch.cat([_reached(part) for part in parts])
     lower, upper = corners.amin(0), corners.amax(0)
     spacing = min(float(grid.spacing_mm.min()) for grid in grids) / REFINEMENT
     shape = triple(math.ceil(length / spacing) + 1 for length in (upper - lower).tolist())

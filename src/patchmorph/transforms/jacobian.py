@@ -85,7 +85,9 @@ def folding(transform: Transform, grid: Grid) -> Folding:
         tetrahedra += int((ratios <= 0).sum())
         volume -= float(ratios.clamp(max=0).double().sum()) * abs(cell_mm3) / 2
         cells += ratios[0].numel()
-    return Folding(voxels, tetrahedra, volume, voxels / cells, volume / (cells * abs(cell_mm3)))
+    return Folding(
+        voxels, tetrahedra, volume, voxels / max(cells, 1), volume / (max(cells, 1) * abs(cell_mm3))
+    )
 
 
 def _tetrahedra(mapped: Float[Tensor, "x1 y1 z1 3"]) -> Float[Tensor, "10 x y z"]:

@@ -108,6 +108,13 @@ def _sampler(
     if interpolation == "cubic":
         coefficients = spline_coefficients(data)
         return lambda points: sample_cubic(coefficients, points, background)
+    if not math.isfinite(background):  # then nothing fades into it
+        inside, values = torch.ones_like(data, dtype=torch.float32), data.float()
+        return lambda points: torch.where(
+            sample_linear(inside, points, outside="zeros") > 0.5,
+            sample_linear(values, points, outside="border"),
+            background,
+        )
     above = data.float() - background if background else data.float()  # as zeros lie beyond the array
     return lambda points: sample_linear(above, points, outside="zeros").add_(background)
 

@@ -73,7 +73,8 @@ class InverseFlow(Transform):
     def __call__(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
         """Where ``points`` come from."""
         targets = points.reshape(len(points), -1, 3)
-        return solve(self.forward, targets, self.backward(targets)).reshape(points.shape)
+        found = solve(self.forward, targets, self.backward(targets))
+        return found.reshape(-1, *points.shape[1:])
 
     def support(self) -> Grid | None:
         """The field's: what it leaves where it is comes from there."""
