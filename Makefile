@@ -12,7 +12,7 @@ demo: $(VENV)/.demo
 	$(BIN)/patchmorph demo -o demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -10,7 +10,7 @@ from patchmorph.spatial.grid import Grid
 from patchmorph.spatial.sampling import Outside, sample_linear
 from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.base import Transform
-from patchmorph.transforms.inverse import solve
+from patchmorph.transforms.inverse import TOLERANCE_MM, solve
 
 NOTHING_MM = 1e-4
 """What rounding leaves of a flow at the faces of a grid where its velocity is zero."""
@@ -72,20 +72,21 @@ class DisplacementField(Transform):
 
 
 class InverseDisplacement(Transform):
-    """Solves ``x + u(x) = y`` for x at each point, to `inverse.TOLERANCE_MM` where there is such an x.
+    """Solves ``x + u(x) = y`` for x at each point, to ``tolerance_mm`` where there is such an x.
 
     The search starts from the affine map nearest to the field, so that a pose within it does no harm. Where
     the field is zero outside its grid, a y that nothing inside is taken to stays where it is.
     """
 
-    def __init__(self, forward: DisplacementField):
+    def __init__(self, forward: DisplacementField, tolerance_mm: float = TOLERANCE_MM):
         self.forward = forward
+        self.tolerance_mm = tolerance_mm
 
     def __call__(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
         """Where ``points`` come from."""
         targets = points.reshape(len(points), -1, 3)
         going_on = DisplacementField(self.forward.displacement, self.forward.grid)
-        found = solve(going_on, targets, self._back(targets))
+        found = solve(going_on, targets, self._back(targets), self.tolerance_mm)
         if self.forward.outside == "zeros" and not self.forward.fades:
             voxel = self.forward.grid.to_voxel(found)
             last = torch.tensor(self.forward.grid.shape, device=voxel.device) - 1
@@ -102,6 +103,10 @@ class InverseDisplacement(Transform):
         flat = torch.linalg.det(nearest.matrix[:, :3, :3]).abs().min() < LEAST_DETERMINANT
         return AffineTransform.identity(grid.device) if flat else nearest.inverse()
 
+    def within(self, tolerance_mm: float) -> "InverseDisplacement":
+        """The same, found to another tolerance."""
+        return InverseDisplacement(self.forward, tolerance_mm)
+
     def support(self) -> Grid | None:
         """The field's, where that fades: what it leaves where it is comes from there."""
         return self.forward.support() if self.forward.fades else None
@@ -112,4 +117,4 @@ class InverseDisplacement(Transform):
 
     def to(self, device: torch.device | str) -> "InverseDisplacement":
         """The same map on another device."""
-        return InverseDisplacement(self.forward.to(device))
+        return InverseDisplacement(self.forward.to(device), self.tolerance_mm)

@@ -17,6 +17,9 @@ from patchmorph.transforms.velocity import InverseFlow, VelocityField
 REFINEMENT = 1.6
 """How much finer than its forward field an inverse is tabulated: it has detail where that one shrinks."""
 
+TOLERANCE_MM = 0.01
+"""Of tabulated inverses, which are ten times as far off between their points (docs/decisions/005)."""
+
 InverseParts = InverseFlow | InverseDisplacement
 
 
@@ -53,5 +56,6 @@ def _tabulated(parts: Sequence[Transform]) -> DisplacementField:
     lower, upper = corners.amin(0), corners.amax(0)
     spacing = min(float(grid.spacing_mm.min()) for grid in grids) / REFINEMENT
     shape = triple(math.ceil(length / spacing) + 1 for length in (upper - lower).tolist())
-    transform = functools.reduce(operator.matmul, parts)
+    near = [part.within(TOLERANCE_MM) for part in parts if isinstance(part, InverseParts)]
+    transform = functools.reduce(operator.matmul, near)
     return DisplacementField.tabulate(transform, Grid.centered(shape, spacing, (lower + upper)[None] / 2))

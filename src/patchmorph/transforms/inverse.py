@@ -19,7 +19,9 @@ Points = Float[Tensor, "b n 3"]
 
 
 @torch.no_grad()
-def solve(forward: Callable[[Points], Points], targets: Points, start: Points) -> Points:
+def solve(
+    forward: Callable[[Points], Points], targets: Points, start: Points, tolerance_mm: float = TOLERANCE_MM
+) -> Points:
     """x with ``forward(x) = targets``, by a fixed-point iteration that learns its slope at each point.
 
     The plain iteration ``x ← x + (y − φ(x))`` (Chen et al., Medical Physics 2008) contracts only where the
@@ -32,10 +34,11 @@ def solve(forward: Callable[[Points], Points], targets: Points, start: Points) -
         forward: the map, near to the identity.
         targets: RAS+ mm.
         start: a first guess at x.
+        tolerance_mm: how near is found.
     """
     best = start.clone()
     miss = targets - forward(start)
-    active = _far(miss, torch.arange(targets.shape[1], device=targets.device))
+    active = _far(miss, tolerance_mm)
     x, miss, y = start[:, active], miss[:, active], targets[:, active]
     slope = torch.eye(3, device=x.device).expand(*x.shape, 3)
     least = miss.norm(dim=-1, keepdim=True)
@@ -50,15 +53,15 @@ def solve(forward: Callable[[Points], Points], targets: Points, start: Points) -
         norm = miss.norm(dim=-1, keepdim=True)
         best[:, active] = torch.where(norm < least, x, best[:, active])
         least = torch.minimum(norm, least)
-        keep = _far(miss, torch.arange(len(active), device=x.device))
+        keep = _far(miss, tolerance_mm)
         active, x, miss, y = active[keep], x[:, keep], miss[:, keep], y[:, keep]
         slope, least = slope[:, keep], least[:, keep]
     return best
 
 
-def _far(miss: Points, index: Tensor) -> Tensor:
-    """Which points miss their targets (in any batch entry, as these stay together)."""
-    return index[(miss.norm(dim=-1) > TOLERANCE_MM).any(0)]
+def _far(miss: Points, tolerance_mm: float) -> Tensor:
+    """Indices of points that miss their targets (in any batch entry, as these stay together)."""
+    return torch.nonzero((miss.norm(dim=-1) > tolerance_mm).any(0))[:, 0]
 
 
 def _updated(slope: Tensor, step: Points, gained: Points) -> Tensor:

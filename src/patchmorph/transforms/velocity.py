@@ -11,7 +11,7 @@ from patchmorph.spatial.grid import Grid
 from patchmorph.spatial.sampling import sample_linear
 from patchmorph.transforms.base import Transform
 from patchmorph.transforms.displacement import DisplacementField
-from patchmorph.transforms.inverse import solve
+from patchmorph.transforms.inverse import TOLERANCE_MM, solve
 
 
 class VelocityField(Transform):
@@ -66,15 +66,20 @@ class InverseFlow(Transform):
     millimetre where a flow is strong. So exp(−v) is where `inverse.solve` starts (docs/decisions/005).
     """
 
-    def __init__(self, forward: VelocityField):
+    def __init__(self, forward: VelocityField, tolerance_mm: float = TOLERANCE_MM):
         self.forward = forward
+        self.tolerance_mm = tolerance_mm
         self.backward = VelocityField(-forward.velocity, forward.grid, forward.steps)
 
     def __call__(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
         """Where ``points`` come from."""
         targets = points.reshape(len(points), -1, 3)
-        found = solve(self.forward, targets, self.backward(targets))
+        found = solve(self.forward, targets, self.backward(targets), self.tolerance_mm)
         return found.reshape(-1, *points.shape[1:])
+
+    def within(self, tolerance_mm: float) -> "InverseFlow":
+        """The same, found to another tolerance."""
+        return InverseFlow(self.forward, tolerance_mm)
 
     def support(self) -> Grid | None:
         """The field's: what it leaves where it is comes from there."""
@@ -86,7 +91,7 @@ class InverseFlow(Transform):
 
     def to(self, device: torch.device | str) -> "InverseFlow":
         """The same map on another device."""
-        return InverseFlow(self.forward.to(device))
+        return InverseFlow(self.forward.to(device), self.tolerance_mm)
 
 
 def merged(outer: VelocityField, inner: VelocityField) -> VelocityField:
