@@ -61,15 +61,13 @@ def register(
             result say which. ``none``: no network; affine and dense registration by refinement alone.
         device: ``auto`` (CUDA if there is one), ``cpu`` or ``cuda``.
         refine: how often, at most, refinement sees every part of the pair; it stops by itself where it gains
-            no more. By default 0 with a network, `CLASSICAL_PASSES` without, and for two contrasts the few
-            passes of `patchmorph.registration.bridge.REFINED_BY`, which 0 leaves out.
+            no more. By default 0 with a network, `CLASSICAL_PASSES` without, a few for two contrasts.
         uncertainty: keep what ``.uncertainty()`` of the result needs; takes more patches and some memory.
         seed: of the random draws of refinement.
         fixed_mask: what of the fixed image counts, positive inside, in its world; else its brain is found.
         moving_mask: likewise.
         jitter: shift the networks' patches at random instead of a regular lattice.
-        similarity: what refinement compares the images by: ``lncc`` (local correlation), ``mse``, or for two
-            contrasts ``mind`` (self-similarity) or ``mi`` (mutual information).
+        similarity: of refinement: ``lncc``, ``mse``, or for two contrasts ``mind`` or ``mi``.
 
     Returns:
         The transform (fixed → moving world, RAS+ mm) with its inverse, the warped image and the Jacobian.
