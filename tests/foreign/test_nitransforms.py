@@ -100,8 +100,7 @@ def test_an_x5_field_is_the_same_map(tmp_path, chain, pair):
 def test_an_x5_chain_is_the_same_map(tmp_path, chain):
     save_transform(chain, tmp_path / "chain.x5")
     points = world_points(100, extent=60)  # inside all fields: beyond, nitransforms has its own rule
-    # Between the points of fields of 8 and 4 mm it follows splines, we straight lines; in another order of
-    # the parts the map would be off by up to 9 mm.
+    # Between the points of fields of 8 and 4 mm it follows splines, we straight lines.
     np.testing.assert_allclose(
         by_nitransforms(tmp_path / "chain.x5", points), chain(points)[0].numpy(), atol=0.5
     )
