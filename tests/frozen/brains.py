@@ -30,7 +30,7 @@ def points_world(count: int = 100) -> Array:
 
 
 def brain(points: Array) -> Array:
-    """Intensities at ``[..., 3]`` points, RAS+ mm: folds, a ventricle, and a lobe that tells all sides apart."""
+    """Intensities at ``[..., 3]`` points, RAS+ mm: folds, a ventricle, and a lobe that tells sides apart."""
     x, y, z = np.moveaxis(points, -1, 0)
     inside = sigmoid((1 - radius(points) ** 2) * 25)
     folds = np.sin(x / 7) * np.sin(y / 8) * np.sin(z / 6)
@@ -51,6 +51,12 @@ def head(points: Array) -> Array:
 def inverted(points: Array) -> Array:
     """The brain with dark and bright exchanged inside, as T2 shows it."""
     return sigmoid((1 - radius(points) ** 2) * 25) - 0.9 * brain(points)
+
+
+def folded(points: Array) -> Array:
+    """The brain in a contrast that shows dark and bright alike and the middle dark."""
+    inside = sigmoid((1 - radius(points) ** 2) * 25)
+    return inside * (0.2 + 0.8 * np.abs(2 * brain(points) / np.maximum(inside, 1e-3) - 1))
 
 
 def radius(points: Array) -> Array:

@@ -26,7 +26,7 @@ from patchmorph import (
     save_transform,
 )
 from patchmorph import api as catalogue  # `_kept_model`: the packaged models that ``auto`` chooses from
-from patchmorph.cli.app import app as command_line  # the commands are imported by `patchmorph.cli`
+from patchmorph.cli import app as command_line
 from patchmorph.networks import contract  # `_computes_bf16`
 from patchmorph.registration import register as schedule  # `ModelSpec`: the schedule without a model
 from patchmorph.registration.model import ModelSpec, PatchMorphModel

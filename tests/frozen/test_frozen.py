@@ -23,12 +23,17 @@ def test_every_frozen_case_is_still_computed(frozen):
     assert Path(FROZEN).stat().st_size < 200_000
 
 
-def errors_mm(frozen, name):
-    """Mean distance to the truth inside the brain after the pose and after each stage that follows."""
+def error_mm(found):
+    """Mean distance to the true map inside the brain."""
     points = brains.points_world()
-    truth, inside = brains.NEAR.truth(points), brains.radius(points) < 0.95
+    inside = brains.radius(points) < 0.95
+    return float(np.linalg.norm(found - brains.NEAR.truth(points), axis=-1)[inside].mean())
+
+
+def errors_mm(frozen, name):
+    """After the pose, and after each stage that follows."""
     stages = [values for key, values in frozen[name].items() if key.startswith("mm stage")]
-    return [float(np.linalg.norm(stage - truth, axis=-1)[inside].mean()) for stage in stages[1:]]
+    return [error_mm(stage) for stage in stages[1:]]
 
 
 def test_an_affine_network_that_is_right_is_kept_and_recovers_the_truth(frozen):
@@ -43,3 +48,7 @@ def test_trained_networks_recover_the_truth(frozen):
     assert pose > 5
     assert affine < 1.5
     assert dense < 0.7
+
+
+def test_two_contrasts_recover_the_truth(frozen):
+    assert error_mm(frozen["auto_two_contrasts_refined"]["mm map"]) < 1

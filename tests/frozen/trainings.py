@@ -21,8 +21,9 @@ from frozen.internals import (
     save_image,
     tiny,
 )
-from frozen.maps import Outputs, case
+from frozen.maps import Cases, Outputs
 
+CASES = Cases()
 AUGMENTATION = {"rotation_deg": 10.0, "shift_mm": 6.0}
 SEED = 8
 """Of three chains, some show one person twice and some show two."""
@@ -104,54 +105,54 @@ def norm(parameters) -> float:
     return float(torch.stack([p.grad.norm() for p in parameters]).norm())
 
 
-@case
+@CASES.add
 def step_plain() -> Outputs:
     return step()
 
 
-@case
+@CASES.add
 def step_with_contrasts() -> Outputs:
     return step(contrasts=True, augmentation={**AUGMENTATION, "contrast": 1.0})
 
 
-@case
+@CASES.add
 def step_with_contrasts_and_labels() -> Outputs:
     return step(
         True, contrasts=True, augmentation={**AUGMENTATION, "contrast": 1.0}, objective={"overlap": 0.5}
     )
 
 
-@case
+@CASES.add
 def step_with_labels_masks_and_landmarks() -> Outputs:
     weights = {"overlap": 0.5, "landmarks": 0.2, "supervision": 0.3, "diffusion": 2.0, "folding": 7.0}
     return step(True, objective={**weights, "affine_weight": 0.8})
 
 
-@case
+@CASES.add
 def step_with_a_stopped_chain() -> Outputs:
     return step(optimization={"through_chain": False})
 
 
-@case
+@CASES.add
 def step_of_symmetric_networks() -> Outputs:
     return step(model={"symmetric": True})
 
 
-@case
+@CASES.add
 def step_of_a_transformer_by_mutual_information() -> Outputs:
     return step(dense=SWIN, objective={"similarity": "mi"})
 
 
-@case
+@CASES.add
 def step_by_mind() -> Outputs:
     return step(objective={"similarity": "mind"}, augmentation={**AUGMENTATION, "mirror": False})
 
 
-@case
+@CASES.add
 def step_by_mse() -> Outputs:
     return step(objective={"similarity": "mse"})
 
 
-@case
+@CASES.add
 def step_by_wider_lncc() -> Outputs:
     return step(objective={"similarity": "lncc", "similarity_options": {"radius": 2}})
