@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import torch
 from synthetic import grid_around, rotation, smooth_velocity
 
@@ -5,7 +7,7 @@ from patchmorph.spatial.grid import Grid
 from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.displacement import DisplacementField
 from patchmorph.transforms.fields import as_fields
-from patchmorph.transforms.inverse import TOLERANCE_MM, round_trip_mm, solve
+from patchmorph.transforms.inverse import LONGEST, TOLERANCE_MM, round_trip_mm, solve
 
 
 def test_steep_fields_are_inverted_where_the_plain_iteration_fails(linear):
@@ -62,3 +64,23 @@ def test_a_dense_field_with_a_pose_in_it_is_inverted(linear):
     assert (tabulated(field(points)) - points).norm(dim=-1).mean() < 0.1
     beyond = torch.tensor([[[500.0, 0, 0]]])
     torch.testing.assert_close(field.inverse()(beyond), beyond)
+
+
+def test_no_step_is_longer_than_twice_the_smallest_miss():
+    """A map that levels off suggests endless steps: they are cut short, and what is met stays near."""
+    visited = []
+
+    def saturating(points):
+        visited.append(points.clone())
+        return 10 * torch.tanh(points / 10)
+
+    targets = torch.tensor([[[15.0, 0.0, 0.0]]])  # no point is taken there
+    found = solve(saturating, targets, targets)
+    assert len(visited) > 10
+    least = torch.inf
+    for before, after in pairwise(visited):
+        least = min(least, (10 * torch.tanh(before / 10) - targets).norm().item())
+        assert (after - before).norm().item() <= LONGEST * least * (1 + 1e-5)
+    misses = [(10 * torch.tanh(point / 10) - targets).norm() for point in visited]
+    torch.testing.assert_close(saturating(found), targets + torch.tensor([[[-5.0, 0, 0]]]), atol=1e-2, rtol=0)
+    assert (saturating(found) - targets).norm() <= min(misses) + 1e-6  # the best that was met
