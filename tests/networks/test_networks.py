@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -5,6 +7,7 @@ from torch import nn
 from patchmorph.errors import PatchMorphError
 from patchmorph.networks import registry
 from patchmorph.networks.blocks import set_recompute
+from patchmorph.networks.brain_mask import BrainMask
 from patchmorph.networks.contract import VELOCITY_STRIDE, check_answer, predict
 from patchmorph.networks.swin import Swin, SwinLayer
 
@@ -242,3 +245,40 @@ def test_a_foreign_network_at_full_resolution_is_averaged_over_blocks():
     full = torch.einsum("oc,bcxyz->boxyz", weight, pair)
     blocks = full.reshape(1, 3, 4, 2, 4, 2, 4, 2).mean((3, 5, 7))
     torch.testing.assert_close(predict(network, pair), 0.05 * blocks)
+
+
+def test_a_network_is_checked_as_it_is_used():
+    """Not as in training: dropout and statistics of a batch are for that alone."""
+    network = nn.Sequential(nn.Conv3d(2, 3, 2, stride=2), nn.BatchNorm3d(3))
+    check_answer(network, 16, affine=False)
+    assert not network.training
+    assert network[1].num_batches_tracked == 0
+
+
+def test_the_brain_mask_takes_and_gives_blocks_of_eight_voxels_in_one_order():
+    """By hand: channel 4 x + 2 y + z of a block; the packaged weights were trained so."""
+    network = BrainMask().eval()
+    seen = []
+    network.stem.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    nn.init.zeros_(network.answer.weight)
+    network.answer.bias.data = torch.arange(8.0)
+    patch = torch.rand(1, 1, 16, 16, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        answer = network(patch)
+    assert answer.shape == patch.shape
+    assert seen[0].shape == (1, 8, 8, 8, 16)
+    for channel, (x, y, z) in enumerate(itertools.product((0, 1), repeat=3)):
+        block = (0, 0, slice(x, None, 2), slice(y, None, 2), slice(z, None, 2))
+        assert (answer[block] == channel).all()
+        assert torch.equal(seen[0][0, channel], patch[block])
+
+
+def test_skip_connections_reach_the_answer():
+    """Every channel that comes into a block on the way up, from below or across, has a part in the answer."""
+    torch.manual_seed(0)
+    network = registry.build_dense("unet", {"encoder": [8, 8, 8], "decoder": [8, 8, 8]})
+    predict(network, torch.rand(1, 2, 16, 16, 16)).square().sum().backward()
+    for block in network.up:
+        weight = next(block.parameters())
+        assert weight.shape[1] == 16
+        assert (weight.grad.abs().amax((0, 2, 3, 4)) > 0).all()

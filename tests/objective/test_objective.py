@@ -334,3 +334,63 @@ def test_the_folding_penalty_sees_shear_between_all_axes():
         torch.testing.assert_close(folding_penalty(displacement), torch.tensor([1.1]))
         displacement[:, second] *= -1  # 1 + 1.8
         assert folding_penalty(displacement).item() == 0
+
+
+def test_points_of_no_weight_do_not_count_in_the_correlation_ratio():
+    generator = torch.Generator().manual_seed(0)
+    fixed = torch.rand(1, 3000, generator=generator)
+    moving = (1 - fixed).repeat(2, 1)
+    moving[:, 1000:] = torch.rand(2, 2000, generator=generator)  # says nothing
+    weight = torch.zeros(2, 3000)
+    weight[0, :1000] = 1
+    weight[1, :1000], weight[1, 1000:] = 2.0, 0.5
+    found = correlation_ratio(fixed, moving, weight)
+    alone = correlation_ratio(fixed[:, :1000], moving[:1, :1000])
+    torch.testing.assert_close(found[:1], alone, atol=1e-4, rtol=0)
+    assert alone > 0.98
+    # A point of the weight two counts as two points.
+    twice = torch.cat([torch.arange(1000).repeat(4), torch.arange(1000, 3000)])
+    torch.testing.assert_close(
+        found[1:], correlation_ratio(fixed[:, twice], moving[1:, twice]), atol=1e-4, rtol=0
+    )
+
+
+def test_mutual_information_leaves_the_fixed_background_out():
+    fixed, moving = blobs(), blobs(1)
+    noisy = torch.where(fixed > 0, moving, textured(3, (1, 1, 24, 24, 24)))
+    torch.testing.assert_close(mutual_information(fixed, noisy), mutual_information(fixed, moving))
+    changed = torch.where(fixed > 0, textured(3, (1, 1, 24, 24, 24)), moving)
+    assert abs(mutual_information(fixed, changed) - mutual_information(fixed, moving)) > 1e-3
+
+
+@pytest.mark.parametrize("radius", [1, 2])
+def test_self_similarity_agrees_with_the_definition(radius):
+    """Heinrich et al. 2013: twelve pairs of neighbours, boxes around each, over the mean of all twelve."""
+    image = textured(0, (1, 1, 11, 12, 13))
+    x = image[0, 0].double().numpy()
+    steps = [np.eye(3, dtype=int)[axis] * sign for axis in range(3) for sign in (-1, 1)]
+    shifted = [np.roll(x, tuple(-step), (0, 1, 2)) for step in steps]
+    pairs = [(a, b) for a in range(6) for b in range(a) if (steps[a] + steps[b]).any()]
+    assert len(pairs) == 12
+    distances = np.stack([uniform_filter((shifted[a] - shifted[b]) ** 2, 2 * radius + 1) for a, b in pairs])
+    distances -= distances.min(0)
+    expected = np.exp(-distances / (distances.mean(0) + NOISE / 3))
+    inner = (slice(None), *(slice(1 + radius, -1 - radius),) * 3)
+    found = self_similarity(image, radius)[0].double().numpy()
+    # In no given order of the pairs.
+    np.testing.assert_allclose(np.sort(found, 0)[inner], np.sort(expected, 0)[inner], atol=1e-4)
+
+
+def test_the_mask_weighs_each_similarity_by_voxels():
+    """Two halves apart from one another: the whole is the mean of both, by what counts in each."""
+    halves = [blobs(k, 20) for k in range(4)]
+    gap = torch.zeros(1, 1, 20, 20, 20)
+    fixed, moving = (torch.cat([halves[k], gap, halves[k + 1]], 2) for k in (0, 2))
+    left, right = torch.zeros_like(fixed), torch.zeros_like(fixed)
+    left[:, :, :30], right[:, :, 30:] = 1, 1
+    for similarity, weight in ((mse, torch.ones_like), (lncc, structure), (mind, structure)):
+        shares = torch.stack([(weight(fixed) * mask).sum() for mask in (left, right)])
+        parts = torch.stack([similarity(fixed, moving, mask)[0] for mask in (left, right)])
+        assert abs(parts[0] - parts[1]) > 1e-4
+        whole = (parts * shares).sum() / shares.sum()
+        torch.testing.assert_close(similarity(fixed, moving)[0], whole, atol=1e-5, rtol=0)
