@@ -71,8 +71,8 @@ def test_what_moves_with_a_shift_of_the_moving_image_is_in_the_file(tmp_path, ch
     torch.testing.assert_close(right, chain(points), atol=1e-3, rtol=0)
 
 
-def test_the_header_of_a_warp_says_what_it_is(tmp_path, chain, pair):
-    """FSL goes by the intent and the code of the form; others by the unit."""
+def test_the_header_of_a_warp_has_its_intent_form_and_unit(tmp_path, chain, pair):
+    """FSL reads the intent and the code of the form, other tools the unit."""
     save_transform(chain, tmp_path / "warp.nii.gz", "fsl", pair)
     image = nibabel.load(tmp_path / "warp.nii.gz")
     assert int(image.header["intent_code"]) == 2006
@@ -83,7 +83,7 @@ def test_the_header_of_a_warp_says_what_it_is(tmp_path, chain, pair):
 
 
 def test_a_warp_is_told_from_itks_and_coefficients_are_refused(tmp_path, chain):
-    """Both are NIfTI files of vectors: the intent says whose."""
+    """Both are NIfTI files of vectors: the intent differs."""
     pair = Pair(grid_around((9, 8, 7), AFFINES["LIA"] * 8), grid_around((8, 9, 7), AFFINES["RAS"] * 8))
     points = pair.fixed.points_world()
     for tool in ("fsl", "itk"):

@@ -164,7 +164,7 @@ def test_ids_that_mgh_cannot_hold_are_refused(tmp_path):
     assert not (tmp_path / "out.mgz").exists()
 
 
-def test_what_the_header_said_of_the_source_alone_is_gone(tmp_path):
+def test_header_fields_that_hold_for_the_source_alone_are_cleared(tmp_path):
     """Extensions (ANTs, AFNI and DICOM keep grids there), display ranges, scale factors, and its places."""
     volume = nibabel.Nifti1Image(np.ones(GRID.shape, np.int16), matrix_of(GRID))
     volume.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", b"grid of the source"))

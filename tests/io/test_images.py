@@ -111,8 +111,8 @@ def test_other_endings_are_refused_before_anything_is_written(tmp_path):
 
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
-def test_headers_say_millimetres(tmp_path, ending):
-    """Without a unit, tools guess or warn."""
+def test_headers_have_the_unit_millimetre(tmp_path, ending):
+    """Other tools warn of a header without a unit."""
     grid = grid_around((4, 5, 6), np.diag([0.8, 1.2, 2.5]))
     save_image(Image(torch.rand(1, 1, 4, 5, 6), grid), tmp_path / f"image{ending}")
     header = nibabel.load(tmp_path / f"image{ending}").header

@@ -36,7 +36,7 @@ def test_what_is_missing_is_named():
         Pair(None, MOVING).need_fixed("warp a.mgz")
 
 
-def test_numbers_out_of_a_file_stand_where_it_says():
+def test_a_field_from_a_file_stands_on_the_grid_of_its_matrix():
     grid = grid_around((4, 5, 6), AFFINES["oblique"] * 3, (7.0, -2, 5))
     vectors = torch.rand(4, 5, 6, 3, generator=torch.Generator().manual_seed(0)) * 10
     field = displacement_field(vectors.numpy(), matrix_of(grid))

@@ -174,7 +174,7 @@ def points_of(path, reader):
 
 
 @pytest.mark.parametrize("space", ["LPS", "RAS"])
-def test_a_ply_file_names_its_space_and_is_taken_so(tmp_path, transform, space):
+def test_a_ply_file_keeps_its_space(tmp_path, transform, space):
     """What 3D Slicer writes and reads: a comment in the head."""
     flip = FLIP if space == "LPS" else 1
     ply(tmp_path / "in.ply", [f"comment SPACE={space}"])
@@ -209,7 +209,7 @@ def test_a_surface_without_a_space_is_ras_unless_a_frame_is_given(tmp_path, tran
         np.testing.assert_allclose(found * flip, expected(transform, POINTS * flip), atol=1e-4)
 
 
-def test_a_given_frame_is_more_than_what_a_surface_says_of_itself(tmp_path, transform):
+def test_a_given_frame_overrides_that_of_the_file(tmp_path, transform):
     ply(tmp_path / "in.ply", ["comment SPACE=LPS"])
     map_points(tmp_path / "in.ply", tmp_path / "out.ply", transform, Frame.named("ras"))
     found = points_of(tmp_path / "out.ply", vtkPLYReader)[0]

@@ -222,7 +222,7 @@ def test_the_twelve_numbers_of_the_affine_head_are_rows_then_a_shift():
 
 
 @pytest.mark.parametrize("name", ["unet", "swin"])
-def test_dense_networks_tell_fixed_from_moving_and_one_entry_from_another(name):
+def test_dense_networks_depend_on_the_order_of_channels_and_on_no_other_entry(name):
     torch.manual_seed(0)
     network = registry.build_dense(name, {})
     pairs = torch.rand(2, 2, 32, 32, 32)

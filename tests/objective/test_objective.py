@@ -276,7 +276,7 @@ def test_a_weight_moves_its_term_only(term):
 
 
 def test_the_weights_that_were_chosen_are_the_defaults():
-    """A configuration that names no weight is trained with these."""
+    """A configuration without weights is trained with these."""
     values = {name: torch.ones(1) for name in ("similarity", *TERMS)}
     torch.testing.assert_close(Objective().weighted(values), torch.tensor([1 + 0.6 + 20 + 0.1]))
     assert Objective().affine_weight == 0.5
@@ -292,7 +292,7 @@ def test_the_weights_that_were_chosen_are_the_defaults():
         ("mi", {"bins": 12}, mutual_information),
     ],
 )
-def test_the_similarity_is_the_one_that_was_named_with_its_options_and_mask(name, options, function):
+def test_the_dissimilarity_is_the_function_of_that_name_with_its_options_and_mask(name, options, function):
     a, b, mask = blobs(), blobs(1), (blobs(2) > 0.5).float()
     objective = Objective(similarity=name, similarity_options=options)
     torch.testing.assert_close(objective.dissimilarity(a, b, mask), function(a, b, mask, **options))
@@ -301,7 +301,7 @@ def test_the_similarity_is_the_one_that_was_named_with_its_options_and_mask(name
     torch.testing.assert_close(plain, function(a, b, mask))
     if options:
         assert abs(plain - objective.dissimilarity(a, b, mask)) > 1e-4
-    if name in ("lncc", "mind"):  # the fixed image says where there is structure
+    if name in ("lncc", "mind"):  # the structure is that of the fixed image
         assert abs(objective.dissimilarity(b, a, mask) - objective.dissimilarity(a, b, mask)) > 1e-5
 
 
@@ -340,7 +340,7 @@ def test_points_of_no_weight_do_not_count_in_the_correlation_ratio():
     generator = torch.Generator().manual_seed(0)
     fixed = torch.rand(1, 3000, generator=generator)
     moving = (1 - fixed).repeat(2, 1)
-    moving[:, 1000:] = torch.rand(2, 2000, generator=generator)  # says nothing
+    moving[:, 1000:] = torch.rand(2, 2000, generator=generator)  # unrelated
     weight = torch.zeros(2, 3000)
     weight[0, :1000] = 1
     weight[1, :1000], weight[1, 1000:] = 2.0, 0.5
@@ -394,3 +394,18 @@ def test_the_mask_weighs_each_similarity_by_voxels():
         assert abs(parts[0] - parts[1]) > 1e-4
         whole = (parts * shares).sum() / shares.sum()
         torch.testing.assert_close(similarity(fixed, moving)[0], whole, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"similarity": "ncc"}, "must be one of lncc, mse, mind, mi, got ncc"),
+        ({"similarity_options": {"bins": 3}}, "options of lncc must be among radius, got bins"),
+        ({"similarity": "mse", "similarity_options": {"radius": 3}}, "must be among none, got radius"),
+        ({"smoothness": 1.0}, "smoothness"),
+        *(({name: -0.1}, name) for name in (*TERMS, "affine_weight")),
+    ],
+)
+def test_objectives_that_cannot_be_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        Objective(**options)

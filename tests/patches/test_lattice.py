@@ -109,7 +109,7 @@ def test_the_rim_vanishes_outside_and_is_one_inside(width):
 @pytest.mark.parametrize(
     ("overlap", "starts"), [(0.0, [0, 8, 16]), (0.5, [0, 4, 8, 12, 16]), (0.75, list(range(0, 17, 2)))]
 )
-def test_the_overlap_says_how_many_patches_there_are(overlap, starts):
+def test_the_overlap_sets_the_number_of_patches(overlap, starts):
     """By hand: 24 velocity voxels along the first axis, patches of 8."""
     lattice = lattice_over([96, 32, 32], overlap)
     assert lattice.grid.shape == (24, 8, 8)

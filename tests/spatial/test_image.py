@@ -78,7 +78,7 @@ FACES = [(axis, side) for axis in range(3) for side in (0, 1)]
 
 
 @pytest.mark.parametrize("face", FACES)
-def test_what_is_known_ends_half_a_voxel_beyond_the_last_centre(linear, face):
+def test_the_field_of_view_ends_half_a_voxel_beyond_the_last_centre(linear, face):
     """A voxel reaches half its width around its centre, at either end of an axis."""
     grid = grid_around((6, 7, 8), linear * 2, (5.0, -3, 2))
     axis, side = face
@@ -115,7 +115,7 @@ def test_outward_points_out_of_the_face(linear, face):
     assert cut(grid, (face, (0, 0), (2, 1))).known(along).item() is False
 
 
-def test_an_image_on_another_device_keeps_all_that_is_known_of_it(linear):
+def test_an_image_on_another_device_keeps_every_attribute(linear):
     grid = grid_around((4, 5, 6), linear)
     image = Image(torch.rand(1, 1, 4, 5, 6), grid, "sub-07", ((0, 1), (2, 0)))
     moved = image.to("cpu")

@@ -67,14 +67,14 @@ def test_a_dense_field_with_a_pose_in_it_is_inverted(linear):
 
 
 def test_no_step_is_longer_than_twice_the_smallest_miss():
-    """A map that levels off suggests endless steps: they are cut short, and what is met stays near."""
+    """The slope of a map that levels off gives steps without end; they are cut short."""
     visited = []
 
     def saturating(points):
         visited.append(points.clone())
         return 10 * torch.tanh(points / 10)
 
-    targets = torch.tensor([[[15.0, 0.0, 0.0]]])  # no point is taken there
+    targets = torch.tensor([[[15.0, 0.0, 0.0]]])  # beyond the range of the map
     found = solve(saturating, targets, targets)
     assert len(visited) > 10
     least = torch.inf
@@ -83,7 +83,7 @@ def test_no_step_is_longer_than_twice_the_smallest_miss():
         assert (after - before).norm().item() <= LONGEST * least * (1 + 1e-5)
     misses = [(10 * torch.tanh(point / 10) - targets).norm() for point in visited]
     torch.testing.assert_close(saturating(found), targets + torch.tensor([[[-5.0, 0, 0]]]), atol=1e-2, rtol=0)
-    assert (saturating(found) - targets).norm() <= min(misses) + 1e-6  # the best that was met
+    assert (saturating(found) - targets).norm() <= min(misses) + 1e-6  # the best of all
 
 
 def test_the_round_trip_starts_with_the_inverse():
