@@ -1,14 +1,16 @@
 """FSL's own Python library (fslpy) reads our files and agrees, and we read its."""
 
+import nibabel
 import numpy as np
 import pytest
 import torch
 from foreign.conftest import apply, nibabel_image, world_points
 from fsl.data.image import Image as FslImage
 from fsl.transform import flirt, fnirt
+from synthetic import AFFINES, grid_around
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.io.pair import Pair
+from patchmorph.io.pair import Pair, matrix_of
 from patchmorph.io.transforms import load_transform, save_transform
 
 
@@ -67,3 +69,30 @@ def test_what_moves_with_a_shift_of_the_moving_image_is_in_the_file(tmp_path, ch
     right = load_transform(tmp_path / "warp.nii.gz", pair=pair)(points)
     assert (wrong - right).norm(dim=-1).min() > 1
     torch.testing.assert_close(right, chain(points), atol=1e-3, rtol=0)
+
+
+def test_the_header_of_a_warp_has_its_intent_form_and_unit(tmp_path, chain, pair):
+    """FSL reads the intent and the code of the form, other tools the unit."""
+    save_transform(chain, tmp_path / "warp.nii.gz", "fsl", pair)
+    image = nibabel.load(tmp_path / "warp.nii.gz")
+    assert int(image.header["intent_code"]) == 2006
+    assert int(image.header["sform_code"]) == int(image.header["qform_code"]) == 1
+    assert image.header.get_xyzt_units()[0] == "mm"
+    np.testing.assert_allclose(image.affine, matrix_of(pair.fixed), atol=1e-4)
+    assert image.shape == (*pair.fixed.shape, 3)
+
+
+def test_a_warp_is_told_from_itks_and_coefficients_are_refused(tmp_path, chain):
+    """Both are NIfTI files of vectors: the intent differs."""
+    pair = Pair(grid_around((9, 8, 7), AFFINES["LIA"] * 8), grid_around((8, 9, 7), AFFINES["RAS"] * 8))
+    points = pair.fixed.points_world()
+    for tool in ("fsl", "itk"):
+        save_transform(chain, tmp_path / f"{tool}.nii.gz", tool, pair)
+        loaded = load_transform(tmp_path / f"{tool}.nii.gz", pair=pair)
+        torch.testing.assert_close(loaded(points), chain(points), atol=1e-3, rtol=0)
+    image = nibabel.load(tmp_path / "fsl.nii.gz")
+    for code in (2007, 2016):
+        image.header["intent_code"] = code
+        nibabel.save(image, tmp_path / "coefficients.nii.gz")
+        with pytest.raises(PatchMorphError, match=f"must be a displacement field .* got intent {code}"):
+            load_transform(tmp_path / "coefficients.nii.gz", pair=pair)

@@ -100,3 +100,49 @@ def test_what_is_no_scene_is_refused(tmp_path, affine):
     (tmp_path / "affine.zarr" / "zarr.json").write_text(json.dumps(said))
     with pytest.raises(PatchMorphError, match="a transformation of type bijection"):
         load_transform(tmp_path / "affine.zarr")
+
+
+def scene(folder, steps, unit="millimeter"):
+    """A scene of linear transformations as another tool might write it, innermost first, axes z, y, x."""
+    axes = [{"name": name, "type": "space", "unit": unit} for name in "zyx"]
+    chain = {
+        "type": "sequence",
+        "transformations": steps,
+        "input": {"name": "fixed"},
+        "output": {"name": "moving"},
+    }
+    systems = [{"name": name, "axes": axes} for name in ("fixed", "moving")]
+    ome = {"version": "0.6", "scene": {"coordinateSystems": systems, "coordinateTransformations": [chain]}}
+    folder.mkdir()
+    content = {"zarr_format": 3, "node_type": "group", "attributes": {"ome": ome}}
+    (folder / "zarr.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_linear_steps_of_other_tools_are_applied_in_their_order(tmp_path):
+    """By hand, on points (z, y, x): scaled, shifted, turned, left alone, and a sequence within it all."""
+    turn = [[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
+    inner = [
+        {"type": "affine", "affine": [[1, 0.5, 0, 3], [0, 1, 0, 0], [0, 0, 2, -1]]},
+        {"type": "scale", "scale": [1.0, 4.0, 1.0]},
+    ]
+    steps = [
+        {"type": "scale", "scale": [2.0, 3.0, 0.5]},
+        {"type": "translation", "translation": [10.0, -20.0, 5.0]},
+        {"type": "rotation", "rotation": turn},
+        {"type": "identity"},
+        {"type": "sequence", "transformations": inner},
+    ]
+    points = world_points(20)
+    z, y, x = points[0].double().numpy().T[::-1]
+    z, y, x = 2 * z + 10, 3 * y - 20, 0.5 * x + 5
+    z, y = -y, z
+    z, x = z + 0.5 * y + 3, 2 * x - 1
+    expected = np.stack([x, 4 * y, z], axis=1)
+    loaded = load_transform(scene(tmp_path / "linear.zarr", steps))
+    np.testing.assert_allclose(loaded(points)[0].numpy(), expected, rtol=1e-5, atol=1e-3)
+
+
+def test_other_units_are_refused(tmp_path):
+    with pytest.raises(PatchMorphError, match=r"axes must be z, y, x in millimeter, got .*micrometer"):
+        load_transform(scene(tmp_path / "small.zarr", [{"type": "identity"}], "micrometer"))

@@ -4,6 +4,7 @@ import warnings
 
 import nitransforms.io.afni
 import nitransforms.io.lta
+import nitransforms.io.x5 as x5
 import nitransforms.manip
 import numpy as np
 import pytest
@@ -121,3 +122,35 @@ def test_x5_of_one_transform_and_of_an_inverse(tmp_path, affine):
     (tmp_path / "text.x5").write_text("no transform")
     with pytest.raises(PatchMorphError, match="must be an X5 file"):
         load_transform(tmp_path / "text.x5")
+
+
+def test_an_x5_field_of_places_is_read_as_one_of_shifts(tmp_path, pair):
+    """The format has both: where a point goes, or how far."""
+    grid = pair.fixed
+    points = grid.points_world()[0].double().numpy()
+    shift = 3 * np.sin(points / 20)
+    nodes = [
+        x5.X5Transform(
+            "nonlinear",
+            points + shift,
+            "densefield",
+            "deformations",
+            dimension_kinds=("space", "space", "space", "vector"),
+            domain=x5.X5Domain(True, grid.shape, matrix_of(grid), "cartesian"),
+        )
+    ]
+    x5.to_filename(tmp_path / "places.x5", nodes)
+    loaded = load_transform(tmp_path / "places.x5")
+    found = loaded(grid.points_world())[0].numpy()
+    np.testing.assert_allclose(found, points + shift, atol=1e-3)
+
+
+@pytest.mark.parametrize("names", [("oblique", "LAS"), ("LAS", "oblique")])
+def test_neither_image_may_be_oblique_for_afni(tmp_path, affine, names):
+    fixed, moving = (grid_around((9, 9, 9), AFFINES[name]) for name in names)
+    path = tmp_path / "affine.aff12.1D"
+    with pytest.raises(PatchMorphError, match="must be between images that are not oblique"):
+        save_transform(affine, path, pair=Pair(fixed, moving))
+    save_transform(affine, path)
+    with pytest.raises(PatchMorphError, match="must be between images that are not oblique"):
+        load_transform(path, pair=Pair(fixed, moving))

@@ -168,3 +168,16 @@ def test_intensities_warped_by_simpleitk_are_the_same(tmp_path, chain, pair, our
     counts = ((inside > 0) & (inside < last)).all(-1).numpy()
     assert counts.mean() > 0.2
     np.testing.assert_allclose(found[counts], expected[counts], atol=2e-3)  # headers in float32
+
+
+def test_the_last_transform_of_a_composite_acts_first(tmp_path):
+    turn = sitk.Euler3DTransform((4.0, -3.0, 2.0), 0.3, -0.2, 0.1, (5.0, 6.0, 7.0))
+    stretch = sitk.ScaleTransform(3, (1.5, 0.7, 1.1))
+    shift = sitk.TranslationTransform(3, (10.0, 20.0, -5.0))
+    sitk.WriteTransform(sitk.CompositeTransform([shift, stretch, turn]), str(tmp_path / "three.h5"))
+    points, flip = world_points(20), np.array([-1, -1, 1])
+    expected = []
+    for point in points[0].double().numpy() * flip:
+        inner = stretch.TransformPoint(turn.TransformPoint(point.tolist()))
+        expected.append(np.array(shift.TransformPoint(inner)) * flip)
+    np.testing.assert_allclose(load_transform(tmp_path / "three.h5")(points)[0].numpy(), expected, atol=1e-3)

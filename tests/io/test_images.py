@@ -7,7 +7,7 @@ import torch
 from synthetic import grid_around
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.io.images import load_image, save_image
+from patchmorph.io.images import load_grid, load_image, save_image
 from patchmorph.spatial.image import Image
 
 
@@ -108,3 +108,42 @@ def test_other_endings_are_refused_before_anything_is_written(tmp_path):
     with pytest.raises(PatchMorphError, match=r"must end in .*, got .*image\.png"):
         save_image(image, tmp_path / "image.png")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_headers_have_the_unit_millimetre(tmp_path, ending):
+    """Other tools warn of a header without a unit."""
+    grid = grid_around((4, 5, 6), np.diag([0.8, 1.2, 2.5]))
+    save_image(Image(torch.rand(1, 1, 4, 5, 6), grid), tmp_path / f"image{ending}")
+    header = nibabel.load(tmp_path / f"image{ending}").header
+    assert header.get_xyzt_units()[0] == "mm"
+    np.testing.assert_allclose(header.get_zooms(), (0.8, 1.2, 2.5), rtol=1e-6)
+    assert int(header["sform_code"]) > 0
+
+
+@pytest.mark.parametrize(("dtype", "written"), [(torch.float64, np.float32), (torch.int64, np.int32)])
+def test_types_that_mgh_lacks_become_their_nearest(tmp_path, dtype, written):
+    values = torch.arange(-60, 60).reshape(1, 1, 4, 5, 6).to(dtype)
+    save_image(Image(values, grid_around((4, 5, 6), np.eye(3))), tmp_path / "image.mgz")
+    volume = nibabel.load(tmp_path / "image.mgz")
+    assert volume.get_data_dtype().newbyteorder("=") == written
+    np.testing.assert_array_equal(volume.get_fdata(), values[0, 0].numpy())
+
+
+def test_the_headers_own_scale_is_applied(tmp_path):
+    volume = nibabel.Nifti1Image(np.arange(60, dtype=np.int16).reshape(3, 4, 5), np.eye(4))
+    volume.header.set_slope_inter(0.5, -3.0)
+    nibabel.save(volume, tmp_path / "image.nii")
+    expected = nibabel.load(tmp_path / "image.nii").get_fdata()
+    loaded = load_image(tmp_path / "image.nii").data
+    assert loaded.dtype == torch.float32
+    np.testing.assert_allclose(loaded[0, 0].numpy(), expected)
+
+
+def test_a_grid_is_that_of_the_image_whatever_frames_follow(tmp_path, linear):
+    grid = grid_around((4, 5, 6), linear, (10, -20, 30))
+    volume = nibabel.Nifti1Image(np.zeros((4, 5, 6, 7), np.uint8), grid.voxel_to_world[0].numpy())
+    nibabel.save(volume, tmp_path / "series.nii")
+    found = load_grid(tmp_path / "series.nii")
+    assert found.shape == (4, 5, 6)
+    torch.testing.assert_close(found.voxel_to_world, grid.voxel_to_world, atol=1e-5, rtol=0)

@@ -153,3 +153,65 @@ def test_what_is_no_point_file_is_refused(tmp_path, transform):
     refused("a.txt", r"must be in a file that ends in \.csv, ", "")
     refused("a.csv", r"must be written as \.csv", "x,y,z\n1,2,3\n", "out.ply")
     refused("a.gii", "surface must be a GIFTI file", "no surface", "out.gii")
+
+
+def ply(path, comment):
+    """Three points with colours, in the text form of the format."""
+    head = ["ply", "format ascii 1.0", *comment, "element vertex 3"]
+    head += [f"property float {axis}" for axis in "xyz"]
+    head += [f"property uchar {colour}" for colour in ("red", "green", "blue")]
+    head += ["element face 1", "property list uchar int vertex_indices", "end_header"]
+    rows = [" ".join(map(str, [*point, 10, 20 * k, 30])) for k, point in enumerate(POINTS.tolist())]
+    path.write_text("\n".join([*head, *rows, "3 0 1 2", ""]))
+
+
+def points_of(path, reader):
+    tool = reader()
+    tool.SetFileName(str(path))
+    tool.Update()
+    surface = tool.GetOutput()
+    return vtk_to_numpy(surface.GetPoints().GetData()), surface
+
+
+@pytest.mark.parametrize("space", ["LPS", "RAS"])
+def test_a_ply_file_keeps_its_space(tmp_path, transform, space):
+    """What 3D Slicer writes and reads: a comment in the head."""
+    flip = FLIP if space == "LPS" else 1
+    ply(tmp_path / "in.ply", [f"comment SPACE={space}"])
+    map_points(tmp_path / "in.ply", tmp_path / "out.ply", transform)
+    assert f"comment SPACE={space}\n".encode() in (tmp_path / "out.ply").read_bytes()[:300]
+    found, surface = points_of(tmp_path / "out.ply", vtkPLYReader)
+    np.testing.assert_allclose(found * flip, expected(transform, POINTS * flip), atol=1e-4)
+    colours = vtk_to_numpy(surface.GetPointData().GetArray("RGB"))
+    np.testing.assert_array_equal(colours[:, 1], [0, 20, 40])
+    other = "ras" if space == "LPS" else "lps"
+    map_points(tmp_path / "in.ply", tmp_path / "other.ply", transform, to=Frame.named(other))
+    assert f"comment SPACE={other.upper()}\n".encode() in (tmp_path / "other.ply").read_bytes()[:300]
+    np.testing.assert_allclose(points_of(tmp_path / "other.ply", vtkPLYReader)[0], found * FLIP, atol=1e-4)
+
+
+@pytest.mark.parametrize("ending", ["vtk", "ply"])
+def test_a_surface_without_a_space_is_ras_unless_a_frame_is_given(tmp_path, transform, ending):
+    ply(tmp_path / "plain.ply", [])
+    surface = points_of(tmp_path / "plain.ply", vtkPLYReader)[1]
+    source = tmp_path / f"in.{ending}"
+    reader, writer = {"vtk": (vtkPolyDataReader, vtkPolyDataWriter), "ply": (vtkPLYReader, vtkPLYWriter)}[
+        ending
+    ]
+    out = writer()
+    out.SetFileName(str(source))
+    out.SetInputData(surface)
+    out.Write()
+    assert b"SPACE" not in source.read_bytes()
+    for frame, flip in ((None, 1), (Frame.named("ras"), 1), (Frame.named("lps"), FLIP)):
+        map_points(source, tmp_path / f"out.{ending}", transform, frame)
+        found = points_of(tmp_path / f"out.{ending}", reader)[0]
+        np.testing.assert_allclose(found * flip, expected(transform, POINTS * flip), atol=1e-4)
+
+
+def test_a_given_frame_overrides_that_of_the_file(tmp_path, transform):
+    ply(tmp_path / "in.ply", ["comment SPACE=LPS"])
+    map_points(tmp_path / "in.ply", tmp_path / "out.ply", transform, Frame.named("ras"))
+    found = points_of(tmp_path / "out.ply", vtkPLYReader)[0]
+    np.testing.assert_allclose(found, expected(transform), atol=1e-4)
+    assert b"SPACE=RAS" in (tmp_path / "out.ply").read_bytes()[:300]

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -5,6 +7,7 @@ from torch import nn
 from patchmorph.errors import PatchMorphError
 from patchmorph.networks import registry
 from patchmorph.networks.blocks import set_recompute
+from patchmorph.networks.brain_mask import BrainMask
 from patchmorph.networks.contract import VELOCITY_STRIDE, check_answer, predict
 from patchmorph.networks.swin import Swin, SwinLayer
 
@@ -172,3 +175,110 @@ def test_layers_that_a_second_run_would_change_are_not_recomputed():
 def test_the_contract_is_checked(network, affine, message):
     with pytest.raises(PatchMorphError, match=message):
         check_answer(network, 16, affine)
+
+
+class Recording(nn.Conv3d):
+    """Keeps what it was given, and answers in bfloat16, as under autocast on a processor that has it."""
+
+    def __init__(self):
+        super().__init__(2, 3, 2, stride=2)
+        self.seen = []
+
+    def forward(self, pair):
+        self.seen.append((pair, torch.is_autocast_enabled("cpu")))
+        return super().forward(pair).bfloat16()
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_answers_are_float32_whatever_a_network_computes_in(precision):
+    network = Recording()
+    pair = torch.rand(1, 2, 8, 8, 8)
+    with torch.no_grad():
+        answer = predict(network, pair, precision)
+    assert answer.dtype == torch.float32
+    ((seen, half),) = network.seen
+    assert torch.equal(seen, pair)
+    assert not (half and precision == "fp32")
+
+
+def test_training_on_a_processor_is_in_float32():
+    """Processors compute in bfloat16 for inference only (docs/decisions/004)."""
+    network = Recording()
+    predict(network, torch.rand(1, 2, 8, 8, 8), "bf16").sum().backward()
+    assert network.seen[0][1] is False
+    assert network.weight.grad.abs().max() > 0
+
+
+def test_the_twelve_numbers_of_the_affine_head_are_rows_then_a_shift():
+    """By hand: the packaged weights were trained with this layout and these scales."""
+    network = registry.build_affine("affine-encoder", {"channels": [4, 8], "hidden": 8}, 16)
+    nn.init.zeros_(network.generator.weight)
+    network.generator.bias.data = torch.arange(1.0, 13.0)
+    generator = predict(network, torch.rand(2, 2, 16, 16, 16))
+    expected = torch.tensor(
+        [[0.2, 0.4, 0.6, 50.0], [0.8, 1.0, 1.2, 55.0], [1.4, 1.6, 1.8, 60.0], [0.0, 0.0, 0.0, 0.0]]
+    )
+    torch.testing.assert_close(generator, expected.expand(2, 4, 4))
+
+
+@pytest.mark.parametrize("name", ["unet", "swin"])
+def test_dense_networks_depend_on_the_order_of_channels_and_on_no_other_entry(name):
+    torch.manual_seed(0)
+    network = registry.build_dense(name, {})
+    pairs = torch.rand(2, 2, 32, 32, 32)
+    with torch.no_grad():
+        answer = predict(network, pairs, "fp32")
+        swapped = predict(network, pairs.flip(1), "fp32")
+        alone = predict(network, pairs[1:], "fp32")
+    assert (answer - swapped).abs().max() > 1e-4
+    torch.testing.assert_close(alone, answer[1:], atol=1e-5, rtol=0)
+    assert (answer[0] - answer[1]).abs().max() > 1e-4
+
+
+def test_a_foreign_network_at_full_resolution_is_averaged_over_blocks():
+    """By hand: the mean of 2³ voxels, times the gain."""
+    network = registry.build_dense(
+        "torch.nn:Conv3d", {"in_channels": 2, "out_channels": 3, "kernel_size": 1, "bias": False}
+    )
+    pair = torch.rand(1, 2, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    weight = next(network.network.parameters())[:, :, 0, 0, 0]
+    full = torch.einsum("oc,bcxyz->boxyz", weight, pair)
+    blocks = full.reshape(1, 3, 4, 2, 4, 2, 4, 2).mean((3, 5, 7))
+    torch.testing.assert_close(predict(network, pair), 0.05 * blocks)
+
+
+def test_a_network_is_checked_as_it_is_used():
+    """Not as in training: dropout and statistics of a batch are for that alone."""
+    network = nn.Sequential(nn.Conv3d(2, 3, 2, stride=2), nn.BatchNorm3d(3))
+    check_answer(network, 16, affine=False)
+    assert not network.training
+    assert network[1].num_batches_tracked == 0
+
+
+def test_the_brain_mask_takes_and_gives_blocks_of_eight_voxels_in_one_order():
+    """By hand: channel 4 x + 2 y + z of a block; the packaged weights were trained so."""
+    network = BrainMask().eval()
+    seen = []
+    network.stem.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    nn.init.zeros_(network.answer.weight)
+    network.answer.bias.data = torch.arange(8.0)
+    patch = torch.rand(1, 1, 16, 16, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        answer = network(patch)
+    assert answer.shape == patch.shape
+    assert seen[0].shape == (1, 8, 8, 8, 16)
+    for channel, (x, y, z) in enumerate(itertools.product((0, 1), repeat=3)):
+        block = (0, 0, slice(x, None, 2), slice(y, None, 2), slice(z, None, 2))
+        assert (answer[block] == channel).all()
+        assert torch.equal(seen[0][0, channel], patch[block])
+
+
+def test_skip_connections_reach_the_answer():
+    """Every channel that comes into a block on the way up, from below or across, has a part in the answer."""
+    torch.manual_seed(0)
+    network = registry.build_dense("unet", {"encoder": [8, 8, 8], "decoder": [8, 8, 8]})
+    predict(network, torch.rand(1, 2, 16, 16, 16)).square().sum().backward()
+    for block in network.up:
+        weight = next(block.parameters())
+        assert weight.shape[1] == 16
+        assert (weight.grad.abs().amax((0, 2, 3, 4)) > 0).all()

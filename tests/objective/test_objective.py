@@ -3,6 +3,7 @@ import pytest
 import torch
 from scipy.ndimage import uniform_filter
 
+from patchmorph.objective.objective import Objective
 from patchmorph.objective.regularity import diffusion_energy, folding_penalty
 from patchmorph.objective.similarity import (
     NOISE,
@@ -245,3 +246,166 @@ def test_the_correlation_ratio_asks_for_any_relation_and_only_for_one():
     half = (fixed + torch.rand(1, 4000, generator=generator)) / 2  # half of the variance
     assert abs(float(correlation_ratio(fixed, half)) - 0.5) < 0.05
     assert correlation_ratio(fixed, torch.full((1, 4000), 0.3)) < 1e-3  # rounding
+
+
+TERMS = ("diffusion", "folding", "supervision", "overlap", "landmarks")
+"""Of a dense stage, besides the similarity."""
+
+
+def test_every_term_counts_by_its_own_weight():
+    """By hand, with another weight and another value for each; the similarity counts one."""
+    weights = dict(zip(TERMS, (2.0, 3.0, 5.0, 7.0, 11.0), strict=True))
+    values = {
+        "similarity": torch.tensor([0.5, 100.0]),
+        **{name: torch.tensor([10.0**-k, 0.0]) for k, name in enumerate(TERMS)},
+    }
+    expected = 0.5 + 2 + 0.3 + 0.05 + 0.007 + 0.0011
+    torch.testing.assert_close(Objective(**weights).weighted(values), torch.tensor([expected, 100.0]))
+    only = {"similarity": values["similarity"], "folding": values["folding"]}  # no labels, no landmarks
+    torch.testing.assert_close(Objective(**weights).weighted(only), torch.tensor([0.8, 100.0]))
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_a_weight_moves_its_term_only(term):
+    values = {name: torch.tensor([float(k)]) for k, name in enumerate(("similarity", *TERMS), start=1)}
+    none = Objective(**dict.fromkeys(TERMS, 0.0))
+    more = none.model_copy(update={term: 0.25})
+    gained = more.weighted(values) - none.weighted(values)
+    torch.testing.assert_close(gained, 0.25 * values[term])
+    torch.testing.assert_close(none.weighted(values), values["similarity"])
+
+
+def test_the_weights_that_were_chosen_are_the_defaults():
+    """A configuration without weights is trained with these."""
+    values = {name: torch.ones(1) for name in ("similarity", *TERMS)}
+    torch.testing.assert_close(Objective().weighted(values), torch.tensor([1 + 0.6 + 20 + 0.1]))
+    assert Objective().affine_weight == 0.5
+    assert Objective().similarity == "lncc"
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "function"),
+    [
+        ("lncc", {"radius": 1}, lncc),
+        ("mse", {}, mse),
+        ("mind", {"radius": 2}, mind),
+        ("mi", {"bins": 12}, mutual_information),
+    ],
+)
+def test_the_dissimilarity_is_the_function_of_that_name_with_its_options_and_mask(name, options, function):
+    a, b, mask = blobs(), blobs(1), (blobs(2) > 0.5).float()
+    objective = Objective(similarity=name, similarity_options=options)
+    torch.testing.assert_close(objective.dissimilarity(a, b, mask), function(a, b, mask, **options))
+    torch.testing.assert_close(objective.dissimilarity(a, b), function(a, b, **options))
+    plain = Objective(similarity=name).dissimilarity(a, b, mask)
+    torch.testing.assert_close(plain, function(a, b, mask))
+    if options:
+        assert abs(plain - objective.dissimilarity(a, b, mask)) > 1e-4
+    if name in ("lncc", "mind"):  # the structure is that of the fixed image
+        assert abs(objective.dissimilarity(b, a, mask) - objective.dissimilarity(a, b, mask)) > 1e-5
+
+
+@pytest.mark.parametrize("penalty", [diffusion_energy, folding_penalty])
+def test_a_penalty_has_no_unit(penalty):
+    """The same deformation, with all lengths five times as large, costs the same."""
+    displacement = 1.5 * torch.randn(2, 3, 6, 7, 8, generator=torch.Generator().manual_seed(0))
+    one = penalty(displacement)
+    assert (one > 0.1).all()
+    torch.testing.assert_close(penalty(5 * displacement, 5.0), one)
+    assert (penalty(displacement, 5.0) < 0.5 * one).all()  # less steep: less of either
+
+
+@pytest.mark.parametrize("penalty", [diffusion_energy, folding_penalty])
+def test_no_axis_counts_more_than_another(penalty):
+    displacement = 1.5 * torch.randn(1, 3, 6, 6, 6, generator=torch.Generator().manual_seed(0))
+    turned = displacement.permute(0, 1, 3, 4, 2)[:, [1, 2, 0]]
+    torch.testing.assert_close(penalty(turned), penalty(displacement))
+
+
+def test_the_folding_penalty_sees_shear_between_all_axes():
+    """det(I + ∇u) by hand: u = (a y, b x, 0) has 1 − a b, whatever the order of the axes."""
+    index = torch.arange(5.0)
+    grids = torch.meshgrid(index, index, index, indexing="ij")
+    for first, second in ((0, 1), (1, 2), (0, 2)):
+        displacement = torch.zeros(1, 3, 5, 5, 5)
+        displacement[:, first] = 2.0 * grids[second]
+        displacement[:, second] = 0.9 * grids[first]
+        # The determinant is 1 − 1.8 = −0.8: by 1.1 below the 0.3 from which it counts.
+        torch.testing.assert_close(folding_penalty(displacement), torch.tensor([1.1]))
+        displacement[:, second] *= -1  # 1 + 1.8
+        assert folding_penalty(displacement).item() == 0
+
+
+def test_points_of_no_weight_do_not_count_in_the_correlation_ratio():
+    generator = torch.Generator().manual_seed(0)
+    fixed = torch.rand(1, 3000, generator=generator)
+    moving = (1 - fixed).repeat(2, 1)
+    moving[:, 1000:] = torch.rand(2, 2000, generator=generator)  # unrelated
+    weight = torch.zeros(2, 3000)
+    weight[0, :1000] = 1
+    weight[1, :1000], weight[1, 1000:] = 2.0, 0.5
+    found = correlation_ratio(fixed, moving, weight)
+    alone = correlation_ratio(fixed[:, :1000], moving[:1, :1000])
+    torch.testing.assert_close(found[:1], alone, atol=1e-4, rtol=0)
+    assert alone > 0.98
+    # A point of the weight two counts as two points.
+    twice = torch.cat([torch.arange(1000).repeat(4), torch.arange(1000, 3000)])
+    torch.testing.assert_close(
+        found[1:], correlation_ratio(fixed[:, twice], moving[1:, twice]), atol=1e-4, rtol=0
+    )
+
+
+def test_mutual_information_leaves_the_fixed_background_out():
+    fixed, moving = blobs(), blobs(1)
+    noisy = torch.where(fixed > 0, moving, textured(3, (1, 1, 24, 24, 24)))
+    torch.testing.assert_close(mutual_information(fixed, noisy), mutual_information(fixed, moving))
+    changed = torch.where(fixed > 0, textured(3, (1, 1, 24, 24, 24)), moving)
+    assert abs(mutual_information(fixed, changed) - mutual_information(fixed, moving)) > 1e-3
+
+
+@pytest.mark.parametrize("radius", [1, 2])
+def test_self_similarity_agrees_with_the_definition(radius):
+    """Heinrich et al. 2013: twelve pairs of neighbours, boxes around each, over the mean of all twelve."""
+    image = textured(0, (1, 1, 11, 12, 13))
+    x = image[0, 0].double().numpy()
+    steps = [np.eye(3, dtype=int)[axis] * sign for axis in range(3) for sign in (-1, 1)]
+    shifted = [np.roll(x, tuple(-step), (0, 1, 2)) for step in steps]
+    pairs = [(a, b) for a in range(6) for b in range(a) if (steps[a] + steps[b]).any()]
+    assert len(pairs) == 12
+    distances = np.stack([uniform_filter((shifted[a] - shifted[b]) ** 2, 2 * radius + 1) for a, b in pairs])
+    distances -= distances.min(0)
+    expected = np.exp(-distances / (distances.mean(0) + NOISE / 3))
+    inner = (slice(None), *(slice(1 + radius, -1 - radius),) * 3)
+    found = self_similarity(image, radius)[0].double().numpy()
+    # In no given order of the pairs.
+    np.testing.assert_allclose(np.sort(found, 0)[inner], np.sort(expected, 0)[inner], atol=1e-4)
+
+
+def test_the_mask_weighs_each_similarity_by_voxels():
+    """Two halves apart from one another: the whole is the mean of both, by what counts in each."""
+    halves = [blobs(k, 20) for k in range(4)]
+    gap = torch.zeros(1, 1, 20, 20, 20)
+    fixed, moving = (torch.cat([halves[k], gap, halves[k + 1]], 2) for k in (0, 2))
+    left, right = torch.zeros_like(fixed), torch.zeros_like(fixed)
+    left[:, :, :30], right[:, :, 30:] = 1, 1
+    for similarity, weight in ((mse, torch.ones_like), (lncc, structure), (mind, structure)):
+        shares = torch.stack([(weight(fixed) * mask).sum() for mask in (left, right)])
+        parts = torch.stack([similarity(fixed, moving, mask)[0] for mask in (left, right)])
+        assert abs(parts[0] - parts[1]) > 1e-4
+        whole = (parts * shares).sum() / shares.sum()
+        torch.testing.assert_close(similarity(fixed, moving)[0], whole, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"similarity": "ncc"}, "must be one of lncc, mse, mind, mi, got ncc"),
+        ({"similarity_options": {"bins": 3}}, "options of lncc must be among radius, got bins"),
+        ({"similarity": "mse", "similarity_options": {"radius": 3}}, "must be among none, got radius"),
+        ({"smoothness": 1.0}, "smoothness"),
+        *(({name: -0.1}, name) for name in (*TERMS, "affine_weight")),
+    ],
+)
+def test_objectives_that_cannot_be_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        Objective(**options)

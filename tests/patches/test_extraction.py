@@ -1,3 +1,4 @@
+import pytest
 import torch
 from synthetic import AFFINES, grid_around, smooth_image
 
@@ -70,3 +71,36 @@ def test_a_pair_shows_nothing_where_one_image_does_not_know():
     assert (cut[:, :, ~known[0]] == 0).all()
     assert torch.equal(cut[:, 0][known], whole[:, 0][known])
     assert (whole[:, 0][~known] > 0.1).any()
+
+
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_pair_shows_nothing_outside_the_field_of_view_of_either_image(axis, side):
+    """The fixed one's where its own points lie, the moving one's where they go."""
+    grid = grid_around((24, 26, 22), AFFINES["LAS"] * 4)
+    whole = Image(torch.ones(1, 1, *grid.shape), grid, "whole")
+    part = Image(whole.data, grid, "part", cuts=((axis, side),))
+    patch = Grid.centered((20, 20, 20), 8.0, torch.ones(1, 3))  # no point on a voxel's face
+    shift = AffineTransform.translation(torch.tensor([[10.0, -12.0, 14.0]]))
+    points = patch.points_world()
+    for fixed, moving, places in ((part, whole, points), (whole, part, shift(points))):
+        voxel = grid.to_voxel(places)[0, ..., axis]
+        outside = voxel > grid.shape[axis] - 0.5 if side else voxel < -0.5
+        assert 0.05 < outside.float().mean() < 0.6
+        pair = extract_pair(fixed, moving, patch, 8.0, shift)
+        plain = torch.cat([extract(whole, patch, 8.0), extract(whole, patch, 8.0, shift)], dim=1)
+        assert (pair[0, :, outside] == 0).all()
+        assert torch.equal(pair[0, :, ~outside], plain[0, :, ~outside])
+        assert (pair[0, :, ~outside] > 0.5).any(dim=1).all()  # both channels show something
+
+
+def test_a_pair_is_fixed_then_moving_at_the_resolution_of_the_patch():
+    images = [smooth_image(grid_around((60, 66, 58), AFFINES[name] * 3)) for name in ("RAS", "LIA")]
+    images[1].data[:] = images[1].data * 0.5
+    patch = Grid.centered((12, 12, 12), 8.0, torch.zeros(1, 3))
+    shift = AffineTransform.translation(torch.tensor([[6.0, 0.0, -5.0]]))
+    pair = extract_pair(images[0], images[1], patch, 8.0, shift)
+    points = patch.points_world()
+    for channel, (image, places) in enumerate(((images[0], points), (images[1], shift(points)))):
+        torch.testing.assert_close(pair[:, channel : channel + 1], image.sample(places, 8.0))
+        assert (pair[:, channel : channel + 1] - image.sample(places, 3.0)).abs().max() > 0.02

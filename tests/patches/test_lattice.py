@@ -1,3 +1,6 @@
+import math
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given
@@ -101,3 +104,43 @@ def test_the_rim_vanishes_outside_and_is_one_inside(width):
     weights = rim((9, 10, 11), width, torch.device("cpu"))
     assert weights[0].max() == weights[:, -1].max() == 0
     torch.testing.assert_close(weights[width:-width, width:-width, width:-width].min(), torch.tensor(1.0))
+
+
+@pytest.mark.parametrize(
+    ("overlap", "starts"), [(0.0, [0, 8, 16]), (0.5, [0, 4, 8, 12, 16]), (0.75, list(range(0, 17, 2)))]
+)
+def test_the_overlap_sets_the_number_of_patches(overlap, starts):
+    """By hand: 24 velocity voxels along the first axis, patches of 8."""
+    lattice = lattice_over([96, 32, 32], overlap)
+    assert lattice.grid.shape == (24, 8, 8)
+    assert lattice.starts == [(first, 0, 0) for first in starts]
+
+
+@given(extent=boxes, overlap=st.floats(0, 0.8))
+def test_neighbours_share_at_least_the_overlap(extent, overlap):
+    lattice = lattice_over(extent, overlap)
+    for axis in range(3):
+        firsts = sorted({start[axis] for start in lattice.starts})
+        for before, after in pairwise(firsts):
+            # A stride is a whole number of voxels, at least one; evenly spread starts are rounded.
+            assert after - before <= max(1, math.floor(8 * (1 - overlap))) + 1
+
+
+def test_a_lattice_is_as_large_as_its_box_along_each_axis():
+    lattice = lattice_over([100, 40, 20])
+    assert lattice.grid.shape == (25, 10, 8)
+    torch.testing.assert_close(lattice.grid.spacing_mm, torch.full((1, 3), 4.0, dtype=torch.float64))
+    middle = torch.tensor([[100.0, 40, 20]], dtype=torch.float64) / 6
+    torch.testing.assert_close(lattice.grid.center_world, middle)
+
+
+def test_jitter_leaves_the_outer_patches_and_moves_the_inner_ones_by_half_of_what_is_shared():
+    plain = lattice_over([160, 32, 32], 0.5)
+    shifts = set()
+    for seed in range(20):
+        moved = lattice_over([160, 32, 32], 0.5, torch.Generator().manual_seed(seed))
+        assert moved.starts[0] == plain.starts[0]
+        assert moved.starts[-1] == plain.starts[-1]
+        shifts |= {b[0] - a[0] for a, b in zip(plain.starts[1:-1], moved.starts[1:-1], strict=True)}
+        assert all(start[1:] == (0, 0) for start in moved.starts)
+    assert shifts == {-2, -1, 0, 1, 2}  # patches of 8, 4 apart: 4 are shared

@@ -32,8 +32,9 @@ def packed(volumes):
 
 @pytest.fixture
 def points():
-    """Inside, at the border and far outside."""
-    return torch.rand(3, 400, 3, generator=torch.Generator().manual_seed(1)) * 60 - 30
+    """Most of them inside both volumes, the others at their borders and far outside."""
+    reach = torch.tensor([9.0] * 290 + [14.0] * 50 + [30.0] * 60)[:, None]
+    return (torch.rand(3, 400, 3, generator=torch.Generator().manual_seed(1)) * 2 - 1) * reach
 
 
 def expected(volumes, points, sample):
@@ -66,6 +67,38 @@ def test_the_gpus_reader_gives_the_cpus_values_and_gradients(packed, points):
     assert results[0][1].abs().max() > 0.1
 
 
+def test_the_points_are_inside_at_the_border_and_outside(volumes, packed, points):
+    """What the other tests compare is neither zero everywhere nor the inside alone."""
+    for row, k in enumerate(INDEX.tolist()):
+        grid = volumes[k][1]
+        voxel, last = grid.to_voxel(points[row : row + 1])[0], torch.tensor(grid.shape) - 1
+        inside = ((voxel >= 0) & (voxel <= last)).all(-1)
+        outside = ((voxel < -1) | (voxel > last + 1)).any(-1)
+        assert inside.float().mean() > 0.6
+        assert outside.float().mean() > 0.1
+        assert (~inside & ~outside).sum() >= 3
+        assert packed.sample(INDEX, points)[row, 0, outside].abs().max() == 0
+        assert packed.sample(INDEX, points)[row, 0, inside].std() > 20
+
+
+def test_labels_are_painted_with_the_mean_colour_around_a_point():
+    """By hand: half a voxel off along each axis, the eight corners of a voxel's cube, and their labels."""
+    labels = torch.zeros(1, 1, 4, 4, 4, dtype=torch.uint8)
+    labels[0, 0, 2] = 1
+    labels[0, 0, 2, 2, 2] = 2
+    grid = grid_around((4, 4, 4), AFFINES["LAS"] * 2, (1.0, 2.0, 3.0))
+    packed = PackedVolumes([64], CPU)
+    packed.put(0, labels, grid)
+    matrix = grid.voxel_to_world[0].float()
+    voxel = torch.tensor([[1.5, 0.9, 1.1], [2.0, 1.5, 1.5], [1.0, 1.0, 1.0], [20.0, 1, 1]])
+    points = (voxel @ matrix[:3, :3].T + matrix[:3, 3])[None]
+    colours = torch.tensor([[0.5, 0.25, 1.0]])
+    found = packed.painted(torch.tensor([0]), points, colours, 0.9)
+    # Half on label 1; two of eight on label 2; all on 0; outside is label 0.
+    expected_values = [(0.5 + 0.25) / 2, (6 * 0.25 + 2 * 1.0) / 8, 0.5, 0.5]
+    torch.testing.assert_close(found[0, 0], torch.tensor(expected_values))
+
+
 def test_nearest_is_the_nearest(volumes, packed, points):
     assert torch.equal(packed.nearest(INDEX, points), expected(volumes, points, sample_nearest))
 
@@ -78,7 +111,12 @@ def test_corners_vote_as_label_interpolation_does(volumes, packed, points):
     votes = torch.stack([(weights * (corners == label)).sum(1) for label in range(3)])
     torch.testing.assert_close(weights.sum(1), torch.ones(3, 400))
     winners = expected(labels, points, sample_label)[:, 0]
-    assert (votes.argmax(0) == winners).float().mean() > 0.99  # exact ties may fall either way
+    most, second = votes.topk(2, dim=0).values
+    clear = most - second > 1e-4  # ties may fall either way
+    assert clear.float().mean() > 0.99
+    assert torch.equal(votes.argmax(0)[clear], winners[clear].long())
+    inside = points.abs().amax(-1) < 9
+    assert all((winners[inside] == label).float().mean() > 0.2 for label in range(3))
 
 
 def test_points_of_any_arrangement(packed, points):

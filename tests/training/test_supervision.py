@@ -7,7 +7,7 @@ import torch
 from tiny import CPU, SPACINGS, all_terms, config, draw
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.io.images import save_image
+from patchmorph.io.images import load_image, save_image
 from patchmorph.registration.model import PatchMorphModel
 from patchmorph.spatial.image import Image
 from patchmorph.training.cohort import Cohort
@@ -60,15 +60,54 @@ def test_the_overlap_of_a_subject_with_itself_is_nearly_whole(model, cohort_with
     assert (apart > aligned + 0.1).all()
 
 
-def test_the_gradient_of_the_overlap_teaches_the_networks(model, cohort_with_all):
-    only = {"overlap": 1.0, "diffusion": 0, "folding": 0, "supervision": 0, "affine_weight": 0}
+def test_a_step_along_the_gradient_of_the_overlap_makes_it_better(model, cohort_with_all):
+    """As much as its slope promises: the gradient is that of the term, and reaches the network."""
+    only = {"diffusion": 0, "folding": 0, "supervision": 0, "affine_weight": 0}
     plain, more = (config(objective={**only, "overlap": weight}) for weight in (0.0, 1.0))
+    last, drawn = model.dense[-1], draw(0.0)
     gradients = []
-    for configuration in (plain, more):
-        flat = FlatGradients(model)
-        add_gradients(model, cohort_with_all, draw(0.0), configuration)
-        gradients.append(flat.buffer)
-    assert (gradients[1] - gradients[0]).norm() > 1e-3
+    for configuration in (plain, more):  # the similarity is in both
+        FlatGradients(model)
+        add_gradients(model, cohort_with_all, drawn, configuration)
+        gradients.append([p.grad.clone() for p in last.parameters()])
+    slopes = [b - a for a, b in zip(*gradients, strict=True)]
+    steepness = sum(float(slope.square().sum()) for slope in slopes)
+    name = f"overlap/{len(SPACINGS) - 1}"
+    before = all_terms(model, cohort_with_all, drawn, more)[name].mean()
+    gain = 2e-3
+    with torch.no_grad():
+        for parameter, slope in zip(last.parameters(), slopes, strict=True):
+            parameter -= gain / steepness * slope
+    after = all_terms(model, cohort_with_all, drawn, more)[name].mean()
+    assert (before - after).item() == pytest.approx(gain, rel=0.3)  # trilinear weights have kinks
+
+
+TERMS = ("diffusion", "folding", "supervision", "overlap", "landmarks")
+
+
+@pytest.mark.parametrize("name", [*TERMS, "affine_weight"])
+def test_a_weight_adds_its_term_to_the_loss(model, cohort_with_all, name):
+    """In every stage that has the term, and nothing else changes."""
+    none = dict.fromkeys((*TERMS, "affine_weight"), 0.0)
+    if name == "folding":  # for which an untrained network moves too little
+        for network in model.dense:
+            network.velocity.weight.data *= 1000
+    drawn, once = draw(1.0), {"affine_repeats": 1}
+    # With a weight of nearly nothing the term is computed and adds nothing.
+    asked, more = (config(objective={**none, name: weight}, optimization=once) for weight in (1e-12, 0.5))
+    before, after = (all_terms(model, cohort_with_all, drawn, chosen) for chosen in (asked, more))
+    stages = range(len(SPACINGS))
+    if name == "affine_weight":
+        values = before["similarity/affine"]
+    elif name == "supervision":
+        values = sum(before[f"error_mm/{stage}"] for stage in ("affine", *stages))
+    else:
+        values = sum(before[f"{name}/{stage}"] for stage in stages)
+    if name == "landmarks":  # that of the affine stage, which is not reported, is nearly that of the next
+        values = values + before["landmarks/0"]
+    atol = 0.1 if name == "landmarks" else 1e-5  # an untrained network moves hundredths of 12 mm
+    torch.testing.assert_close(after["loss"] - before["loss"], 0.5 * values, rtol=1e-3, atol=atol)
+    assert (values > (1 if name == "landmarks" else 0)).all()
 
 
 def test_landmarks_of_a_known_pair_lie_where_the_truth_says(model, cohort_with_all):
@@ -96,6 +135,33 @@ def test_what_a_mask_hides_does_not_count(model, cohort_with_all, labelled):
     assert 0 < masked.sum() < 6
     torch.testing.assert_close(values[0][~masked], values[1][~masked])
     assert (values[0][masked] != values[1][masked]).all()
+
+
+@pytest.mark.parametrize(("value", "similarity"), [(0, "mse"), (1, "lncc")])
+def test_a_mask_of_nothing_leaves_nothing_and_one_of_everything_all(
+    model, labelled, tmp_path, value, similarity
+):
+    """The mean squared difference over no voxel is zero; the correlation over all voxels needs no mask."""
+    image = load_image(labelled[0].image)
+    save_image(Image(torch.full_like(image.data, value, dtype=torch.uint8), image.grid), tmp_path / "m.nii")
+    drawn, objective = draw(1.0, batch=6), {"similarity": similarity}
+    unmasked, masked = (
+        Cohort([replace(labelled[0], mask=mask), labelled[1]], SPACINGS, Data(images=["unused"]), CPU)
+        for mask in (None, tmp_path / "m.nii")
+    )
+    plain, found = (
+        all_terms(model, cohort, drawn, config(objective=objective)) for cohort in (unmasked, masked)
+    )
+    first = drawn.fixed_index == 0
+    assert 0 < first.sum() < 6
+    for stage in ("affine", *range(len(SPACINGS))):
+        name = f"similarity/{stage}"
+        assert (plain[name] > 1e-4).all()
+        torch.testing.assert_close(found[name][~first], plain[name][~first])
+        if value == 0:
+            assert found[name][first].abs().max() == 0
+        else:  # but for the edge of the image, where its mask ends: some hundredths
+            torch.testing.assert_close(found[name][first], plain[name][first], rtol=0, atol=0.05)
 
 
 @pytest.mark.parametrize("term", ["overlap", "landmarks"])

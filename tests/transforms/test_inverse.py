@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import torch
 from synthetic import grid_around, rotation, smooth_velocity
 
@@ -5,7 +7,7 @@ from patchmorph.spatial.grid import Grid
 from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.displacement import DisplacementField
 from patchmorph.transforms.fields import as_fields
-from patchmorph.transforms.inverse import TOLERANCE_MM, round_trip_mm, solve
+from patchmorph.transforms.inverse import LONGEST, TOLERANCE_MM, round_trip_mm, solve
 
 
 def test_steep_fields_are_inverted_where_the_plain_iteration_fails(linear):
@@ -62,3 +64,51 @@ def test_a_dense_field_with_a_pose_in_it_is_inverted(linear):
     assert (tabulated(field(points)) - points).norm(dim=-1).mean() < 0.1
     beyond = torch.tensor([[[500.0, 0, 0]]])
     torch.testing.assert_close(field.inverse()(beyond), beyond)
+
+
+def test_no_step_is_longer_than_twice_the_smallest_miss():
+    """The slope of a map that levels off gives steps without end; they are cut short."""
+    visited = []
+
+    def saturating(points):
+        visited.append(points.clone())
+        return 10 * torch.tanh(points / 10)
+
+    targets = torch.tensor([[[15.0, 0.0, 0.0]]])  # beyond the range of the map
+    found = solve(saturating, targets, targets)
+    assert len(visited) > 10
+    least = torch.inf
+    for before, after in pairwise(visited):
+        least = min(least, (10 * torch.tanh(before / 10) - targets).norm().item())
+        assert (after - before).norm().item() <= LONGEST * least * (1 + 1e-5)
+    misses = [(10 * torch.tanh(point / 10) - targets).norm() for point in visited]
+    torch.testing.assert_close(saturating(found), targets + torch.tensor([[[-5.0, 0, 0]]]), atol=1e-2, rtol=0)
+    assert (saturating(found) - targets).norm() <= min(misses) + 1e-6  # the best of all
+
+
+def test_the_round_trip_starts_with_the_inverse():
+    """By hand, where the order matters: T(R y) − y, with a shift T and a turn R that is not its inverse."""
+    grid = grid_around((4, 5, 6), torch.eye(3).numpy() * 5, (20.0, 0, 0))
+    shrink = AffineTransform(torch.diag(torch.tensor([0.5, 0.5, 0.5, 1.0], dtype=torch.float64))[None])
+    shift = AffineTransform.translation(torch.tensor([[10.0, 0.0, 0.0]]))
+    points = grid.points_world()[0]
+    expected = (points / 2 + torch.tensor([10.0, 0, 0]) - points).norm(dim=-1)
+    torch.testing.assert_close(round_trip_mm(shift, shrink, grid), expected, atol=1e-4, rtol=0)
+
+
+def test_inverses_are_tabulated_finer_than_their_fields_and_wherever_they_move_points(linear):
+    grid = grid_around((12, 12, 12), linear * 4)
+    flow = smooth_velocity(grid, 8.0)
+    shifted = DisplacementField(
+        flow.flow.displacement + torch.tensor([30.0, 0, 0])[:, None, None, None], grid, outside="zeros"
+    )
+    (table,) = as_fields(shifted.inverse())
+    spacing = table.grid.spacing_mm[0]
+    assert spacing.max() < grid.spacing_mm.min() / 1.5
+    reached = shifted(grid.corners_world().float())[0].double()
+    corners = table.grid.corners_world()[0]
+    assert (corners.amin(0) <= reached.amin(0) + 1e-6).all()
+    assert (corners.amax(0) >= reached.amax(0) - 1e-6).all()
+    points = grid.crop((3, 3, 3), (6, 6, 6)).points_world()
+    found = (table(shifted(points)) - points).norm(dim=-1)
+    assert found.mean() < 0.1  # linear between points 2.5 mm apart, of a flow that bends over 10 mm

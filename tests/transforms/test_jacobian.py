@@ -70,3 +70,28 @@ def test_cells_of_a_mirrored_map_are_all_inside_out(linear):
 def test_the_logarithm_of_a_fold_is_bounded():
     found = log_determinant(torch.tensor([1.0, 0.0, -2.0]))
     torch.testing.assert_close(found, torch.tensor([0.0, math.log(LEAST), math.log(LEAST)]))
+
+
+def test_what_is_inside_out_is_counted_and_measured():
+    """By hand: one plane of 5 × 5 points mirrored past its neighbour, with cells of 2 × 2 × 2 mm."""
+    grid = Grid.centered((6, 5, 5), 2.0, torch.zeros(1, 3))
+    displacement = torch.zeros(1, 3, 6, 5, 5)
+    displacement[:, 0, 2] = 3.0  # to 1 mm beyond the next plane
+    found = folding(DisplacementField(displacement, grid), grid)
+    assert found.voxels == 16  # the cells behind the plane
+    assert found.tetrahedra == 160
+    assert found.volume_mm3 == pytest.approx(16 * 4 * 1.0)
+    assert found.voxel_share == pytest.approx(16 / 80)
+    assert found.volume_share == pytest.approx(64 / (80 * 8))
+
+
+def test_the_determinant_is_a_ratio_of_volumes_along_each_axis():
+    """Stretched by 3, 1/2 and 1 mm a mm: twice the volume would be wrong for any one axis left out."""
+    for stretch in ((3.0, 1, 1), (1, 0.5, 1), (1, 1, 4.0)):
+        matrix = torch.diag(torch.tensor([*stretch, 1.0], dtype=torch.float64))[None]
+        for differences in DIFFERENCES:
+            found = jacobian_determinant(
+                AffineTransform(matrix), grid_around((3, 4, 5), torch.eye(3).numpy()), differences
+            )
+            expected = torch.full((3, 4, 5), math.prod(stretch))
+            torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)

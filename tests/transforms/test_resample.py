@@ -1,5 +1,7 @@
+import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from synthetic import AFFINES, grid_around, rotation, smooth_image, smooth_velocity
 
 from patchmorph.spatial.image import Image
@@ -98,3 +100,50 @@ def test_background_lies_beyond_the_image():
         inner = warped[0, 0, :3, 1:-1, 1:-1]
         torch.testing.assert_close(inner, torch.full_like(inner, 5))
         assert torch.all(warped[0, 0, 5:] == -2)
+
+
+def test_detail_is_kept_along_the_finest_axis_of_a_grid():
+    """A grid of thick slices: the level that serves its thickness would have lost the stripes."""
+    stripes = (torch.arange(48) // 4 % 2).float()[:, None, None].expand(48, 48, 48)
+    image = Image(stripes[None, None].contiguous(), grid_around((48, 48, 48), torch.eye(3).numpy()))
+    thick = grid_around((48, 48, 6), torch.diag(torch.tensor([1.0, 1, 8])).numpy())
+    found = resample(image, AffineTransform.identity(), thick).data[0, 0, 1:-1, 1:-1, 1:-1]
+    torch.testing.assert_close(found[:, 20, 2], stripes[1:-1, 0, 0], atol=1e-5, rtol=0)
+
+
+def test_masks_of_two_values_are_cut_in_the_middle():
+    """A shift by 0.3 of a voxel leaves 0.7 and 0.3 at the two faces."""
+    grid = grid_around((8, 8, 8), torch.eye(3).numpy())
+    mask = torch.zeros(1, 1, 8, 8, 8, dtype=torch.uint8)
+    mask[:, :, 2:6, 2:6, 2:6] = 1
+    for shift, moved in ((0.3, 0), (0.7, 1)):
+        transform = AffineTransform.translation(torch.tensor([[shift, 0.0, 0.0]]))
+        found = resample(Image(mask, grid), transform, grid).data
+        assert found.dtype == torch.uint8
+        assert torch.equal(found, mask.roll(-moved, 2))
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_a_voxel_reaches_half_its_width(interpolation):
+    """All but linear interpolation, which fades there, show the outermost voxel up to its face."""
+    grid = grid_around((6, 6, 6), torch.eye(3).numpy())
+    image = Image(torch.full((1, 1, 6, 6, 6), 5.0), grid)
+    for side, within in ((0.45, True), (0.55, False)):
+        for shift, face in ((side, -1), (-side, 0)):
+            transform = AffineTransform.translation(torch.tensor([[0.0, shift, 0.0]]))
+            found = resample(image, transform, grid, interpolation, -2).data[0, 0, 2, face, 2].item()
+            faded = 5 - 7 * side  # from 5 at the voxel's centre to −2 a voxel away
+            expected = faded if interpolation == "linear" else 5 if within else -2
+            assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_cubic_interpolation_is_that_of_scipy():
+    generator = torch.Generator().manual_seed(0)
+    grid = grid_around((7, 8, 9), torch.eye(3).numpy())
+    image = Image(torch.rand(1, 1, 7, 8, 9, generator=generator), grid)
+    inner = grid.crop((1, 1, 1), (5, 6, 7))
+    shift = torch.tensor([[0.3, -0.4, 0.2]])
+    found = resample(image, AffineTransform.translation(shift), inner, "cubic").data[0, 0].numpy()
+    places = grid.to_voxel(inner.points_world() + shift)[0].movedim(-1, 0).numpy()
+    expected = ndimage.map_coordinates(image.data[0, 0].numpy(), places, order=3, mode="mirror")
+    np.testing.assert_allclose(found, expected, atol=1e-5)

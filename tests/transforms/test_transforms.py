@@ -103,3 +103,77 @@ def test_batches_of_points_share_one_transform(transform):
     points = inner_points().reshape(3, 100, 3)
     separate = torch.cat([transform(entry[None]) for entry in points])
     torch.testing.assert_close(transform(points), separate)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 5])
+def test_a_flow_takes_as_many_squarings_as_it_was_given(steps):
+    """By hand, for v = x / 2: Euler's 2ⁿ steps give (1 + 2⁻ⁿ / 2) to the power 2ⁿ, times x."""
+    grid = Grid.centered((21, 21, 21), 2.0, torch.zeros(1, 3))
+    flow = VelocityField((grid.points_world() / 2).movedim(-1, 1), grid, steps)
+    points = inner_points()[:, :50] / 8  # what comes from beyond the grid is not linear
+    factor = (1 + 0.5 / 2**steps) ** 2**steps
+    torch.testing.assert_close(flow(points), factor * points, atol=1e-4, rtol=1e-4)
+
+
+def test_merged_velocities_keep_the_most_steps_and_add_their_variances():
+    grid = Grid.centered((6, 6, 6), 4.0, torch.zeros(1, 3))
+    velocity = torch.rand(1, 3, 6, 6, 6, generator=torch.Generator().manual_seed(0))
+    one, two, none = (
+        VelocityField(velocity, grid, steps, variance)
+        for steps, variance in (
+            (3, torch.full((1, 1, 6, 6, 6), 0.25)),
+            (7, torch.full((1, 1, 6, 6, 6), 2.0)),
+            (5, None),
+        )
+    )
+    for outer, inner, steps, variance in ((one, two, 7, 2.25), (two, one, 7, 2.25), (none, one, 5, 0.25)):
+        both = merged(outer, inner)
+        assert both.steps == steps
+        torch.testing.assert_close(both.variance, torch.full((1, 1, 6, 6, 6), variance))
+    assert merged(none, none).variance is None
+
+
+@pytest.mark.parametrize("kind", ["flow", "field"])
+def test_an_inverse_is_found_to_the_tolerance_that_was_asked_for(kind):
+    flow = smooth_velocity(Grid.centered((20, 20, 20), 3.0, torch.zeros(1, 3)), 10.0)
+    forward = flow if kind == "flow" else flow.flow
+    targets = inner_points()
+    exact, rough = forward.inverse(), forward.inverse().within(0.2)
+    misses = [(forward(inverse(targets)) - targets).norm(dim=-1).max().item() for inverse in (exact, rough)]
+    assert misses[0] < 3e-4
+    assert 2e-3 < misses[1] <= 0.2
+    assert rough.inverse() is forward
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("end", [0, -1])
+def test_a_field_fades_if_it_does_at_all_six_faces(axis, end):
+    values = torch.zeros(1, 3, 5, 6, 7)
+    values[:, :, 1:-1, 1:-1, 1:-1] = 2.0
+    grid = Grid.centered((5, 6, 7), 3.0, torch.zeros(1, 3))
+    assert DisplacementField(values, grid).support() is grid
+    values.select(axis + 2, end)[0, 1, 2, 2] = 0.5
+    field = DisplacementField(values, grid)
+    assert not field.fades
+    assert field.support() is field.inverse().support() is None
+    other = DisplacementField(values, grid, outside="zeros")
+    assert other.support() is grid
+    assert other.inverse().support() is None
+
+
+def test_the_nearest_affine_map_is_the_one_that_was_applied():
+    points = inner_points()
+    matrix = rotation(30).matrix.clone()
+    matrix[0, :3, :3] *= torch.tensor([[1.2], [0.8], [1.1]], dtype=torch.float64)
+    found = AffineTransform.nearest(points, AffineTransform(matrix)(points.double())).matrix
+    torch.testing.assert_close(found, matrix, atol=1e-6, rtol=0)
+
+
+def test_tabulating_takes_any_transform_at_the_points_of_the_grid(linear):
+    grid = grid_around((7, 8, 9), linear * 3, (2.0, 1, -4))
+    chain = rotation() @ smooth_velocity(grid_around((12, 12, 12), linear * 4), 3.0)
+    table = DisplacementField.tabulate(chain, grid)
+    points = grid.points_world()
+    assert table.outside == "border"
+    torch.testing.assert_close(table.displacement, (chain(points) - points).movedim(-1, 1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(table(points), chain(points), atol=1e-4, rtol=0)
