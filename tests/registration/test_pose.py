@@ -1,6 +1,6 @@
 import pytest
 import torch
-from synthetic import AFFINES, grid_around, smooth_image
+from synthetic import AFFINES, grid_around, lopsided, smooth_image
 
 from patchmorph.registration.content import find_content
 from patchmorph.registration.pose import PoseStage, rotations
@@ -8,15 +8,6 @@ from patchmorph.spatial.affine import about_point, exponential, from_translation
 from patchmorph.spatial.grid import Grid
 from patchmorph.spatial.image import Image
 from patchmorph.transforms.affine import AffineTransform
-
-
-def lopsided(grid: Grid) -> Image:
-    """Like a brain, but with a front, a top and a left side."""
-    image = smooth_image(grid)
-    x, y, z = grid.points_world()[0].unbind(-1)
-    flat = torch.sigmoid((z + 35 - 0.3 * y) / 3) * (1 - 0.5 * torch.sigmoid((y - 40) / 4))
-    bump = torch.exp(-(((x + 35) / 15) ** 2 + ((y + 40) / 15) ** 2 + ((z - 20) / 15) ** 2))
-    return Image(image.data * flat * (1 - 0.7 * bump), grid, "lopsided")
 
 
 def posed(image: Image, degrees: float, scale: float, seed: int) -> tuple[Image, AffineTransform]:
