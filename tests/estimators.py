@@ -1,7 +1,7 @@
 """Networks in closed form: they keep the contract of a network and find real motion without any training.
 
-Both linearise ``moving(x + u) = fixed(x)`` (Lucas and Kanade, IJCAI 1981), so a registration with them goes to
-the truth wherever the code around networks composes, scales and turns their answers as it must.
+Both linearise ``moving(x + u) = fixed(x)`` (Lucas and Kanade, IJCAI 1981), so a registration with them goes
+to the truth wherever the code around networks composes, scales and turns their answers as it must.
 """
 
 import torch

@@ -47,7 +47,7 @@ def moving() -> Image:
 
 @pytest.fixture(scope="module")
 def turned(moving) -> tuple[Image, AffineTransform, torch.Tensor]:
-    """A fixed image that lies a quarter turn and some centimetres away, the map, and points of its content."""
+    """A fixed image a quarter turn and some centimetres away, the map, and points of its content."""
     truth = rotation(8) @ shifted(20, -30, 10) @ rotation(90)
     center = truth.inverse()(torch.zeros(1, 1, 3))[0, 0].numpy()
     grid = grid_around((52, 52, 52), AFFINES["LPS"] * 4, center)
@@ -56,7 +56,7 @@ def turned(moving) -> tuple[Image, AffineTransform, torch.Tensor]:
 
 
 def test_affine_residuals_are_composed_on_the_inner_side():
-    """Patch voxels are 2 mm, about (10, 20, 30); a rotation, then a shift, after a start that turns as well."""
+    """Patch voxels of 2 mm about (10, 20, 30); a rotation, then a shift, after a start that turns."""
     image = Image(torch.rand(1, 1, 8, 8, 8), grid_around((8, 8, 8), AFFINES["RAS"] * 4))
     patch = Grid.centered((16, 16, 16), 2.0, torch.tensor([[10.0, 20, 30]]))
     start = shifted(1, 2, 3) @ rotation(35)
@@ -130,7 +130,7 @@ def test_a_dense_stage_goes_on_in_one_velocity_in_the_order_of_its_looks(moving)
 
 
 def test_the_velocity_fades_over_the_margin_and_is_whole_inside(moving):
-    """A network that moves everything by one voxel: 4 mm inside the content, nothing at the rim of its box."""
+    """A network that moves all by one voxel: 4 mm inside the content, nothing at the rim of its box."""
 
     class Everywhere(torch.nn.Module):
         def forward(self, pair):
