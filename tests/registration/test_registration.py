@@ -1,5 +1,4 @@
 import functools
-import itertools
 
 import numpy as np
 import pytest
@@ -10,8 +9,10 @@ from synthetic import AFFINES, grid_around, lopsided, rotation, smooth_image, sm
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.patches.extraction import extract
+from patchmorph.registration.affine_refinement import AffineRefinementStage
 from patchmorph.registration.content import find_content
 from patchmorph.registration.model import ModelSpec, PatchMorphModel
+from patchmorph.registration.refinement import RefinementStage
 from patchmorph.registration.register import RESTARTS, Options, left_pose, proceed, register
 from patchmorph.registration.result import Registration
 from patchmorph.registration.stages import (
@@ -192,29 +193,45 @@ def test_skipping_empty_patches_changes_nothing_inside_the_content(random_model)
     assert (skipped(points) - full(points)).norm(dim=-1).max() < 1e-4
 
 
-def test_options_reach_what_they_are_for(model):
-    """From a pose that is known; each option changes the map, and the same options give the same map."""
+def test_jitter_draws_from_the_seed(model):
     start = start_at(*pair(), POSE)
     points = inside(start.fixed)
-    small = estimating_model(spacings_mm=[6.0, 2.5], affine_repeats=1, overlap=0.5)  # inner patches, too
+    overlapping = estimating_model(**ESTIMATING, overlap=0.7)  # three patches along an axis: one is inner
 
-    def mapped(model=model, **options):
-        return proceed(start, model, Options(**options)).transform(points)
+    def mapped(**options):
+        return proceed(start, overlapping, Options(**options)).transform(points)
 
-    plain = mapped()
-    seeds = [mapped(small, jitter=True, seed=seed) for seed in (1, 1, 2)]
-    torch.testing.assert_close(seeds[0], seeds[1], atol=0, rtol=0)
-    for one, other in ((seeds[0], seeds[2]), (seeds[0], mapped(small)), (mapped(refine=1), plain)):
-        assert (one - other).norm(dim=-1).max() > 1e-3
-    torch.testing.assert_close(mapped(seed=5), plain, atol=0, rtol=0)  # nothing is drawn
-    by_seed = [mapped(refine=1, seed=seed) for seed in (0, 1)]
-    assert (by_seed[0] - by_seed[1]).norm(dim=-1).max() > 1e-3
-    by_similarity = [mapped(refine=1, similarity=name) for name in ("lncc", "mse", "mind", "mi")]
-    for one, other in itertools.combinations(by_similarity, 2):
-        assert (one - other).norm(dim=-1).max() > 1e-3
+    plain, first, again, other = mapped(seed=5), *(mapped(jitter=True, seed=seed) for seed in (1, 1, 2))
+    torch.testing.assert_close(first, again, atol=0, rtol=0)
+    for one in (plain, other):
+        assert (first - one).norm(dim=-1).max() > 1e-3
 
 
-def test_refinement_is_on_the_finest_scale_and_on_all_without_networks(found, model):
+@pytest.mark.parametrize("without_networks", [False, True])
+def test_options_of_refinement_reach_its_stages(monkeypatch, model, without_networks):
+    """Stages of refinement that note what they are and move nothing."""
+    dense, affine = [], []
+    monkeypatch.setattr(RefinementStage, "refine", lambda self, _, __, given: dense.append(self) or given)
+    monkeypatch.setattr(
+        AffineRefinementStage, "refine", lambda self, _, __, given: affine.append(self) or given
+    )
+    start = start_at(*pair(), POSE)
+    chosen = None if without_networks else model
+    proceed(start, chosen)
+    assert dense == []  # by default none
+    proceed(start, chosen, Options(refine=7, seed=13, similarity="mind"))
+    spec, radius = ModelSpec() if without_networks else model.spec, start.fixed_seen.content.radius_mm
+    spacings = spec.spacings_for(radius) if without_networks else spec.spacings_for(radius)[-1:]
+    assert [stage.spacing_mm for stage in dense] == pytest.approx(spacings)
+    for stage in dense:
+        assert (stage.passes, stage.generator.initial_seed(), stage.similarity) == (7, 13, "mind")
+        assert stage.content is start.fixed_seen.content
+    assert [(stage.similarity, stage.spacing_mm) for stage in affine[1:]] == (
+        [("mind", spacings[0])] if without_networks else []
+    )
+
+
+def test_refinement_goes_on_from_the_networks(found, model):
     start = start_at(*pair(), POSE)
     refined = proceed(start, model, Options(refine=3))
     assert len(refined.history) == len(found.history) + 1
@@ -260,7 +277,7 @@ def test_a_scale_may_look_again(model):
     assert len(result.history) == 2 + 1 + 4
     points = inside(start.fixed)
     torch.testing.assert_close(result.history[4](points), once.transform(points))
-    assert error_mm(result.transform) < error_mm(once.transform)
+    assert error_mm(result.transform) < error_mm(result.history[3])
     with pytest.raises(ValueError, match="repeats must be one number a scale"):
         ModelSpec.model_validate({**SMALL, "repeats": [1]})
 
