@@ -1,12 +1,15 @@
 """What several rooms' tests share."""
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import settings
 from synthetic import AFFINES
+
+from patchmorph import cli
 
 DATA = Path(os.environ.get("PATCHMORPH_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -26,3 +29,17 @@ def data() -> Path:
     if not DATA.is_dir():
         pytest.skip(f"no test data in {DATA} (set PATCHMORPH_DATA)")
     return DATA
+
+
+@pytest.fixture
+def run(monkeypatch, capfd):
+    """Run ``patchmorph ARGUMENTS``: exit status, standard output, standard error."""
+
+    def command(*arguments) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["patchmorph", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            sys.exit(cli.main())
+        captured = capfd.readouterr()
+        return int(end.value.code or 0), captured.out, captured.err
+
+    return command

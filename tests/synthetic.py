@@ -47,6 +47,15 @@ def smooth_image(grid: Grid) -> Image:
     return Image(values.float()[None, None], grid, "synthetic")
 
 
+def lopsided(grid: Grid) -> Image:
+    """Like `smooth_image`, but with a front, a top and a left side: a pose of it is known again."""
+    image = smooth_image(grid)
+    x, y, z = grid.points_world()[0].unbind(-1)
+    flat = torch.sigmoid((z + 35 - 0.3 * y) / 3) * (1 - 0.5 * torch.sigmoid((y - 40) / 4))
+    bump = torch.exp(-(((x + 35) / 15) ** 2 + ((y + 40) / 15) ** 2 + ((z - 20) / 15) ** 2))
+    return Image(image.data * flat * (1 - 0.7 * bump), grid, "lopsided")
+
+
 def rotation(degrees=20.0):
     axis = torch.tensor([[0.0, 0.6, 0.8]], dtype=torch.float64)
     angle = torch.deg2rad(torch.tensor(degrees, dtype=torch.float64))

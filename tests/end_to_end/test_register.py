@@ -43,30 +43,28 @@ def test_a_known_map_is_recovered_through_the_command_line(brains):
 
 
 def test_refinement_and_uncertainty_through_the_command_line(run, brains, tmp_path):
-    arguments = ("--refine", 4, "--save-uncertainty", "--device", "cpu")
+    arguments = ("--refine", 1, "--save-uncertainty", "--device", "cpu")
     assert run("register", brains.fixed, brains.moving, "-o", tmp_path, *arguments)[0] == 0
     assert {item.name for item in tmp_path.iterdir()} == FILES | {"uncertainty.nii.gz"}
-    assert json.loads((tmp_path / "summary.json").read_text())["arguments"]["refine"] == 4
+    assert json.loads((tmp_path / "summary.json").read_text())["arguments"]["refine"] == 1
     before, after = (
         (load_transform(folder / "transform.h5")(brains.points) - brains.truth(brains.points)).norm(dim=-1)
         for folder in (brains.results, tmp_path)
     )
-    assert (
-        after.mean() < before.mean() + 0.02
-    )  # a hundredth of a voxel: an affine truth leaves nothing to gain
+    assert after.mean() < before.mean() + 0.02  # a hundredth of a voxel: one pass gains little
     doubt = load_image(tmp_path / "uncertainty.nii.gz")
     assert doubt.grid.shape == load_image(brains.fixed).grid.shape
     assert 0 < doubt.data.max() < 10
 
 
 def test_registration_without_a_network_through_the_command_line(run, brains, tmp_path):
-    arguments = ("--model", "none", "--refine", 2, "--device", "cpu")
+    arguments = ("--model", "none", "--refine", 1, "--device", "cpu")
     assert run("register", brains.fixed, brains.moving, "-o", tmp_path, *arguments)[0] == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["similarity_after"] > 0.9
     found = load_transform(tmp_path / "transform.h5")
     error = (found(brains.points) - brains.truth(brains.points)).norm(dim=-1)
-    assert error.mean() < 2  # of 20 mm; two passes a scale are few
+    assert error.mean() < 2  # of 20 mm; one pass a scale is little
 
 
 def test_another_contrast_is_noticed_and_the_map_is_found(mni):
@@ -106,11 +104,9 @@ def test_labels_keep_their_ids_through_the_command_line(run, brains, tmp_path):
         assert set(load_image(warped).data.unique().tolist()) == {0, 2**24 + 1}
 
 
-def test_oblique_and_anisotropic_storage_gives_the_same_map(mni, model):
-    pose, flow = demo.known_map(mni.grid)
-    moving = resample(mni, (pose @ flow).inverse(), demo.moving_grid(pose, mni.grid.center_world))
-    points = mni.grid.points_world()[mni.data[:, 0] > 0.1][None]
-    reference = api.register(mni, moving, model).transform(points)
+def test_oblique_and_anisotropic_storage_gives_the_same_map(mni, model, brains):
+    moving, points = load_image(brains.moving), brains.points
+    reference = load_transform(brains.results / "transform.safetensors")(points)
     identity = AffineTransform.identity()
     for name, shape in (("oblique", (120, 125, 110)), ("anisotropic", (75, 115, 48))):
         grid = grid_around(shape, AFFINES[name] * 2, mni.grid.center_world[0].numpy())
@@ -132,15 +128,6 @@ def test_real_brains_of_other_people(data, model):
     assert figures.folding_percent <= 0.05
     points = fixed.grid.points_world()[labels[0].data[:, 0] > 0][None, ::20]
     assert (result.inverse(result.transform(points)) - points).norm(dim=-1).mean() < 0.1
-
-
-def test_python_takes_paths_and_images(mni, model, tmp_path):
-    save_image(mni, tmp_path / "brain.nii.gz")
-    result = api.register(tmp_path / "brain.nii.gz", mni, model)
-    points = mni.grid.points_world()[mni.data[:, 0] > 0.1][None]
-    assert (result.transform(points) - points).norm(dim=-1).mean() < 0.3  # a brain on itself stays
-    ids = Image((mni.data > 0.3).to(torch.int32) * 70000, mni.grid)
-    assert set(result.warped(ids, "label").data.unique().tolist()) == {0, 70000}
 
 
 def test_the_demo_measures_itself_against_the_truth_without_colin(run, mni, monkeypatch, tmp_path):

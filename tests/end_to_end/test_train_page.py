@@ -1,8 +1,7 @@
 """What docs/train.md tells a reader to type works, on small synthetic brains."""
 
+import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,13 +10,13 @@ import yaml
 from synthetic import AFFINES, grid_around, smooth_image
 from tiny import MODEL
 
+from patchmorph import api
 from patchmorph.io.images import save_image
 from patchmorph.spatial.image import Image
 from patchmorph.training.config import TrainingConfig
 from patchmorph.training.subjects import find_subjects
 
 PAGE = (Path(__file__).parents[2] / "docs" / "train.md").read_text(encoding="utf-8")
-BIN = Path(sys.executable).parent
 SMALL = {
     "model": {key: value for key, value in MODEL.items() if key != "dense"},
     "optimization": {"steps": 2, "batch": 1},
@@ -61,15 +60,26 @@ def folder(tmp_path_factory):
     return root
 
 
-def test_from_a_folder_of_images_to_a_registered_pair(folder):
+def test_from_a_folder_of_images_to_a_registered_pair(run, folder, monkeypatch):
+    """In this process: each command of its own would start Python for three seconds."""
+    monkeypatch.chdir(folder)
     first, validation = (yaml.safe_load(block) for block in blocks("yaml")[:2])
     (folder / "training.yaml").write_text(yaml.safe_dump(merged(first, validation, SMALL)))
-    commands = [line.split() for block in blocks("bash") for line in block.splitlines()]
-    assert [command[1] for command in commands] == ["train", "train", "register", "evaluate"]
+    commands = [line.split()[1:] for block in blocks("bash") for line in block.splitlines()]
+    assert [command[0] for command in commands] == ["train", "train", "register", "evaluate"]
     for command in commands:
-        subprocess.run([BIN / command[0], *command[1:]], cwd=folder, check=True, capture_output=True)
-    for name in ("model/log.jsonl", "model/best.safetensors", "result/report.html", "figures/summary.json"):
-        assert (folder / name).is_file(), name
+        assert run(*command)[0] == 0
+    trained = api.load_model("model/model.safetensors", "cpu")
+    assert trained.spec.spacings_mm == MODEL["spacings_mm"]
+    assert api.load_model("model/best.safetensors", "cpu").spec == trained.spec
+    steps = [json.loads(line) for line in (folder / "model" / "log.jsonl").read_text().splitlines()]
+    assert max(line["step"] for line in steps) == 2
+    summary = json.loads((folder / "result" / "summary.json").read_text())
+    assert summary["arguments"]["model"] == "model/model.safetensors"
+    assert (summary["fixed"], summary["moving"]) == ("brains/sub-01.nii.gz", "brains/sub-02.nii.gz")
+    figures = json.loads((folder / "figures" / "summary.json").read_text())
+    assert figures["pairs"] == 1
+    assert 0.4 < figures["mean"]["dice"] <= 1  # centres of mass align two nearly equal ellipsoids
 
 
 @pytest.mark.parametrize("number", range(2, len(blocks("yaml"))))
@@ -79,12 +89,11 @@ def test_every_other_configuration_is_valid_and_finds_its_data(folder, number):
     assert len(find_subjects(config)) == 2
 
 
-def test_labels_and_landmarks_train(folder):
+def test_labels_and_landmarks_train(run, folder):
     first, supervised = (yaml.safe_load(blocks("yaml")[index]) for index in (0, 2))
     content = merged(first, supervised, SMALL, {"run": {"output": "supervised"}})
     (folder / "supervised.yaml").write_text(yaml.safe_dump(content))
-    command = [BIN / "patchmorph", "train", "supervised.yaml"]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    assert run("train", folder / "supervised.yaml")[0] == 0
     assert '"overlap/1"' in (folder / "supervised" / "log.jsonl").read_text()
 
 

@@ -21,15 +21,15 @@ BRAIN, HEAD = 60.0, 85.0
 class InTheMiddle(nn.Module):
     """Stands for a network: sure that the brain is what lies within a part of the patch."""
 
-    def __init__(self, share: float):
+    def __init__(self, share: float, logit: float = 8.0):
         super().__init__()
-        self.share = share
+        self.share, self.logit = share, logit
 
     def forward(self, patch):
         axis = torch.linspace(-1, 1, patch.shape[-1])
         x, y, z = torch.meshgrid(axis, axis, axis, indexing="ij")
         inside = x**2 + y**2 + z**2 < self.share**2
-        return torch.where(inside, 8.0, -8.0).expand_as(patch)
+        return torch.where(inside, self.logit, -8.0).expand_as(patch)
 
 
 def ball(radius: float, grid: Grid) -> torch.Tensor:
@@ -59,18 +59,65 @@ def test_the_brain_is_kept_and_the_rest_left_out(head):
     assert "head" in subject.note
 
 
-@pytest.mark.parametrize("share", [0.05, 0.99])
-def test_an_answer_that_is_no_brain_in_a_head_counts_for_nothing(head, share):
+def found(network: nn.Module, head: Image) -> Image | None:
     seen = head.normalized()
-    assert find_brain(InTheMiddle(share), seen, find_content(seen)) is None
-    assert prepared(head, None, InTheMiddle(share)).note == ""
+    return find_brain(network, seen, find_content(seen))
 
 
-def test_small_animals_are_no_heads(head):
+@pytest.mark.parametrize(
+    ("kept", "logit", "is_brain"),
+    [
+        (0.09, 8.0, False),  # of the content: at least 0.12
+        (0.16, 8.0, True),
+        (0.68, 8.0, True),
+        (0.85, 8.0, False),  # at most 0.75
+        (0.4, 1.39, False),  # a mean probability of 0.8: at least 0.85
+        (0.4, 2.20, True),  # 0.9
+    ],
+)
+def test_an_answer_counts_if_it_is_a_brain_in_a_head_and_sure(head, kept, logit, is_brain):
+    network = InTheMiddle(HEAD * kept ** (1 / 3) / half_side(head), logit)
+    assert (found(network, head) is not None) is is_brain
+    assert ("the brain was found" in prepared(head, None, network).note) is is_brain
+
+
+def test_one_contrast_of_the_patch_that_keeps_nearly_all_is_enough_to_refuse(head):
+    """The mean of all answers keeps too little to refuse."""
+
+    class AllInTheLast(nn.Module):
+        def forward(self, patch):
+            small, all_of_it = InTheMiddle(0.55)(patch), InTheMiddle(1.0)(patch)
+            return torch.cat([small[:-1], all_of_it[-1:]])
+
+    assert found(InTheMiddle(0.55), head) is not None
+    assert found(AllInTheLast(), head) is None
+
+
+def test_the_largest_part_is_the_brain_and_its_holes_are_filled(head):
+    class Patchy(nn.Module):
+        def forward(self, patch):
+            answer = InTheMiddle(0.55)(patch).clone()
+            middle = PATCH_SIZE // 2
+            answer[..., middle - 3 : middle + 3, middle - 3 : middle + 3, middle - 3 : middle + 3] = -8.0
+            answer[..., :4, :4, :4] = 8.0
+            return answer
+
+    mask = found(Patchy(), head)
+    assert mask is not None
+    center, corner = mask.grid.center_world.float(), mask.grid.points_world()[0, 1, 1, 1][None]
+    values = mask.sample(torch.stack([center, corner], dim=1), 1.0)
+    assert values[0, 0, 1] == 0
+    solid = found(InTheMiddle(0.55), head)
+    assert ((mask.data > 0) == (solid.data > 0)).all()
+
+
+@pytest.mark.parametrize(("radius_mm", "is_head"), [(9.0, False), (11.0, True)])
+def test_small_animals_are_no_heads(head, radius_mm, is_head):
     matrix = head.grid.voxel_to_world.clone()
-    matrix[:, :3] /= 10
-    small = Image(head.data, Grid(head.grid.shape, matrix)).normalized()
-    assert find_brain(InTheMiddle(BRAIN / half_side(head)), small, find_content(small)) is None
+    matrix[:, :3] *= radius_mm / find_content(head.normalized()).radius_mm
+    small = Image(head.data, Grid(head.grid.shape, matrix))
+    network = InTheMiddle(BRAIN / half_side(head))
+    assert (found(network, small) is not None) is is_head
 
 
 def test_a_mask_on_another_grid_is_taken_as_it_is(head):

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from synthetic import AFFINES, grid_around, smooth_image
+from synthetic import AFFINES, grid_around, lopsided, smooth_image
 
 from patchmorph.registration.content import find_content
 from patchmorph.registration.pose import PoseStage, rotations
@@ -8,15 +8,6 @@ from patchmorph.spatial.affine import about_point, exponential, from_translation
 from patchmorph.spatial.grid import Grid
 from patchmorph.spatial.image import Image
 from patchmorph.transforms.affine import AffineTransform
-
-
-def lopsided(grid: Grid) -> Image:
-    """Like a brain, but with a front, a top and a left side."""
-    image = smooth_image(grid)
-    x, y, z = grid.points_world()[0].unbind(-1)
-    flat = torch.sigmoid((z + 35 - 0.3 * y) / 3) * (1 - 0.5 * torch.sigmoid((y - 40) / 4))
-    bump = torch.exp(-(((x + 35) / 15) ** 2 + ((y + 40) / 15) ** 2 + ((z - 20) / 15) ** 2))
-    return Image(image.data * flat * (1 - 0.7 * bump), grid, "lopsided")
 
 
 def posed(image: Image, degrees: float, scale: float, seed: int) -> tuple[Image, AffineTransform]:
@@ -30,7 +21,7 @@ def posed(image: Image, degrees: float, scale: float, seed: int) -> tuple[Image,
 
 
 def search(fixed: Image, moving: Image) -> AffineTransform:
-    fixed, moving = fixed.normalized(), moving.normalized()
+    fixed, moving = (Image(i.normalized().data, i.grid, i.name, i.cuts) for i in (fixed, moving))
     contents = find_content(fixed), find_content(moving)
     start = AffineTransform.translation(contents[1].center_world - contents[0].center_world)
     found = PoseStage(*contents).refine(fixed, moving, start)
@@ -47,6 +38,26 @@ def test_any_pose_is_found(degrees, scale, seed):
     corners = fixed.grid.points_world()[fixed.data[:, 0] > 0.2][None]
     off = (search(fixed, moving)(corners) - truth(corners)).norm(dim=-1).mean()
     assert off < 3 * scale  # mm of 3.5 mm voxels: what the first affine look at 4 mm corrects at once
+
+
+@pytest.mark.parametrize("cut", ["fixed", "moving"])
+@pytest.mark.parametrize(("axis", "side"), [(0, 1), (1, 0)])
+def test_the_pose_is_found_where_half_an_image_is_missing(cut, axis, side):
+    """What is left lies off the middle of the other, towards the face that is not cut."""
+    whole = lopsided(grid_around((50, 56, 46), AFFINES["RAS"] * 3.5))
+    kept = [slice(None)] * 3
+    count = whole.grid.shape[axis] // 2
+    kept[axis] = slice(0, count) if side else slice(whole.grid.shape[axis] - count, None)
+    first = tuple(part.start or 0 for part in kept)
+    data = whole.data[(..., *kept)]
+    half = Image(data, whole.grid.crop(first, tuple(data.shape[2:])), cuts=((axis, side),))
+    if cut == "fixed":
+        fixed, (moving, truth) = half, posed(whole, 100, 1.0, 5)
+    else:
+        fixed, (moving, truth) = whole, posed(half, 100, 1.0, 5)
+        moving = Image(moving.data, moving.grid, cuts=half.cuts)
+    points = half.grid.points_world()[half.data[:, 0] > 0.2][None]
+    assert (search(fixed, moving)(points) - truth(points)).norm(dim=-1).mean() < 10
 
 
 @pytest.mark.parametrize("remap", [lambda v: 1 - v, lambda v: (1 - 2 * v).abs()])

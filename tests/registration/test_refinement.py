@@ -2,7 +2,6 @@ import pytest
 import torch
 from synthetic import AFFINES, grid_around, rotation, smooth_image, smooth_velocity
 
-from patchmorph.errors import PatchMorphError
 from patchmorph.registration import refinement
 from patchmorph.registration.affine_refinement import AffineRefinementStage
 from patchmorph.registration.content import find_content
@@ -117,10 +116,12 @@ def test_an_affine_map_is_found(pair):
 
 def test_registration_without_a_model(pair):
     fixed, moving, _ = pair
-    result = register(fixed, moving, None, Options(refine=4))
+    result = register(fixed, moving, None, Options(refine=1))
     assert len(result.history) == 1 + 1 + 1 + 3  # the start, its pose, the affine stage, a stage a scale
     errors = [error_mm(pair, transform) for transform in result.history]
-    assert errors[-1] < 0.7 * errors[2]
+    assert errors[-1] < 0.8 * errors[2]
     assert errors[2] < errors[0]
-    with pytest.raises(PatchMorphError, match="must come from the patches of a network"):
-        register(fixed, moving, None, Options(uncertainty=True))
+    spacings = [transform.parts()[-1].grid.spacing_mm[0, 0].item() for transform in result.history[3:]]
+    radius = find_content(fixed.normalized()).radius_mm
+    # The default schedule, 4, 2 and 1 mm for a radius of 60 mm; a velocity voxel is two of them.
+    assert spacings == pytest.approx([mm * radius / 60 for mm in (8, 4, 2)])

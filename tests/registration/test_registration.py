@@ -1,13 +1,20 @@
+import functools
+
 import numpy as np
 import pytest
 import torch
-from synthetic import AFFINES, grid_around, rotation, smooth_image, smooth_velocity
+from estimators import estimating_model
+from starts import start_at
+from synthetic import AFFINES, grid_around, lopsided, rotation, smooth_image, smooth_velocity
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.patches.extraction import extract
+from patchmorph.registration.affine_refinement import AffineRefinementStage
 from patchmorph.registration.content import find_content
 from patchmorph.registration.model import ModelSpec, PatchMorphModel
+from patchmorph.registration.refinement import RefinementStage
 from patchmorph.registration.register import RESTARTS, Options, left_pose, proceed, register
+from patchmorph.registration.result import Registration
 from patchmorph.registration.stages import (
     DenseStage,
     NearestAffineStage,
@@ -15,10 +22,11 @@ from patchmorph.registration.stages import (
     patch_velocity,
     schedule,
 )
-from patchmorph.registration.start import find_start
 from patchmorph.spatial.grid import Grid
 from patchmorph.spatial.image import Image
 from patchmorph.transforms.affine import AffineTransform
+from patchmorph.transforms.jacobian import jacobian_determinant
+from patchmorph.transforms.resample import resample
 
 SMALL = {
     "patch_size": 32,
@@ -27,10 +35,11 @@ SMALL = {
     "affine": {"name": "affine-encoder", "options": {"channels": [4, 8, 8], "hidden": 8}},
     "dense": {"name": "unet", "options": {"encoder": [4, 8], "decoder": [8, 4]}},
 }
+ESTIMATING = {"spacings_mm": [6.0, 4.0], "affine_repeats": 2}
 
 
 @pytest.fixture(scope="module")
-def model() -> PatchMorphModel:
+def random_model() -> PatchMorphModel:
     """Random weights that move points by some mm: enough for what must hold whatever the weights."""
     torch.manual_seed(0)
     model = PatchMorphModel(ModelSpec.model_validate({**SMALL, "precision": "fp32"}))  # bf16: 0.05 mm
@@ -41,21 +50,91 @@ def model() -> PatchMorphModel:
     return model
 
 
-def pair(linear=AFFINES["RAS"]):
-    fixed = smooth_image(grid_around((150, 180, 140), AFFINES["RAS"]))
-    moving = smooth_image(grid_around((152, 182, 150), linear, (0, 0, 0)))
-    return fixed, moving
+@pytest.fixture(scope="module")
+def model() -> PatchMorphModel:
+    """Networks that find real motion, so no stage is refused."""
+    return estimating_model(**ESTIMATING)
+
+
+@functools.cache
+def pair(linear="RAS"):
+    grid = grid_around((45, 54, 43), AFFINES[linear] * 4)
+    moving = lopsided(grid)
+    return resample(moving, TRUTH, grid), moving
+
+
+FLOW = smooth_velocity(grid_around((12, 12, 12), AFFINES["RAS"] * 18), 7.0, seed=3)
+POSE = rotation(25) @ AffineTransform.translation(torch.tensor([[6.0, -9, 4]]))
+TRUTH = POSE @ FLOW
 
 
 def inside(image):
-    return image.grid.points_world()[:, ::5, ::5, ::5][image.data[:, 0, ::5, ::5, ::5] > 0.2][None]
+    return image.grid.points_world()[image.data[:, 0] > 0.2][None]
 
 
-@pytest.mark.parametrize("orientation", ["LAS", "LPS", "LIA"])
-def test_storage_order_changes_nothing(model, orientation):
+@pytest.fixture(scope="module")
+def found(model) -> Registration:
+    """Of the pair, by the model, with what is the default of every option."""
+    return register(*pair(), model)
+
+
+def error_mm(transform, truth=TRUTH) -> float:
+    points = inside(pair()[0])
+    return float((transform(points) - truth(points)).norm(dim=-1).mean())
+
+
+def test_every_stage_brings_the_map_nearer_to_the_truth(found):
+    """The pose and the shift leave 2 and 17 mm, the flow is of 2 mm; voxels are 4 mm."""
+    _, pose, affine, coarse, fine = (error_mm(transform) for transform in found.history)
+    assert 1 < pose < 4
+    assert affine < 0.75 * pose  # the affine network is believed, and right
+    assert coarse < 0.9 * affine
+    assert fine < 0.8 * coarse
+    assert fine < 0.7
+    assert (found.transform(inside(found.fixed)) - found.history[1](inside(found.fixed))).norm(
+        dim=-1
+    ).mean() > 1
+
+
+def test_the_warped_image_is_the_fixed_one_and_labels_go_along(found):
+    inner = found.fixed.data > 0.2
+    values = torch.stack([found.fixed.data[inner], found.warped().data[inner]])
+    assert torch.corrcoef(values)[0, 1] > 0.98
+    labels = Image((found.moving.data > 0.3).to(torch.int32) * 70000, found.moving.grid)
+    warped = found.warped(labels, "nearest").data
+    assert set(warped.unique().tolist()) == {0, 70000}
+    assert ((warped > 0) == (found.fixed.data > 0.3))[inner].float().mean() > 0.9
+
+
+@pytest.mark.parametrize(("mm", "is_kept"), [(2.5, True), (4.5, False)])
+def test_an_affine_answer_is_kept_if_the_images_agree_nearly_as_well(mm, is_kept):
+    """The pose is perfect, the network shifts by ``mm``: 0.88 or 0.67 of the agreement is left."""
+    image = smooth_image(grid_around((40, 46, 38), AFFINES["RAS"] * 4))
+    start = start_at(image, image)
+    shift = AffineTransform.translation(torch.tensor([[mm, 0, 0]]))
+    ratio = start.relation(shift).any / start.relation(AffineTransform.identity()).any
+    assert 0.82 < ratio < 0.92 if is_kept else 0.5 < ratio < 0.78
+    assert left_pose(start, shift) is not is_kept
+    generator = [[0.0, 0, 0, mm / 8], [0.0] * 4, [0.0] * 4, [0.0] * 4]
+    affine = {"name": "estimators:Scripted", "options": {"generators": [generator]}}
+    spec = {"spacings_mm": [8.0], "reference_radius_mm": None, "affine_repeats": 1, "affine": affine}
+    moved = proceed(start, estimating_model(**spec)).history[2]
+    expected = shift if is_kept else AffineTransform.identity()
+    torch.testing.assert_close(moved.matrix, expected.matrix, atol=1e-5, rtol=0)
+
+
+def test_an_affine_answer_that_leaves_nothing_in_common_is_not_kept():
+    image = smooth_image(grid_around((40, 46, 38), AFFINES["RAS"] * 4))
+    start = start_at(image, image)
+    assert left_pose(start, AffineTransform.translation(torch.tensor([[500.0, 0, 0]])))
+    apart = start_at(image, image, AffineTransform.translation(torch.tensor([[500.0, 0, 0]])))
+    assert not left_pose(apart, AffineTransform.identity())  # no pose that could be left
+
+
+@pytest.mark.parametrize("orientation", ["LPS", "LIA"])
+def test_storage_order_changes_nothing(found, model, orientation):
     """Permuting and flipping both arrays, with their affines, must give the same map of the world."""
     fixed, moving = pair()
-    reference = register(fixed, moving, model).transform
     stored = []
     for image in (fixed, moving):
         target = AFFINES[orientation]
@@ -63,41 +142,35 @@ def test_storage_order_changes_nothing(model, orientation):
         data = image.data.permute(0, 1, *(2 + order).tolist())
         flips = [2 + axis for axis in range(3) if target[order[axis], axis] < 0]
         data = data.flip(flips) if flips else data
-        stored.append(Image(data, grid_around(tuple(data.shape[2:]), target)))
-    points = inside(fixed)
-    found = register(*stored, model).transform
-    assert (reference(points) - points).norm(dim=-1).mean() > 1
+        stored.append(Image(data, grid_around(tuple(data.shape[2:]), target * 4)))
+    again = register(*stored, model).transform
     # Only the rounding of coordinates differs, some 1e-5 mm, through networks.
-    assert (found(points) - reference(points)).norm(dim=-1).max() < 0.01
+    assert error_mm(again, found.transform) < 0.01
 
 
-def test_the_map_follows_the_world_of_the_moving_image(model):
+def test_the_map_follows_the_world_of_the_moving_image(found, model):
     fixed, moving = pair()
-    reference = register(fixed, moving, model).transform
     shift = torch.tensor([30.0, -20.0, 10.0], dtype=torch.float64)
     matrix = moving.grid.voxel_to_world.clone()
     matrix[:, :3, 3] += shift
     shifted = Image(moving.data, type(moving.grid)(moving.grid.shape, matrix))
-    points = inside(fixed)
-    found = register(fixed, shifted, model).transform(points)
-    assert (found - reference(points) - shift.float()).norm(dim=-1).max() < 0.01
+    expected = AffineTransform.translation(shift[None]) @ found.transform
+    assert error_mm(register(fixed, shifted, model).transform, expected) < 0.01
 
 
-def test_a_model_has_no_unit(model):
+def test_a_model_has_no_unit(found, model):
     """A brain ten times smaller, in its own mm, gets the same map ten times smaller."""
-    fixed, moving = pair()
-    reference = register(fixed, moving, model).transform
     small = []
-    for image in (fixed, moving):
+    for image in pair():
         matrix = image.grid.voxel_to_world.clone()
         matrix[:, :3] /= 10
         small.append(Image(image.data, type(image.grid)(image.grid.shape, matrix)))
-    points = inside(fixed)
-    found = register(*small, model).transform(points / 10) * 10
-    assert (found - reference(points)).norm(dim=-1).max() < 0.02
+    points = inside(found.fixed)
+    again = register(*small, model).transform(points / 10) * 10
+    assert (again - found.transform(points)).norm(dim=-1).max() < 0.02
 
 
-def test_skipping_empty_patches_changes_nothing_inside_the_content(model):
+def test_skipping_empty_patches_changes_nothing_inside_the_content(random_model):
     # A box far larger than the content, so that many patches are empty.
     fixed, moving = pair()
     content = find_content(fixed.normalized())
@@ -107,7 +180,9 @@ def test_skipping_empty_patches_changes_nothing_inside_the_content(model):
     velocities = []
     with torch.no_grad():
         for skip in (True, False):
-            stage = DenseStage(model.dense[1], large, 4.0, 32, 0.5, 0.35, 6, skip_empty=skip)
+            stage = DenseStage(
+                random_model.dense[1], large, 4.0, 32, 0.5, 0.35, 6, skip_empty=skip, precision="fp32"
+            )
             transform = stage.refine(fixed.normalized(), moving.normalized(), start)
             velocities.append(transform.parts()[-1])
     skipped, full = velocities
@@ -118,84 +193,118 @@ def test_skipping_empty_patches_changes_nothing_inside_the_content(model):
     assert (skipped(points) - full(points)).norm(dim=-1).max() < 1e-4
 
 
-def test_jitter_draws_from_its_generator(model):
-    fixed, moving = pair()
-    points = inside(fixed)
-    first, again, other = (
-        register(fixed, moving, model, Options(jitter=True, seed=seed)).transform(points)
-        for seed in (1, 1, 2)
+def test_jitter_draws_from_the_seed(model):
+    start = start_at(*pair(), POSE)
+    points = inside(start.fixed)
+    overlapping = estimating_model(**ESTIMATING, overlap=0.7)  # three patches along an axis: one is inner
+
+    def mapped(**options):
+        return proceed(start, overlapping, Options(**options)).transform(points)
+
+    plain, first, again, other = mapped(seed=5), *(mapped(jitter=True, seed=seed) for seed in (1, 1, 2))
+    torch.testing.assert_close(first, again, atol=0, rtol=0)
+    for one in (plain, other):
+        assert (first - one).norm(dim=-1).max() > 1e-3
+
+
+@pytest.mark.parametrize("without_networks", [False, True])
+def test_options_of_refinement_reach_its_stages(monkeypatch, model, without_networks):
+    """Stages of refinement that note what they are and move nothing."""
+    dense, affine = [], []
+    monkeypatch.setattr(RefinementStage, "refine", lambda self, _, __, given: dense.append(self) or given)
+    monkeypatch.setattr(
+        AffineRefinementStage, "refine", lambda self, _, __, given: affine.append(self) or given
     )
-    torch.testing.assert_close(first, again)
-    assert (first - other).norm(dim=-1).max() > 1e-3
+    start = start_at(*pair(), POSE)
+    chosen = None if without_networks else model
+    proceed(start, chosen)
+    assert dense == []  # by default none
+    proceed(start, chosen, Options(refine=7, seed=13, similarity="mind"))
+    spec, radius = ModelSpec() if without_networks else model.spec, start.fixed_seen.content.radius_mm
+    spacings = spec.spacings_for(radius) if without_networks else spec.spacings_for(radius)[-1:]
+    assert [stage.spacing_mm for stage in dense] == pytest.approx(spacings)
+    for stage in dense:
+        assert (stage.passes, stage.generator.initial_seed(), stage.similarity) == (7, 13, "mind")
+        assert stage.content is start.fixed_seen.content
+    assert [(stage.similarity, stage.spacing_mm) for stage in affine[1:]] == (
+        [("mind", spacings[0])] if without_networks else []
+    )
 
 
-def test_the_result_is_invertible_and_its_history_leads_to_it(model):
-    fixed, moving = pair()
-    result = register(fixed, moving, model)
-    assert len(result.history) == 1 + 1 + 1 + 2
-    assert result.history[-1] is result.transform
-    points = inside(fixed)
-    # Mean over the content; these random weights make rough fields on 8 and 16 mm grids.
-    assert (result.inverse(result.transform(points)) - points).norm(dim=-1).mean() < 0.3
-    assert result.warped().data.shape == fixed.data.shape
-    assert result.jacobian().shape == fixed.grid.shape
+def test_refinement_goes_on_from_the_networks(found, model):
+    start = start_at(*pair(), POSE)
+    refined = proceed(start, model, Options(refine=3))
+    assert len(refined.history) == len(found.history) + 1
+    assert error_mm(refined.transform) < 1.0  # a quarter of a voxel: three passes are few
+    finest = model.spec.spacings_for(start.fixed_seen.content.radius_mm)[-1]
+    assert refined.transform.parts()[-1].grid.spacing_mm[0, 0].item() == pytest.approx(2 * finest)
+    with pytest.raises(PatchMorphError, match="must come from the patches of a network"):
+        proceed(start, None, Options(uncertainty=True))
+
+
+def test_the_result_is_invertible_and_its_history_leads_to_it(found):
+    assert len(found.history) == 1 + 1 + 1 + 2
+    assert found.history[-1] is found.transform
+    points = inside(found.fixed)
+    # Inverses are found at each point to 0.0002 mm, one for each field.
+    assert (found.inverse(found.transform(points)) - points).norm(dim=-1).max() < 0.01
+    assert found.jacobian().shape == found.fixed.grid.shape
+    truth = jacobian_determinant(TRUTH, found.fixed.grid)
+    inner = found.fixed.data[0, 0] > 0.3
+    assert (found.jacobian() - truth)[inner].abs().mean() < 0.15
 
 
 def test_uncertainty_is_where_overlapping_patches_disagree(model):
-    fixed, moving = pair()
-    plain = register(fixed, moving, model)
+    start = start_at(*pair(), POSE)
+    inner = start.fixed.data > 0.2
     with pytest.raises(PatchMorphError, match="must be asked for"):
-        plain.uncertainty()
-    result = register(fixed, moving, model, Options(uncertainty=True))
+        proceed(start, model).uncertainty()
+    result = proceed(start, model, Options(uncertainty=True))
     doubt = result.uncertainty()
-    assert doubt.data.shape == fixed.data.shape
-    assert (doubt.data[fixed.data > 0.2] > 0).float().mean() > 0.9  # random weights never agree
-    refined = register(fixed, moving, model, Options(uncertainty=True, refine=1)).uncertainty()
-    close = (refined.data - doubt.data).abs()[fixed.data > 0.2]
-    assert close.median() < 0.2 * doubt.data[fixed.data > 0.2].median()  # refinement keeps it
+    assert doubt.data.shape == start.fixed.data.shape
+    assert (doubt.data[inner] > 0).float().mean() > 0.9  # patches never agree to the last digit
+    assert doubt.data.max() < 10  # mm
+    kept = proceed(start, model, Options(uncertainty=True, refine=1))
+    assert kept.has_uncertainty
+    close = (kept.uncertainty().data - doubt.data).abs()[inner]
+    assert close.median() < 0.2 * doubt.data[inner].median()  # refinement keeps it
 
 
 def test_a_scale_may_look_again(model):
-    fixed, moving = pair()
-    again = PatchMorphModel(model.spec.model_copy(update={"repeats": [1, 3]}))
-    again.load_state_dict(model.state_dict())  # repeats share weights
-    result = register(fixed, moving, again)
-    assert len(result.history) == 1 + 1 + 1 + 4
-    once = register(fixed, moving, model)
-    points = inside(fixed)
+    start = start_at(*pair(), POSE)
+    again = estimating_model(**ESTIMATING, repeats=[1, 3])
+    result, once = proceed(start, again), proceed(start, model)
+    assert len(result.history) == 2 + 1 + 4
+    points = inside(start.fixed)
     torch.testing.assert_close(result.history[4](points), once.transform(points))
+    assert error_mm(result.transform) < error_mm(result.history[3])
     with pytest.raises(ValueError, match="repeats must be one number a scale"):
         ModelSpec.model_validate({**SMALL, "repeats": [1]})
 
 
-def test_a_symmetric_stage_is_inverse_consistent_whatever_the_weights(model):
+def test_a_symmetric_stage_is_inverse_consistent_whatever_the_weights(random_model):
     fixed, moving = pair()
     patch = Grid.centered((32, 32, 32), 6.0, fixed.grid.center_world)
     there = torch.cat([extract(fixed, patch, 6.0), extract(moving, patch, 6.0)], dim=1)
     back = there.flip(1)
     with torch.no_grad():
         forth, opposite = (
-            patch_velocity(model.dense[0], images, patch, "fp32", symmetric=True) for images in (there, back)
+            patch_velocity(random_model.dense[0], images, patch, "fp32", symmetric=True)
+            for images in (there, back)
         )
         affine, other = (
-            affine_residual(model.affine, images, patch, "fp32", symmetric=True) for images in (there, back)
+            affine_residual(random_model.affine, images, patch, "fp32", symmetric=True)
+            for images in (there, back)
         )
     assert forth.abs().max() > 0.1  # mm
     torch.testing.assert_close(forth, -opposite)
     torch.testing.assert_close(affine.inverse().matrix, other.matrix)
-    spec = model.spec.model_copy(update={"symmetric": True})
+    spec = random_model.spec.model_copy(update={"symmetric": True})
     assert all(stage.symmetric for stage in schedule(PatchMorphModel(spec), find_content(fixed.normalized())))
 
 
-def test_stages_run_from_affine_to_fine(model):
-    fixed, _ = pair()
-    stages = schedule(model, find_content(fixed.normalized()))
-    spacings = [stage.spacing_mm for stage in stages]
-    assert spacings[0] == spacings[1] > spacings[2]
-
-
 def test_content_is_a_box_around_the_foreground():
-    image = smooth_image(grid_around((180, 200, 170), AFFINES["RAS"], (7, 0, 0)))
+    image = smooth_image(grid_around((60, 67, 57), AFFINES["RAS"] * 3, (7, 0, 0)))
     content = find_content(image.normalized())
     # Semi-axes of 65, 80 and 60 mm; the soft rim passes the threshold at 1.05 of them. Voxels here are 3 mm.
     assert content.radius_mm == pytest.approx(1.05 * ((65**2 + 80**2 + 60**2) / 5) ** 0.5, rel=0.02)
@@ -212,14 +321,21 @@ def test_images_of_several_channels_are_refused(model):
 def test_where_some_is_missing_the_dense_networks_begin_again(model):
     fixed, moving = pair()
     x, y, z = moving.grid.shape
-    part = Image(moving.data[:, :, : x // 2], moving.grid.crop((0, 0, 0), (x // 2, y, z)), "half")
-    result = register(fixed, part, model)
-    assert len(result.history) == 1 + 1 + 1 + 2 + RESTARTS * (1 + 2)
+    kept = 2 * x // 3
+    part = Image(moving.data[:, :, :kept], moving.grid.crop((0, 0, 0), (kept, y, z)), "part")
+    start = start_at(fixed, part, POSE)
+    assert start.moving_seen.image.cuts == ((0, 1),)
+    result = proceed(start, model)
+    assert len(result.history) == 2 + 1 + 2 + RESTARTS * (1 + 2)
     again = [part for k in range(RESTARTS) for part in result.history[5 + 3 * k].parts()]
     assert len(again) == RESTARTS
     assert all(isinstance(part, AffineTransform) for part in again)
-    start = find_start(fixed, part)
-    assert len(proceed(start, model, restarts=0).history) == 1 + 1 + 1 + 2
+    assert len(proceed(start, model, restarts=0).history) == 2 + 1 + 2
+    assert result.missing == pytest.approx(start.missing(TRUTH), abs=0.03)
+    assert 0.05 < result.missing < 0.4
+    points = inside(fixed)
+    there = points[part.grid.to_voxel(TRUTH(points))[..., 0] < kept - 3][None]
+    assert (result.transform(there) - TRUTH(there)).norm(dim=-1).mean() < 1.5  # voxels are 4 mm
 
 
 def test_the_nearest_affine_map_of_an_affine_map_is_itself():
@@ -234,14 +350,3 @@ def test_the_nearest_affine_map_of_an_affine_map_is_itself():
     bent = (pose @ flow)(points)
     assert isinstance(near, AffineTransform)
     assert ((near(points) - bent) ** 2).mean() < ((pose(points) - bent) ** 2).mean()
-
-
-def test_an_affine_map_that_leaves_a_good_pose_is_not_kept():
-    fixed, moving = pair()
-    start = find_start(fixed, moving)
-    assert not left_pose(start, start.history[-1])
-    assert not left_pose(start, AffineTransform.translation(torch.tensor([[1.0, 0, 0]])))
-    assert left_pose(start, AffineTransform.translation(torch.tensor([[15.0, 0, 0]])))
-    assert left_pose(
-        start, AffineTransform.translation(torch.tensor([[500.0, 0, 0]]))
-    )  # nothing on each other
