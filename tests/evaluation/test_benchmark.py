@@ -162,4 +162,4 @@ def test_a_mean_leaves_out_the_pairs_that_lack_the_figure():
     expected = {"seconds": 3.0, "ncc_before": 0.5, "ncc_after": 0.9, "folding_percent": 0.0}
     # No pair has the figures of FreeSurfer's labels: they are not there, rather than NaN.
     assert means == pytest.approx({**expected, "sd_log_jacobian": 0.1, "dice": 0.7})
-    assert list(means)[0] == "seconds"
+    assert next(iter(means)) == "seconds"
