@@ -1,5 +1,7 @@
 """A training small enough for a test: two images, patches of 16³, networks of a few channels."""
 
+from dataclasses import fields, replace
+
 import torch
 
 from patchmorph.training.augmentation import Draw
@@ -31,6 +33,14 @@ def config(folder=".", model=(), **sections) -> TrainingConfig:
 
 def draw(same_person=1.0, batch=3, seed=0, scales=2, images=2) -> Draw:
     return Draw.sample(images, batch, scales, same_person, torch.Generator().manual_seed(seed))
+
+
+def still_draw(same_person=1.0, batch=1, **changes) -> Draw:
+    """A draw that changes nothing: zeros, no mirror, patches in the middle of their parents."""
+    drawn = draw(same_person, batch)
+    indices = ("fixed_index", "moving_index")
+    zeros = {f.name: 0 * getattr(drawn, f.name) for f in fields(Draw) if f.name not in indices}
+    return replace(drawn, **{**zeros, "mirror": torch.ones(batch), **changes})
 
 
 def all_terms(model, cohort, drawn, configuration) -> dict[str, torch.Tensor]:
