@@ -25,12 +25,18 @@ CUBE_MM = 40.0
 REACH_MM = {"R": 24.0, "L": 12.0, "A": 33.0, "P": 9.0, "S": 18.0, "I": 6.0}
 AXIS = {"L": 0, "R": 0, "P": 1, "A": 1, "I": 2, "S": 2}
 VOXEL_MM = 2.0
+MIDDLE = (40.0, -70.0, 25.0)
+"""Of the cross in the world: another place along each axis."""
 SHAPE = (48, 50, 46)
 
 
+def from_middle(*offset: float) -> tuple[float, ...]:
+    return tuple(a + b for a, b in zip(MIDDLE, offset, strict=True))
+
+
 def cross(grid: Grid, offset=(0.0, 0.0, 0.0)) -> Image:
-    """The cross about ``offset`` (mm), as a function of the world."""
-    points = grid.points_world()[0] - torch.tensor(offset)
+    """The cross, ``offset`` (mm) off its place, as a function of the world."""
+    points = grid.points_world()[0] - torch.tensor(from_middle(*offset))
     bright = torch.zeros(grid.shape, dtype=torch.bool)
     for axis, (positive, negative) in enumerate((("R", "L"), ("A", "P"), ("S", "I"))):
         others = [k for k in range(3) if k != axis]
@@ -41,11 +47,11 @@ def cross(grid: Grid, offset=(0.0, 0.0, 0.0)) -> Image:
 
 
 def fixed_grid(orientation: str) -> Grid:
-    return grid_around(SHAPE, AFFINES[orientation] * VOXEL_MM, (0.3, -0.2, 0.1))
+    return grid_around(SHAPE, AFFINES[orientation] * VOXEL_MM, from_middle(0.3, -0.2, 0.1))
 
 
 def register(transform: Transform, orientation="RAS", offset=(0.0, 0.0, 0.0)) -> Registration:
-    moving = cross(grid_around(SHAPE, AFFINES["LPS"] * VOXEL_MM, offset), offset)
+    moving = cross(grid_around(SHAPE, AFFINES["LPS"] * VOXEL_MM, from_middle(*offset)), offset)
     return Registration(cross(fixed_grid(orientation)), moving, transform, (transform,))
 
 
@@ -128,9 +134,9 @@ def test_before_and_after_show_the_moving_image_in_green_by_headers_and_through_
 
 
 def stretching() -> DisplacementField:
-    """φ: x → 1.5 x on the right and x / 2 on the left; z turns round above 14 mm; y stays."""
-    grid = grid_around((61, 61, 61), np.eye(3) * 2)
-    x, _, z = grid.points_world()[0].unbind(-1)
+    """About the middle x goes to 1.5 x on the right, to x / 2 on the left; z turns round above 14 mm."""
+    grid = grid_around((61, 61, 61), np.eye(3) * 2, MIDDLE)
+    x, _, z = (grid.points_world()[0] - torch.tensor(MIDDLE)).unbind(-1)
     u = torch.stack([torch.where(x > 0, 0.5 * x, -0.5 * x), 0 * x, -1.5 * (z - 14).clamp(min=0)])
     return DisplacementField(u[None].float(), grid)
 

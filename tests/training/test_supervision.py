@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import CPU, SPACINGS, all_terms, config, draw
+from tiny import CPU, SPACINGS, all_terms, config, draw, still_draw
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.images import save_image
 from patchmorph.registration.model import PatchMorphModel
+from patchmorph.spatial.grid import Grid
 from patchmorph.spatial.image import Image
 from patchmorph.training.cohort import Cohort
 from patchmorph.training.config import Augmentation, Data
@@ -60,15 +61,34 @@ def test_the_overlap_of_a_subject_with_itself_is_nearly_whole(model, cohort_with
     assert (apart > aligned + 0.1).all()
 
 
-def test_the_gradient_of_the_overlap_teaches_the_networks(model, cohort_with_all):
-    only = {"overlap": 1.0, "diffusion": 0, "folding": 0, "supervision": 0, "affine_weight": 0}
-    plain, more = (config(objective={**only, "overlap": weight}) for weight in (0.0, 1.0))
-    gradients = []
-    for configuration in (plain, more):
+def test_the_gradient_of_the_overlap_is_its_slope(model, cohort_with_all):
+    """Along its own gradient g the weighted term rises by |g|² per unit, as a central difference finds.
+
+    With one affine look: between looks the gradient is stopped on purpose.
+    """
+    drawn, gradients = draw(1.0, batch=2), []
+    for weight in (0.0, 50.0):
         flat = FlatGradients(model)
-        add_gradients(model, cohort_with_all, draw(0.0), configuration)
-        gradients.append(flat.buffer)
-    assert (gradients[1] - gradients[0]).norm() > 1e-3
+        asked = config(objective={"overlap": weight}, optimization={"affine_repeats": 1})
+        add_gradients(model, cohort_with_all, drawn, asked)
+        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+        assert flat.buffer.norm() > 0
+    slope = [more - without for without, more in zip(*gradients, strict=True)]  # of the overlap alone
+    square = sum(part.square().sum().item() for part in slope)
+    assert square > 0.1
+
+    @torch.no_grad()
+    def overlap_at(step):
+        for sign in (1, -1):
+            for parameter, part in zip(model.parameters(), slope, strict=True):
+                parameter += sign * step * part
+            if sign == 1:
+                found = all_terms(model, cohort_with_all, drawn, asked)
+        return 50 * (found["overlap/0"] + found["overlap/1"]).mean().item()
+
+    step = 1e-3 / square**0.5
+    # Labels are trilinear between voxels: the slope changes where points cross from one voxel to the next.
+    assert (overlap_at(step) - overlap_at(-step)) / (2 * step) == pytest.approx(square, rel=0.1)
 
 
 def test_landmarks_of_a_known_pair_lie_where_the_truth_says(model, cohort_with_all):
@@ -84,18 +104,57 @@ def test_landmarks_of_a_known_pair_lie_where_the_truth_says(model, cohort_with_a
     assert torch.isfinite(flat.buffer).all()
 
 
-def test_what_a_mask_hides_does_not_count(model, cohort_with_all, labelled):
-    """Pairs of the masked subject change, those of the other do not."""
-    unmasked = [replace(subject, mask=None) for subject in labelled]
-    without = Cohort(unmasked, SPACINGS, Data(images=["unused"]), CPU)
-    drawn = draw(1.0, batch=6)
-    values = [
-        all_terms(model, cohort, drawn, config())["similarity/1"] for cohort in (cohort_with_all, without)
-    ]
-    masked = drawn.fixed_index == 0
-    assert 0 < masked.sum() < 6
-    torch.testing.assert_close(values[0][~masked], values[1][~masked])
-    assert (values[0][masked] != values[1][masked]).all()
+def test_what_a_mask_hides_does_not_count(cohort_with_all, labelled, images):
+    """Another picture in the hidden half changes no similarity, on whichever side of a pair it is.
+
+    Networks see all of a patch, so they must move nothing here. Interpolation reaches one voxel into what is
+    hidden, so the picture differs beyond two.
+    """
+    model = PatchMorphModel(config().model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    objective = {"similarity": "mse", "supervision": 0}
+    asked = config(augmentation=STILL.model_dump(), pairs=EXACT, objective=objective)
+    drawn = still_draw(
+        batch=4, fixed_index=torch.tensor([0, 0, 1, 1]), moving_index=torch.tensor([0, 1, 0, 1])
+    )
+
+    found = {}
+    for name, subjects in (("masked", labelled), ("unmasked", [replace(s, mask=None) for s in labelled])):
+        cohort = Cohort(subjects, SPACINGS, Data(images=["unused"]), CPU)
+        before = all_terms(model, cohort, drawn, asked)["similarity/1"]
+        level = images[0].normalized().level(6.0)
+        data = (level.data * 255).round()
+        hidden = level.data.shape[2] // 2 - 2
+        data[:, :, :hidden] = 255 - data[:, :, :hidden]
+        cohort.levels[6.0].put(0, data.to(torch.uint8), level.grid)
+        found[name] = all_terms(model, cohort, drawn, asked)["similarity/1"] - before
+    torch.testing.assert_close(found["masked"], torch.zeros(4))
+    # Without a mask the other picture counts, where the two images are not the same one.
+    assert (found["unmasked"] > 0.01).tolist() == [False, True, True, False]
+
+
+def test_masked_similarity_is_the_mean_over_what_both_masks_leave(cohort_with_all):
+    """By hand: the mean squared difference of both patches where the masks of both are 1."""
+    model = PatchMorphModel(config().model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    off = {**EXACT, "start_mm": 10.0}
+    asked = config(augmentation=STILL.model_dump(), pairs=off, objective={"similarity": "mse"})
+    start = torch.tensor([[1.0, -1.0, 0.0]])
+    drawn = still_draw(fixed_index=torch.tensor([1]), moving_index=torch.tensor([0]), start=start)
+    found = all_terms(model, cohort_with_all, drawn, asked)["similarity/0"]
+    fixed, moving = cohort_with_all.centers_world[1:2], cohort_with_all.centers_world[0:1]
+    points = Grid.centered((16, 16, 16), SPACINGS[0], fixed).points_world()
+    there = points + (moving - fixed).float() + 10 * start
+    one, other = cohort_with_all.select(torch.tensor([1])), cohort_with_all.select(torch.tensor([0]))
+    # Views add 1e-4 to intensities: the difference is the same.
+    difference = (one.sample(points, SPACINGS[0]) - other.sample(there, SPACINGS[0])).square()
+    inside = other.mask(there)
+    assert 0.2 < inside.mean() < 0.8
+    assert found.item() == pytest.approx((difference * inside).sum().item() / inside.sum().item(), rel=1e-3)
 
 
 @pytest.mark.parametrize("term", ["overlap", "landmarks"])
