@@ -5,7 +5,8 @@ from dataclasses import fields, replace
 import torch
 
 from patchmorph.training.augmentation import Draw
-from patchmorph.training.config import TrainingConfig
+from patchmorph.training.config import Augmentation, TrainingConfig
+from patchmorph.training.gradients import FlatGradients, add_gradients
 from patchmorph.training.step import chain_losses
 
 CPU = torch.device("cpu")
@@ -18,6 +19,21 @@ MODEL = {
     "affine": {"name": "affine-encoder", "options": {"channels": [4, 8], "hidden": 8}},
     "dense": UNET,
 }
+STILL = Augmentation(
+    rotation_deg=0,
+    scale=0,
+    anisotropy=0,
+    shear=0,
+    shift_mm=0,
+    coarse_mm=0,
+    fine_mm=0,
+    mirror=False,
+    gamma=0,
+    gain=0,
+)
+"""No change at all."""
+EXACT = {"start_mm": 0.0, "root_mm": 0.0}
+"""Pairs that start where they should."""
 
 
 def config(folder=".", model=(), **sections) -> TrainingConfig:
@@ -48,3 +64,10 @@ def all_terms(model, cohort, drawn, configuration) -> dict[str, torch.Tensor]:
     stages = list(chain_losses(model, cohort, drawn, configuration))
     terms = {name: value for _, more in stages for name, value in more.items()}
     return terms | {"loss": torch.stack([loss for loss, _ in stages]).sum(0)}
+
+
+def gradient(model, cohort, drawn, configuration) -> torch.Tensor:
+    """Of the mean loss of a batch, all parameters in one vector."""
+    flat = FlatGradients(model)
+    add_gradients(model, cohort, drawn, configuration)
+    return flat.buffer

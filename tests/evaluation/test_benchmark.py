@@ -95,6 +95,13 @@ def test_dice_is_measured_after_the_moving_labels_are_warped(cube):
     assert measure(registration, cube, (fixed, fixed), 0.0).dice == pytest.approx(3 / 5)
 
 
+def test_ids_are_never_mixed_when_labels_are_warped(cube):
+    """A quarter of a voxel off, each nearest voxel is the same one; between 8 and 0 there is no 6."""
+    quarter = AffineTransform.translation(torch.tensor([[SPACING / 4, 0, 0]], dtype=torch.float64))
+    labels = Image(block((0.0, 0, 0), (8.0, 8, 8), value=8.0).to(torch.int16), GRID)
+    assert measure(registration_by(quarter, cube), cube, (labels, labels), 0.0).dice == 1
+
+
 def test_fixed_labels_are_compared_in_the_world_not_by_array_index():
     grid = grid_around((60, 66, 56), np.eye(3) * 3)
     image = smooth_image(grid)

@@ -3,11 +3,13 @@
 import shutil
 
 import pytest
+import torch
 import yaml
 from synthetic import AFFINES, grid_around, smooth_image
-from tiny import CPU, MODEL, SPACINGS
+from tiny import CPU, MODEL, SPACINGS, config
 
 from patchmorph.io.images import save_image
+from patchmorph.registration.model import PatchMorphModel
 from patchmorph.training.cohort import Cohort
 from patchmorph.training.config import Data, load_config
 from patchmorph.training.loop import train
@@ -31,6 +33,12 @@ def subjects(images, tmp_path_factory):
 @pytest.fixture(scope="package")
 def cohort(subjects):
     return Cohort(subjects, SPACINGS, Data(images=["unused"]), CPU)
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return PatchMorphModel(config().model)
 
 
 @pytest.fixture(scope="package")

@@ -6,25 +6,13 @@ from dataclasses import fields, replace
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
-from tiny import CPU, SPACINGS, draw, still_draw
+from tiny import CPU, SPACINGS, STILL, draw, still_draw
 
 from patchmorph.spatial.grid import Grid
 from patchmorph.training.augmentation import Draw, augmented_pair
 from patchmorph.training.cohort import Cohort
 from patchmorph.training.config import Augmentation, Data
 
-NONE = Augmentation(
-    rotation_deg=0,
-    scale=0,
-    anisotropy=0,
-    shear=0,
-    shift_mm=0,
-    coarse_mm=0,
-    fine_mm=0,
-    mirror=False,
-    gamma=0,
-    gain=0,
-)
 OFFSETS = torch.tensor(
     [[[0.0, 0, 0], [20, 0, 0], [0, 20, 0], [0, 0, 20], [-11, 23, 37]]], dtype=torch.float64
 )
@@ -70,7 +58,7 @@ def moved_offsets(cohort, drawn, config) -> dict[str, torch.Tensor]:
 )
 def test_each_affine_change_is_its_own_matrix_about_the_centre(cohort, side, numbers, config, matrix):
     drawn = replace(with_affine(side, **numbers), mirror=-torch.ones(1))
-    found = moved_offsets(cohort, drawn, NONE.model_copy(update=config))
+    found = moved_offsets(cohort, drawn, STILL.model_copy(update=config))
     expected = OFFSETS @ torch.tensor(matrix, dtype=torch.float64).T
     torch.testing.assert_close(found[side], expected, atol=1e-3, rtol=0)
     # The other image stays, but for the mirror: a pair of which one is mirrored has no smooth map.
@@ -81,7 +69,7 @@ def test_each_affine_change_is_its_own_matrix_about_the_centre(cohort, side, num
 @pytest.mark.parametrize("side", SIDES)
 def test_a_shift_is_along_the_axes_of_the_world_whatever_the_rotation(cohort, side):
     drawn = with_affine(side, _2=1.0, _10=1.0, _11=-0.5, _12=0.25)
-    found = moved_offsets(cohort, drawn, NONE.model_copy(update={"shift_mm": 8.0, "rotation_deg": 90.0}))
+    found = moved_offsets(cohort, drawn, STILL.model_copy(update={"shift_mm": 8.0, "rotation_deg": 90.0}))
     quarter = torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]], dtype=torch.float64)
     shift = torch.tensor([8.0, -4.0, 2.0], dtype=torch.float64)
     torch.testing.assert_close(found[side], OFFSETS @ quarter.T + shift, atol=1e-3, rtol=0)
@@ -114,7 +102,7 @@ def test_half_of_the_pairs_are_mirrored_and_none_where_it_is_off(cohort):
 
 def test_the_displacement_is_the_sum_of_both_lattices_and_of_the_fixed_image_only(cohort):
     """Constant lattices displace by their amplitudes; one that grows along y grows along y over 256 mm."""
-    config = NONE.model_copy(update={"coarse_mm": 8.0, "fine_mm": 2.0})
+    config = STILL.model_copy(update={"coarse_mm": 8.0, "fine_mm": 2.0})
     amplitude = torch.tensor([0.5, 1.0]).reshape(1, 2, 1, 1, 1, 1)
     vector = torch.tensor([1.0, -0.5, 0.25]).reshape(1, 3, 1, 1, 1)
     other = torch.tensor([0.0, 1.0, -1.0]).reshape(1, 3, 1, 1, 1)
@@ -136,7 +124,7 @@ def test_the_displacement_is_the_sum_of_both_lattices_and_of_the_fixed_image_onl
 
 def test_the_displacement_comes_before_the_affine_map(cohort):
     """The view is ``image(affine(x + u(x)))``: a rotation turns the displacement as well."""
-    config = NONE.model_copy(update={"coarse_mm": 6.0, "rotation_deg": 90.0})
+    config = STILL.model_copy(update={"coarse_mm": 6.0, "rotation_deg": 90.0})
     along_x = torch.tensor([1.0, 0, 0]).reshape(1, 3, 1, 1, 1).expand(1, 3, 7, 7, 7)
     drawn = replace(with_affine("fixed", _2=1.0), coarse=along_x, amplitude=torch.ones(1, 2, 1, 1, 1, 1))
     found = moved_offsets(cohort, drawn, config)["fixed"][0, 0]
@@ -144,7 +132,7 @@ def test_the_displacement_comes_before_the_affine_map(cohort):
 
 
 def test_tone_is_a_power_and_a_gain_of_each_image(cohort):
-    config = NONE.model_copy(update={"gamma": DOUBLE, "gain": 0.2})
+    config = STILL.model_copy(update={"gamma": DOUBLE, "gain": 0.2})
     tone = torch.tensor([[1.0, -0.5, -1.0, 1.0]])
     points = (cohort.centers_world[:1, None] + OFFSETS).float()
     plain, toned = (augmented_pair(cohort, still_draw(tone=numbers), config) for numbers in (0 * tone, tone))
@@ -172,7 +160,7 @@ def test_only_pairs_of_one_person_have_a_known_truth(cohort):
     drawn = replace(
         draw(batch=4), fixed_index=torch.tensor([0, 0, 1, 1]), moving_index=torch.tensor([0, 1, 0, 1])
     )
-    assert augmented_pair(cohort, drawn, NONE).known.tolist() == [1, 0, 0, 1]
+    assert augmented_pair(cohort, drawn, STILL).known.tolist() == [1, 0, 0, 1]
 
 
 def test_the_centres_of_a_pair_are_where_its_views_show_the_centres_of_its_images(cohort):

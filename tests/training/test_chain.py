@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import CPU, SPACINGS, all_terms, config, still_draw
+from tiny import CPU, EXACT, SPACINGS, STILL, all_terms, config, still_draw
 from torch import nn
 from torch.nn import functional
 
@@ -15,15 +15,6 @@ from patchmorph.training.cohort import Cohort
 from patchmorph.training.config import Data
 from patchmorph.training.step import chain_losses
 
-STILL = {
-    **dict.fromkeys(
-        ("rotation_deg", "scale", "anisotropy", "shear", "shift_mm", "coarse_mm", "fine_mm"), 0.0
-    ),
-    "mirror": False,
-    "gamma": 0.0,
-    "gain": 0.0,
-}
-EXACT = {"start_mm": 0.0, "root_mm": 0.0}
 LANDMARKS = ((15.0, 10, 1), (-30.0, -10, 4))
 """On either side of the middle of an image, mm."""
 
@@ -119,7 +110,7 @@ def test_every_affine_look_goes_on_from_the_one_before(cohort):
     generator[0, :3, 3] = torch.tensor([0.5, 0.0, 0.0])  # patch voxels of 12 mm: 6 mm a look
     errors = []
     for looks in (1, 2, 3):
-        asked = config(optimization={"affine_repeats": looks}, augmentation=STILL, pairs=EXACT)
+        asked = config(optimization={"affine_repeats": looks}, augmentation=STILL.model_dump(), pairs=EXACT)
         model = model_of(Answer(generator), flow(), flow())
         errors.append(all_terms(model, cohort, still_draw(), asked)["error_mm/affine"].item())
     # Huber distance beyond 2 mm: the distance less 1 mm; foreground points all move alike.
@@ -133,7 +124,7 @@ def test_the_affine_loss_is_the_weighted_sum_over_looks_and_only_a_known_truth_c
     asked = config(
         optimization={"affine_repeats": 4},
         objective={"affine_weight": 0.7, "supervision": 0.3},
-        augmentation=STILL,
+        augmentation=STILL.model_dump(),
         pairs={**EXACT, "start_mm": 5.0},
     )
     loss, terms = next(chain_losses(still_model(), cohort, drawn, asked))
@@ -154,7 +145,7 @@ def test_the_start_brings_centre_onto_centre(cohort):
     """Two views of one person that differ by shifts alone: the start is the truth, whichever is which."""
     affine = torch.zeros(2, 2, 13)
     affine[:, 0, 10:], affine[:, 1, 10:] = torch.tensor([1.0, -0.5, 0.2]), torch.tensor([-0.4, 0.6, 1.0])
-    asked = config(augmentation={**STILL, "shift_mm": 30.0}, pairs=EXACT)
+    asked = config(augmentation={**STILL.model_dump(), "shift_mm": 30.0}, pairs=EXACT)
     terms = all_terms(still_model(), cohort, still_draw(batch=2, affine=affine), asked)
     for name in ("error_mm/affine", "error_mm/0", "error_mm/1"):
         assert terms[name].max() < 0.01
@@ -164,7 +155,10 @@ def test_stages_are_composed_on_the_inner_side_of_the_map(landmarked):
     """φ = shift ∘ turn ∘ flow₀ ∘ flow₁: the turn of the affine stage turns what later stages add."""
     drawn = still_draw(fixed_index=torch.tensor([0]), moving_index=torch.tensor([1]))
     asked = config(
-        augmentation=STILL, pairs=EXACT, objective={"landmarks": 1.0}, optimization={"affine_repeats": 1}
+        augmentation=STILL.model_dump(),
+        pairs=EXACT,
+        objective={"landmarks": 1.0},
+        optimization={"affine_repeats": 1},
     )
     model = model_of(quarter_turn(), flow(x=1.0), flow(y=1.0))
     fixed, moving = landmarked.centers_world[:2].float()
@@ -186,7 +180,7 @@ def test_regularity_is_that_of_the_whole_map_without_its_affine_part_in_mm(cohor
     The energy is a mean over the three components, of which one has a gradient. Of its 15 steps across the
     patch the first and the last are half as large, as velocities stand half a voxel further in: 0.9 is left.
     """
-    asked = config(augmentation=STILL, pairs=EXACT, optimization={"affine_repeats": 1})
+    asked = config(augmentation=STILL.model_dump(), pairs=EXACT, optimization={"affine_repeats": 1})
     terms = all_terms(
         model_of(quarter_turn(), flow(slope=0.06), flow(slope=0.04)), cohort, still_draw(), asked
     )
@@ -199,7 +193,7 @@ def test_regularity_is_that_of_the_whole_map_without_its_affine_part_in_mm(cohor
 
 def test_folds_are_punished_by_how_much_they_lack(cohort):
     """Two flows that shrink x to e^-2 of its length leave a determinant of 0.135 of the 0.3 asked for."""
-    asked = config(augmentation=STILL, pairs=EXACT)
+    asked = config(augmentation=STILL.model_dump(), pairs=EXACT)
     model = model_of(nothing(4, 4), flow(slope=-1.0), flow(slope=-1.0))
     terms = all_terms(model, cohort, still_draw(), asked)
     assert terms["folding/0"].item() == 0  # e^-1 is 0.37
@@ -232,9 +226,7 @@ def test_the_loss_of_a_dense_stage_is_the_weighted_sum_of_its_terms(landmarked):
 
 
 @pytest.mark.parametrize("through", [True, False])
-def test_a_stage_teaches_itself_and_the_ones_before_it_only_if_asked(cohort, through):
-    torch.manual_seed(0)
-    model = PatchMorphModel(config().model)
+def test_a_stage_teaches_itself_and_the_ones_before_it_only_if_asked(model, cohort, through):
     networks = (model.affine, *model.dense)
     drawn = still_draw(batch=2, affine=0.3 * torch.ones(2, 2, 13), start=torch.ones(2, 3))
     stages = chain_losses(model, cohort, drawn, config(optimization={"through_chain": through}))
@@ -256,7 +248,9 @@ def test_the_coarsest_patch_is_shifted_by_the_root(landmarked, root, counts):
     """
     shift = torch.tensor([[root, 0.0, 0.0]])
     asked = config(
-        augmentation=STILL, pairs={"start_mm": 10.0, "root_mm": 115.0}, objective={"landmarks": 1.0}
+        augmentation=STILL.model_dump(),
+        pairs={"start_mm": 10.0, "root_mm": 115.0},
+        objective={"landmarks": 1.0},
     )
     drawn = still_draw(root=shift, start=torch.tensor([[0.0, 1.0, 0.0]]))
     error = all_terms(still_model(), landmarked, drawn, asked)["landmarks/0"].item()
@@ -267,7 +261,7 @@ def test_the_coarsest_patch_is_shifted_by_the_root(landmarked, root, counts):
 def test_the_first_child_uses_its_share_of_the_freedom(landmarked, inward, counts):
     """At full freedom a child in the upper corner starts 3 mm beyond the middle: no landmark is inside."""
     asked = config(
-        augmentation=STILL,
+        augmentation=STILL.model_dump(),
         pairs={"start_mm": 10.0, "root_mm": 0.0, "inward": inward},
         objective={"landmarks": 1.0},
     )
@@ -283,7 +277,7 @@ def test_overlap_counts_where_both_subjects_have_labels(images, subjects, tmp_pa
     drawn = still_draw(
         batch=4, fixed_index=torch.tensor([0, 0, 1, 1]), moving_index=torch.tensor([0, 1, 0, 1])
     )
-    asked = config(augmentation=STILL, pairs=EXACT, objective={"overlap": 2.0})
+    asked = config(augmentation=STILL.model_dump(), pairs=EXACT, objective={"overlap": 2.0})
     stages = list(chain_losses(still_model(), cohort, drawn, asked))
     for scale, (loss, terms) in enumerate(stages[1:]):
         overlap = terms[f"overlap/{scale}"]

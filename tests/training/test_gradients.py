@@ -4,10 +4,9 @@ import json
 
 import pytest
 import torch
-from tiny import CPU, all_terms, config, draw
+from tiny import CPU, all_terms, config, draw, gradient
 from torch import nn
 
-from patchmorph.registration.model import PatchMorphModel
 from patchmorph.training.gradients import FlatGradients, Report, add_gradients
 from patchmorph.training.record import Record
 
@@ -19,18 +18,6 @@ class Two(nn.Module):
         super().__init__()
         self.a = nn.Parameter(torch.zeros(2, 3))
         self.b = nn.Parameter(torch.zeros(4))
-
-
-@pytest.fixture
-def model():
-    torch.manual_seed(0)
-    return PatchMorphModel(config().model)
-
-
-def gradient(model, cohort, drawn, configuration):
-    flat = FlatGradients(model)
-    add_gradients(model, cohort, drawn, configuration)
-    return flat.buffer
 
 
 def test_the_buffer_is_the_gradients_in_the_order_of_the_parameters():

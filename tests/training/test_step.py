@@ -2,25 +2,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import CPU, UNET, all_terms, config, draw
+from tiny import CPU, UNET, all_terms, config, draw, gradient
 
 from patchmorph.networks.blocks import set_recompute
 from patchmorph.registration.model import PatchMorphModel
 from patchmorph.training.cohort import Cohort
 from patchmorph.training.config import Data
-from patchmorph.training.gradients import FlatGradients, add_gradients
-
-
-@pytest.fixture
-def model():
-    torch.manual_seed(0)
-    return PatchMorphModel(config().model)
-
-
-def gradient(model, cohort, drawn, configuration):
-    flat = FlatGradients(model)
-    add_gradients(model, cohort, drawn, configuration)
-    return flat.buffer
+from patchmorph.training.gradients import add_gradients
 
 
 def test_a_step_reaches_every_parameter_and_is_a_function_of_its_draw(model, cohort):
@@ -48,11 +36,11 @@ def test_the_point_error_of_the_truth_counts_for_known_pairs_only(model, cohort)
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_training_lowers_the_loss(model, cohort, symmetric):
     configuration = config(model={"symmetric": symmetric})
-    optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
     losses = []
-    for _ in range(25):  # one draw again and again: any working step can fit it
+    for _ in range(15):  # one draw again and again: any working step can fit it
         optimizer.zero_grad()
-        losses.append(add_gradients(model, cohort, draw(), configuration).losses.mean().item())
+        losses.append(add_gradients(model, cohort, draw(batch=1), configuration).losses.mean().item())
         optimizer.step()
     assert losses[-1] < 0.8 * losses[0]
 

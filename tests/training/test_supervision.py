@@ -4,22 +4,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import CPU, SPACINGS, all_terms, config, draw, still_draw
+from tiny import CPU, EXACT, SPACINGS, STILL, all_terms, config, draw, still_draw
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.images import save_image
-from patchmorph.registration.model import PatchMorphModel
 from patchmorph.spatial.grid import Grid
 from patchmorph.spatial.image import Image
 from patchmorph.training.cohort import Cohort
-from patchmorph.training.config import Augmentation, Data
+from patchmorph.training.config import Data
 from patchmorph.training.gradients import FlatGradients, add_gradients
 from patchmorph.training.loop import PartialState, Training
-
-STILL = Augmentation(
-    rotation_deg=0, scale=0, anisotropy=0, shear=0, shift_mm=0, coarse_mm=0, fine_mm=0, mirror=False
-)
-EXACT = {"start_mm": 0, "root_mm": 0}
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +38,11 @@ def cohort_with_all(labelled):
     return Cohort(labelled, SPACINGS, Data(images=["unused"]), CPU)
 
 
-@pytest.fixture
-def model():
-    torch.manual_seed(0)
-    return PatchMorphModel(config().model)
+def silence(model) -> None:
+    """Let networks move nothing."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
 
 
 def test_the_overlap_of_a_subject_with_itself_is_nearly_whole(model, cohort_with_all):
@@ -104,16 +99,13 @@ def test_landmarks_of_a_known_pair_lie_where_the_truth_says(model, cohort_with_a
     assert torch.isfinite(flat.buffer).all()
 
 
-def test_what_a_mask_hides_does_not_count(cohort_with_all, labelled, images):
+def test_what_a_mask_hides_does_not_count(model, cohort_with_all, labelled, images):
     """Another picture in the hidden half changes no similarity, on whichever side of a pair it is.
 
     Networks see all of a patch, so they must move nothing here. Interpolation reaches one voxel into what is
     hidden, so the picture differs beyond two.
     """
-    model = PatchMorphModel(config().model)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.zero_()
+    silence(model)
     objective = {"similarity": "mse", "supervision": 0}
     asked = config(augmentation=STILL.model_dump(), pairs=EXACT, objective=objective)
     drawn = still_draw(
@@ -135,12 +127,9 @@ def test_what_a_mask_hides_does_not_count(cohort_with_all, labelled, images):
     assert (found["unmasked"] > 0.01).tolist() == [False, True, True, False]
 
 
-def test_masked_similarity_is_the_mean_over_what_both_masks_leave(cohort_with_all):
+def test_masked_similarity_is_the_mean_over_what_both_masks_leave(model, cohort_with_all):
     """By hand: the mean squared difference of both patches where the masks of both are 1."""
-    model = PatchMorphModel(config().model)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.zero_()
+    silence(model)
     off = {**EXACT, "start_mm": 10.0}
     asked = config(augmentation=STILL.model_dump(), pairs=off, objective={"similarity": "mse"})
     start = torch.tensor([[1.0, -1.0, 0.0]])
