@@ -186,6 +186,9 @@ def test_landmarks_move_with_their_image(subjects, tmp_path):
     drawn = draw(0.0)
     pair = augmented_pair(cohort, drawn, Augmentation())
     assert cohort.landmarks.shape == (2, 4, 3)
+    names = cohort.vocabulary.landmarks
+    assert cohort.landmarks[1, names.index("tip")].tolist() == [11, 20, -5]
+    assert cohort.landmarks[0, names.index("base")].tolist() == [-30, 4, 12]
     back = pair.fixed.transform(pair.fixed_landmarks)
     known = ~back.isnan()
     original = cohort.landmarks[drawn.fixed_index]

@@ -1,6 +1,7 @@
 """What the networks see in another contrast, and that the losses do not."""
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -50,6 +51,23 @@ def test_a_straight_curve_changes_nothing_and_a_falling_one_turns_the_contrast_r
     torch.testing.assert_close(same, values, atol=1e-5, rtol=0)
     values, turned = seen(labelled, plain(made, share=torch.zeros(3), curve=1 - steps), index, SPACINGS[-1])
     torch.testing.assert_close(turned, 1 - values, atol=1e-5, rtol=0)
+
+
+def test_a_coarse_voxel_is_the_mean_of_remapped_fine_ones(labelled):
+    """Of the eight a quarter of a voxel off, as a coarse picture of another contrast would be."""
+    index = torch.tensor([1])
+    made = Contrast.from_numbers(numbers(1), labelled.select(index), labelled.centers_world[index], 1.0)
+    steps = torch.linspace(0, 1, made.curve.shape[1])[None]
+    points = Grid.centered((16, 16, 16), 12.0, labelled.centers_world[index]).points_world()
+    images = labelled.select(index)
+    around = [images.sample(points + 3 * torch.tensor(corner), 6.0) for corner in product((-1, 1), repeat=3)]
+    for curve, remap in ((steps, lambda fine: fine), (1 - steps, lambda fine: 1 - fine)):
+        straight = plain(made, share=torch.zeros(1), curve=curve)
+        expected = torch.stack([remap(fine) for fine in around]).mean(0)
+        assert (expected - remap(images.sample(points, 12.0))).abs().max() > 0.01
+        torch.testing.assert_close(
+            straight.of(0 * expected, images, points, 12.0), expected, atol=1e-5, rtol=0
+        )
 
 
 def test_labels_are_painted_each_in_its_own_grey(labelled):

@@ -100,6 +100,16 @@ def test_a_line_of_the_log_is_the_mean_since_the_last_one(tmp_path):
     assert "error_mm/0" not in second
 
 
+def test_a_line_is_the_mean_over_all_processes(tmp_path, monkeypatch):
+    """The other process has two chains, whose losses sum to 14."""
+    others = torch.tensor([[14.0], [2.0]])
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: tensor.add_(others))
+    with Record(tmp_path, 0, 10, CPU) as record:
+        record.add(Report(torch.zeros(1), ("loss",), torch.tensor([[1.0], [1.0]])))
+        record.line(1, 0.25, torch.tensor(1.5), 2)
+    assert json.loads((tmp_path / "log.jsonl").read_text())["loss"] == 5
+
+
 def test_a_record_goes_on_after_the_step_of_the_checkpoint(tmp_path):
     lines = [json.dumps({"step": step, "loss": 1.0}) + "\n" for step in (1, 2, 3)]
     (tmp_path / "log.jsonl").write_text("".join(lines) + '{"step": 4, "lo')

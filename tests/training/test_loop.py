@@ -230,9 +230,19 @@ def test_accumulated_batches_are_one_larger_batch(quick, tmp_path):
         assert accumulated == pytest.approx(large, rel=1e-3)
 
 
+@pytest.mark.parametrize("stages", [[], [0]])
+def test_stages_to_recompute_run_again_in_the_backward_pass(quick, stages):
+    training = begin(quick(optimization={"recompute": stages, "steps": 1}))
+    calls = []
+    convolutions = [m for m in training.state.model.modules() if isinstance(m, torch.nn.Conv3d)]
+    for convolution in convolutions:
+        convolution.register_forward_hook(lambda *_: calls.append(1))
+    training.run(Interruption())
+    assert (len(calls) > 1.5 * len(convolutions)) == bool(stages)
+
+
 def test_settings_of_the_optimizer_come_from_the_configuration(quick):
-    optimization = {"weight_decay": 0.125, "recompute": [0]}
-    training = begin(quick(optimization=optimization))
+    training = begin(quick(optimization={"weight_decay": 0.125}))
     (group,) = training.state.optimizer.param_groups
     assert group["weight_decay"] == 0.125
     assert len(group["params"]) == len(list(training.state.model.parameters()))
@@ -392,7 +402,7 @@ def test_validation_measures_labelled_pairs_with_the_weights_of_its_step(quick, 
 def test_the_best_model_is_the_one_of_the_best_validation_also_after_a_resume(
     quick, tmp_path, labelled_pair, monkeypatch
 ):
-    dices = iter([0.3, 0.6, 0.8, 0.7])  # the first: one pair is measured before the training begins
+    dices = iter([0.3, 0.6, 0.8, 0.7, 0.75])  # the first: one pair is measured before the training begins
     models = []
     initialize = Training.__init__
 
@@ -412,19 +422,23 @@ def test_the_best_model_is_the_one_of_the_best_validation_also_after_a_resume(
     monkeypatch.setattr(validation, "evaluate", evaluated)
     checks = {"validation": {"pairs": "pairs.csv", "every": 1}, "run": {"checkpoint_every": 100}}
     fast = {"learning_rate": 0.01, "warmup": 0}  # models of two steps differ
-    train(quick(optimization={"steps": 3, **fast}, **checks), CPU)
+    saved, save = [], TrainingState.save
+    monkeypatch.setattr(TrainingState, "save", lambda state, at: (saved.append(state.step), save(state, at)))
+    train(quick(optimization={"steps": 4, **fast}, **checks), CPU)
     dice = [line["validation/dice"] for line in log(tmp_path / "run") if "validation/dice" in line]
-    assert dice == [0.6, 0.8, 0.7]
+    assert dice == [0.6, 0.8, 0.7, 0.75]
+    # A checkpoint belongs to every best model, so that a killed training knows how good it was.
+    assert saved == [1, 2, 4]
     best = load_file(tmp_path / "run" / "best.safetensors")
     for name, value in validated[1].items():
         torch.testing.assert_close(best[name].float(), value, atol=1e-3, rtol=1e-3)  # stored as float16
     assert any((best[name].float() - value).abs().max() > 1e-3 for name, value in validated[2].items())
-    dices = iter([0.9, 0.75])
+    dices = iter([0.9, 0.78])
     before = (tmp_path / "run" / "best.safetensors").read_bytes()
-    train(quick(optimization={"steps": 4}, **checks), CPU, resume=True)
+    train(quick(optimization={"steps": 5}, **checks), CPU, resume=True)
     assert (tmp_path / "run" / "best.safetensors").read_bytes() == before
     dices = iter([0.9, 0.85])
-    train(quick(optimization={"steps": 5}, **checks), CPU, resume=True)
+    train(quick(optimization={"steps": 6}, **checks), CPU, resume=True)
     assert (tmp_path / "run" / "best.safetensors").read_bytes() != before
 
 
