@@ -168,6 +168,15 @@ def test_weights_move_by_the_rate_of_their_step(quick):
     assert moved.max().item() <= 0.004 / 4 * 1.01
 
 
+def test_gradients_are_clipped_before_the_step_and_logged_as_they_were(quick, tmp_path):
+    """The first moment after one step is a tenth of the clipped gradient."""
+    training = begin(quick(optimization={"steps": 1, "clip": 0.02}, run={"log_every": 1}))
+    training.run(Interruption())
+    moments = [state["exp_avg"].flatten() for state in training.state.optimizer.state.values()]
+    assert torch.cat(moments).norm().item() == pytest.approx(0.1 * 0.02, rel=1e-3)
+    assert log(tmp_path / "run")[0]["gradient_norm"] > 0.1
+
+
 @pytest.mark.parametrize("shares", [(1.0, 0.0), (0.0, 1.0)])
 def test_each_half_of_the_training_has_its_share_of_pairs_of_one_person(quick, drawn, shares):
     """Of five steps three begin before the half of them are done."""
