@@ -72,6 +72,33 @@ def test_a_small_cache_shows_everybody_in_turn_and_always_the_same_way(crowd):
     assert torch.equal(again.levels[6.0].buffer, cohort.levels[6.0].buffer)
 
 
+def test_the_seed_decides_on_the_order_in_which_a_small_cache_shows_subjects(crowd):
+    def order(seed):
+        cohort = Cohort(crowd, SPACINGS, small(2.5, every=1), CPU, seed=seed)
+        names = inside(cohort)
+        for step in (2, 4):
+            cohort.advance(step)
+            names += inside(cohort)
+        assert sorted(names) == [f"{number}.nii" for number in range(6)]  # each once before any comes again
+        return names
+
+    orders = [order(seed) for seed in (0, 1, 2)]
+    assert orders[0] != orders[1] != orders[2]
+    assert order(0) == orders[0]
+
+
+def test_one_subject_makes_room_every_so_many_steps(crowd):
+    cohort = Cohort(crowd, SPACINGS, small(2.5, every=3), CPU)
+    changes, before = [], inside(cohort)
+    for step in range(10):
+        cohort.advance(step)
+        if inside(cohort) != before:
+            changes.append((step, [a == b for a, b in zip(before, inside(cohort), strict=True)]))
+        before = inside(cohort)
+    # The slots take turns, from the first.
+    assert changes == [(3, [False, True]), (6, [True, False]), (9, [False, True])]
+
+
 def test_a_cache_too_small_for_a_pair_is_refused(crowd):
     with pytest.raises(PatchMorphError, match=r"data.cache_gib must hold 2 subjects of .* GiB, got"):
         Cohort(crowd, SPACINGS, small(1.5), CPU)

@@ -1,6 +1,7 @@
 """What the networks see in another contrast, and that the losses do not."""
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -52,6 +53,23 @@ def test_a_straight_curve_changes_nothing_and_a_falling_one_turns_the_contrast_r
     torch.testing.assert_close(turned, 1 - values, atol=1e-5, rtol=0)
 
 
+def test_a_coarse_voxel_is_the_mean_of_remapped_fine_ones(labelled):
+    """Of the eight a quarter of a voxel off, as a coarse picture of another contrast would be."""
+    index = torch.tensor([1])
+    made = Contrast.from_numbers(numbers(1), labelled.select(index), labelled.centers_world[index], 1.0)
+    steps = torch.linspace(0, 1, made.curve.shape[1])[None]
+    points = Grid.centered((16, 16, 16), 12.0, labelled.centers_world[index]).points_world()
+    images = labelled.select(index)
+    around = [images.sample(points + 3 * torch.tensor(corner), 6.0) for corner in product((-1, 1), repeat=3)]
+    for curve, remap in ((steps, lambda fine: fine), (1 - steps, lambda fine: 1 - fine)):
+        straight = plain(made, share=torch.zeros(1), curve=curve)
+        expected = torch.stack([remap(fine) for fine in around]).mean(0)
+        assert (expected - remap(images.sample(points, 12.0))).abs().max() > 0.01
+        torch.testing.assert_close(
+            straight.of(0 * expected, images, points, 12.0), expected, atol=1e-5, rtol=0
+        )
+
+
 def test_labels_are_painted_each_in_its_own_grey(labelled):
     index = torch.tensor([0, 1, 1])
     made = Contrast.from_numbers(numbers(), labelled.select(index), labelled.centers_world[index], 1.0)
@@ -71,8 +89,74 @@ def test_images_keep_their_contrast_as_often_as_asked(labelled):
     images, center = labelled.select(index), labelled.centers_world[index]
     share = Contrast.from_numbers(numbers(400), images, center, 0.7).other.mean()
     assert abs(share - 0.7) < 0.1  # four standard deviations
-    values, kept = seen(labelled, Contrast.from_numbers(numbers(400), images, center, 0.0), index[:400], 12.0)
-    assert torch.equal(values, kept)
+    few = torch.zeros(2, dtype=torch.int64)
+    never = Contrast.from_numbers(numbers(2), labelled.select(few), labelled.centers_world[few], 0.0)
+    assert torch.equal(*seen(labelled, never, few, 12.0))
+
+
+def test_numbers_become_curve_paint_mixture_bias_and_noise(labelled, cohort):
+    """Each group of numbers by hand; −1 to 1 stands for 0 to 1."""
+    drawn = torch.zeros(3, NUMBERS)
+    drawn[:, 1] = torch.tensor([2 * 0.4 - 1, 2 * 0.55 - 1, 2 * 0.7 - 1])
+    drawn[:, 2:5] = torch.tensor([[1.0, 1.0, -1.0], [0.0, 0.0, -0.5], [-1.0, -1.0, 1.0]])
+    drawn[:, 5:11] = torch.tensor([-1.0, -0.5, 0.0, 0.6, 0.2, -0.2])
+    drawn[:, 11 + 1 : 11 + 4] = torch.tensor([0.0, -0.5, -1.0])
+    drawn[:, 11 + 4 : 75] = -1
+    drawn[:, 75:] = torch.linspace(-1, 1, 125)
+    index = torch.tensor([0, 1, 0])
+    center = labelled.centers_world[index]
+    made = Contrast.from_numbers(drawn, labelled.select(index), center, 1.0)
+    # Zero stays zero, the largest is 1: (1 + n) / 2 over 0.8.
+    knots = torch.tensor([0, 0, 0.25, 0.5, 0.8, 0.6, 0.4]) / 0.8
+    torch.testing.assert_close(made.curve, knots.expand(3, 7))
+    paint = torch.tensor([0, 1, 0.5, 0.0])
+    torch.testing.assert_close(made.paint[:, :4], paint.expand(3, 4))
+    assert made.paint.shape == (3, PAINTS)
+    # Curve only up to 0.4, paint only from 0.7 on.
+    torch.testing.assert_close(made.share, torch.tensor([0.0, 0.5, 1.0]), atol=1e-5, rtol=0)
+    # A logarithm of at most 0.3, times a strength from 0 to 1.
+    lattice = torch.linspace(-0.3, 0.3, 125).reshape(1, 1, 5, 5, 5)
+    strengths = torch.tensor([1.0, 0.5, 0.0]).reshape(3, 1, 1, 1, 1)
+    torch.testing.assert_close(made.bias, strengths * lattice)
+    torch.testing.assert_close(made.grid.center_world, center)
+    torch.testing.assert_close(made.grid.spacing_mm, torch.full((3, 3), 64.0, dtype=torch.float64))
+    torch.testing.assert_close(made.noise, torch.tensor([0.04, 0.01, 0.0]))
+    torch.testing.assert_close(made.grain, torch.tensor([0.0, 0.25, 1.0]) * 2**20)
+    # Who has no labels is never painted.
+    assert Contrast.from_numbers(drawn, cohort.select(index), center, 1.0).share.tolist() == [0, 0, 0]
+
+
+def test_bias_multiplies_and_noise_is_added_but_not_to_the_background(labelled):
+    index = torch.tensor([0])
+    made = Contrast.from_numbers(numbers(1), labelled.select(index), labelled.centers_world[index], 1.0)
+    steps = torch.linspace(0, 0.5, made.curve.shape[1])[None]  # halves intensities: none is cut off at 1
+    straight = plain(made, share=torch.zeros(1), curve=steps)
+    values, before = seen(labelled, straight, index, SPACINGS[-1])
+    torch.testing.assert_close(before, values / 2, atol=1e-5, rtol=0)
+    biased = replace(straight, bias=torch.full_like(made.bias, 0.2))
+    torch.testing.assert_close(
+        seen(labelled, biased, index, SPACINGS[-1])[1], before * 1.2214, rtol=1e-3, atol=0
+    )
+    noisy = seen(labelled, replace(straight, noise=torch.tensor([0.02])), index, SPACINGS[-1])[1]
+    background = before < 0.005
+    assert torch.equal(noisy[background], before[background])
+    inside = before > 0.1  # where noise of five standard deviations stays above zero
+    assert (noisy - before)[inside].std().item() == pytest.approx(0.02, rel=0.1)
+
+
+def test_each_image_of_a_pair_has_its_own_numbers(labelled):
+    drawn = Draw.sample(2, 3, 2, 0.5, torch.Generator().manual_seed(0), contrasts=True)
+    own = replace(drawn, contrast=drawn.contrast.clone())
+    own.contrast[:, 1, 0] = 1  # no pair shares one contrast
+    pair = augmented_pair(labelled, own, Augmentation(contrast=1.0))
+    for side, index in ((0, own.fixed_index), (1, own.moving_index)):
+        images, center = labelled.select(index), labelled.centers_world[index]
+        expected = Contrast.from_numbers(own.contrast[:, side], images, center, 1.0)
+        found = (pair.fixed, pair.moving)[side].contrast
+        assert torch.equal(found.curve, expected.curve)
+        assert torch.equal(found.share, expected.share)
+        torch.testing.assert_close(found.grid.center_world, center)
+    assert augmented_pair(labelled, own, Augmentation()).fixed.contrast is None
 
 
 def test_some_pairs_share_one_contrast():

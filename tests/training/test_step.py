@@ -2,25 +2,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import CPU, UNET, all_terms, config, draw
+from tiny import CPU, UNET, all_terms, config, draw, gradient
 
 from patchmorph.networks.blocks import set_recompute
 from patchmorph.registration.model import PatchMorphModel
 from patchmorph.training.cohort import Cohort
 from patchmorph.training.config import Data
-from patchmorph.training.gradients import FlatGradients, add_gradients
-
-
-@pytest.fixture
-def model():
-    torch.manual_seed(0)
-    return PatchMorphModel(config().model)
-
-
-def gradient(model, cohort, drawn, configuration):
-    flat = FlatGradients(model)
-    add_gradients(model, cohort, drawn, configuration)
-    return flat.buffer
+from patchmorph.training.gradients import add_gradients
 
 
 def test_a_step_reaches_every_parameter_and_is_a_function_of_its_draw(model, cohort):
@@ -48,27 +36,13 @@ def test_the_point_error_of_the_truth_counts_for_known_pairs_only(model, cohort)
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_training_lowers_the_loss(model, cohort, symmetric):
     configuration = config(model={"symmetric": symmetric})
-    optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
     losses = []
-    for _ in range(25):  # one draw again and again: any working step can fit it
+    for _ in range(15):  # one draw again and again: any working step can fit it
         optimizer.zero_grad()
-        losses.append(add_gradients(model, cohort, draw(), configuration).losses.mean().item())
+        losses.append(add_gradients(model, cohort, draw(batch=1), configuration).losses.mean().item())
         optimizer.step()
     assert losses[-1] < 0.8 * losses[0]
-
-
-def test_batches_add_up(model, cohort):
-    """The gradient of a batch is the mean of its chains', so accumulating is a larger batch."""
-    whole = gradient(model, cohort, draw(), config())
-    flat = FlatGradients(model)
-    for chain in range(3):
-        add_gradients(model, cohort, draw().part(chain, 1), config())
-    norm = flat.finish(batches=3, processes=1, clip=1e9)
-    # float32 sums in another order.
-    torch.testing.assert_close(flat.buffer, whole, rtol=1e-4, atol=1e-5 * whole.abs().max().item())
-    assert norm == pytest.approx(whole.norm().item(), rel=1e-4)
-    assert flat.finish(1, 1, clip=0.5) > 0.5
-    assert flat.buffer.norm() == pytest.approx(0.5, rel=1e-3)
 
 
 def test_recomputing_a_stage_changes_nothing_but_memory(model, cohort):

@@ -1,0 +1,76 @@
+"""All that changes in a training survives its checkpoint."""
+
+import pytest
+import torch
+from tiny import config
+
+from patchmorph.errors import PatchMorphError
+from patchmorph.registration.model import PatchMorphModel
+from patchmorph.training.checkpoint import TrainingState
+
+
+def state(seed=0, **model) -> TrainingState:
+    torch.manual_seed(seed)
+    networks = PatchMorphModel(config(model=model).model)
+    optimizer = torch.optim.AdamW(networks.parameters(), lr=1e-3)
+    return TrainingState(networks, optimizer, torch.Generator().manual_seed(seed))
+
+
+def go_on(training: TrainingState) -> None:
+    """A step whose gradient is drawn at random."""
+    for parameter in training.model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=training.generator)
+    training.optimizer.step()
+    training.step += 1
+
+
+def flat(values: dict) -> dict[str, torch.Tensor]:
+    return {f"{index}/{key}": value for index, state in values.items() for key, value in state.items()}
+
+
+def assert_equal(found: TrainingState, expected: TrainingState) -> None:
+    pairs = (
+        (found.model.state_dict(), expected.model.state_dict()),
+        (flat(found.optimizer.state_dict()["state"]), flat(expected.optimizer.state_dict()["state"])),
+    )
+    for one, other in pairs:
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in other)
+    assert torch.equal(found.generator.get_state(), expected.generator.get_state())
+    assert (found.step, found.best) == (expected.step, expected.best)
+
+
+@pytest.mark.parametrize("best", [None, 0.8125])
+def test_every_part_of_a_training_survives(tmp_path, best):
+    training = state()
+    go_on(training)
+    go_on(training)
+    training.best = best
+    training.save(tmp_path)
+    resumed = state(seed=9)
+    resumed.best = 0.1
+    resumed.load(tmp_path)
+    # Each parameter has a count of steps and two moments.
+    assert len(flat(training.optimizer.state_dict()["state"])) == 3 * len(list(training.model.parameters()))
+    assert_equal(resumed, training)
+    assert resumed.step == 2
+    # What is drawn and learnt next is the same, too.
+    go_on(training)
+    go_on(resumed)
+    assert_equal(resumed, training)
+
+
+def test_settings_of_the_optimizer_are_those_of_the_configuration_not_of_the_checkpoint(tmp_path):
+    training = state()
+    go_on(training)
+    training.save(tmp_path)
+    resumed = state()
+    resumed.optimizer.param_groups[0]["weight_decay"] = 0.25
+    resumed.load(tmp_path)
+    assert resumed.optimizer.param_groups[0]["weight_decay"] == 0.25
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    state().save(tmp_path)
+    with pytest.raises(PatchMorphError, match="checkpoint must be of the configured model, got another in"):
+        state(integration_steps=3).load(tmp_path)
