@@ -38,9 +38,9 @@ from patchmorph import api
 from patchmorph.evaluation import metrics
 from patchmorph.evaluation.benchmark import ASEG, label_groups, load_labels, merge_cortex
 from patchmorph.evaluation.pairs import PairPaths
+from patchmorph.images.in_memory import Image
 from patchmorph.io.images import load_image, save_image
 from patchmorph.spatial.grid import Grid
-from patchmorph.spatial.image import Image
 from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.jacobian import determinant_of_map
 from patchmorph.transforms.resample import resample

@@ -30,11 +30,11 @@ from patchmorph import api
 from patchmorph.evaluation import metrics
 from patchmorph.evaluation.benchmark import load_labels
 from patchmorph.evaluation.pairs import PairPaths
+from patchmorph.images.in_memory import Image
 from patchmorph.io.images import load_image, save_image
 from patchmorph.objective.similarity import correlation_map
 from patchmorph.spatial.affine import about_point, exponential, from_translation, skew
 from patchmorph.spatial.grid import Grid
-from patchmorph.spatial.image import Image
 from patchmorph.spatial.sampling import sample_nearest
 from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.base import Transform

@@ -20,9 +20,9 @@ import torch
 from accuracy import pairs
 
 from patchmorph.evaluation.benchmark import evaluate, summarize
-from patchmorph.io.models import read_tensors
-from patchmorph.registration.model import ModelSpec, PatchMorphModel
-from patchmorph.registration.register import register
+from patchmorph.io.tensors import read_tensors
+from patchmorph.networks.model import ModelSpec, PatchMorphModel
+from patchmorph.registration.pipeline import register
 from patchmorph.training import checkpoint
 from patchmorph.training.config import TrainingConfig, load_config
 from patchmorph.training.loop import train

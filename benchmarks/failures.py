@@ -12,10 +12,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from patchmorph import api, demo
-from patchmorph.registration.content import find_content
+from patchmorph.images.foreground import find_content
+from patchmorph.images.in_memory import Image
 from patchmorph.registration.result import Registration
 from patchmorph.spatial.grid import Grid
-from patchmorph.spatial.image import Image
 
 POINTS = 220
 

@@ -17,10 +17,10 @@ import machine
 import torch
 
 from patchmorph import api
+from patchmorph.images.in_memory import Image
 from patchmorph.io.images import load_image
-from patchmorph.registration.model import PatchMorphModel
+from patchmorph.networks.model import PatchMorphModel
 from patchmorph.spatial.grid import Grid
-from patchmorph.spatial.image import Image
 from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.resample import resample
 

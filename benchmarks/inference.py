@@ -14,7 +14,7 @@ import machine
 
 from patchmorph import api
 from patchmorph.evaluation.benchmark import evaluate, summarize
-from patchmorph.registration.model import ModelSpec
+from patchmorph.networks.model import ModelSpec
 
 PEOPLE = (("sub-01", "sub-02"), ("sub-01", "sub-05"))
 VARIANTS: tuple[dict[str, Any], ...] = (

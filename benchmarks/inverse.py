@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from patchmorph import api
 from patchmorph.io.images import load_image
-from patchmorph.io.transforms import load_transform, save_transform
+from patchmorph.io.transforms.formats import load_transform, save_transform
 from patchmorph.spatial.affine import from_linear
 from patchmorph.spatial.grid import Grid, triple
 from patchmorph.transforms import fields

@@ -26,18 +26,18 @@ import machine
 import torch
 from torch.nn import functional
 
+from patchmorph.images.in_memory import Image
 from patchmorph.io.images import save_image
 from patchmorph.networks.blocks import set_recompute
-from patchmorph.registration.model import ModelSpec, NetworkSpec, PatchMorphModel
-from patchmorph.registration.register import register
+from patchmorph.networks.model import ModelSpec, NetworkSpec, PatchMorphModel
+from patchmorph.registration.pipeline import register
 from patchmorph.spatial.grid import Grid
-from patchmorph.spatial.image import Image
-from patchmorph.spatial.packed import PackedVolumes
-from patchmorph.training.augmentation import Draw
-from patchmorph.training.cohort import Cohort
+from patchmorph.training.augmentation.pair import Draw
 from patchmorph.training.config import Data, Optimization, Run, TrainingConfig
+from patchmorph.training.data.cohort import Cohort
+from patchmorph.training.data.packed import PackedVolumes
+from patchmorph.training.data.subjects import Subject
 from patchmorph.training.gradients import CapturedStep, FlatGradients, Report, add_gradients
-from patchmorph.training.subjects import Subject
 
 CUDA = torch.device("cuda")
 SIZES = (128, 192, 256, 384, 512)

@@ -22,7 +22,7 @@ import torch
 
 from patchmorph import api
 from patchmorph.io.images import load_image
-from patchmorph.io.transforms import load_transform
+from patchmorph.io.transforms.formats import load_transform
 
 COMMAND = str(Path(sys.executable).parent / "patchmorph")
 

@@ -18,9 +18,9 @@ import torch
 
 from patchmorph import api
 from patchmorph.evaluation.benchmark import label_groups, load_labels
+from patchmorph.images.in_memory import Image
 from patchmorph.io.images import load_image
 from patchmorph.spatial.grid import Grid
-from patchmorph.spatial.image import Image
 from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.resample import resample
 

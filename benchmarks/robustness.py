@@ -30,11 +30,11 @@ import torch
 
 from patchmorph import api
 from patchmorph.evaluation.benchmark import label_groups, load_labels
+from patchmorph.images.in_memory import Image
 from patchmorph.io.images import load_image
 from patchmorph.registration.result import Registration
 from patchmorph.spatial.affine import about_point, exponential, from_translation, skew
 from patchmorph.spatial.grid import Grid, triple
-from patchmorph.spatial.image import Image
 from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.resample import resample
 

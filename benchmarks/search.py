@@ -16,7 +16,7 @@ import torch
 from patchmorph import api
 from patchmorph.io.images import load_image
 from patchmorph.registration.brain import prepared
-from patchmorph.registration.pose import PoseStage
+from patchmorph.registration.stages.pose import PoseStage
 from patchmorph.transforms.affine import AffineTransform
 
 

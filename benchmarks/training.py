@@ -14,13 +14,13 @@ from pathlib import Path
 import machine
 import torch
 
-from patchmorph.registration.model import ModelSpec, NetworkSpec, PatchMorphModel
+from patchmorph.networks.model import ModelSpec, NetworkSpec, PatchMorphModel
 from patchmorph.spatial.compilation import compiling
-from patchmorph.training.augmentation import Draw
-from patchmorph.training.cohort import Cohort
+from patchmorph.training.augmentation.pair import Draw
 from patchmorph.training.config import Data, Run, TrainingConfig
+from patchmorph.training.data.cohort import Cohort
+from patchmorph.training.data.subjects import find_subjects
 from patchmorph.training.gradients import CapturedStep, FlatGradients, Report, add_gradients
-from patchmorph.training.subjects import find_subjects
 
 CHAINS = 8
 CUDA = torch.device("cuda")

@@ -30,12 +30,12 @@ import torch
 
 from patchmorph import api
 from patchmorph.evaluation.benchmark import load_labels
+from patchmorph.images.in_memory import Image
 from patchmorph.io.images import load_image, save_image
-from patchmorph.io.pair import Pair, matrix_of
-from patchmorph.io.transforms import load_transform, save_transform
+from patchmorph.io.transforms.formats import load_transform, save_transform
+from patchmorph.io.transforms.grids import Pair, matrix_of
 from patchmorph.spatial.affine import about_point, exponential, skew
 from patchmorph.spatial.grid import Grid
-from patchmorph.spatial.image import Image
 from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.base import Transform
 from patchmorph.transforms.inverse import round_trip_mm

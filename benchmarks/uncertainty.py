@@ -16,10 +16,10 @@ from scipy.stats import spearmanr
 from torch.nn import functional
 
 from patchmorph import api
+from patchmorph.images.foreground import foreground
+from patchmorph.images.in_memory import Image
 from patchmorph.io.images import load_image
-from patchmorph.registration.content import foreground
 from patchmorph.spatial.grid import Grid
-from patchmorph.spatial.image import Image
 from patchmorph.transforms.base import Transform
 from patchmorph.transforms.resample import resample
 from patchmorph.transforms.velocity import VelocityField

@@ -22,12 +22,12 @@ from label_images import CSF, OUTSIDE_FROM, PARTNERS, TONES, read_ras, uniform
 from torch import Tensor, nn
 from torch.nn import functional
 
-from patchmorph.io.models import half_precision, read_tensors, write_tensors
+from patchmorph.images.foreground import find_content
+from patchmorph.images.in_memory import Image
+from patchmorph.io.tensors import half_precision, read_tensors, write_tensors
 from patchmorph.networks.brain_mask import PATCH_SIZE, BrainMask
 from patchmorph.registration.brain import RADIUS_MM, SPACING_MM
-from patchmorph.registration.content import find_content
 from patchmorph.spatial.grid import Grid
-from patchmorph.spatial.image import Image
 
 PATCH_SHAPE = (PATCH_SIZE, PATCH_SIZE, PATCH_SIZE)
 OVERVIEW_SHAPE, OVERVIEW_MM = (64, 64, 64), 6.0

@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 
 from patchmorph import demo
+from patchmorph.images.in_memory import Image
 from patchmorph.io.images import save_image
-from patchmorph.spatial.image import Image
 from patchmorph.transforms.base import Transform
 from patchmorph.transforms.resample import resample
 

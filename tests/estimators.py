@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from patchmorph.registration.model import ModelSpec, PatchMorphModel
+from patchmorph.networks.model import ModelSpec, PatchMorphModel
 
 
 class AffineFlow(nn.Module):

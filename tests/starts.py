@@ -1,8 +1,8 @@
 """Prepared pairs whose pose is known, so that no test waits for the search over poses."""
 
+from patchmorph.images.in_memory import Image
 from patchmorph.registration.brain import prepared
-from patchmorph.registration.start import Start
-from patchmorph.spatial.image import Image
+from patchmorph.registration.pair import Start
 from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.base import Transform
 

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from patchmorph.images.in_memory import Image
 from patchmorph.spatial.affine import about_point, exponential, skew
 from patchmorph.spatial.grid import Grid
-from patchmorph.spatial.image import Image
 from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.velocity import VelocityField
 

@@ -2,12 +2,12 @@
 
 from patchmorph.api import load_model, register
 from patchmorph.errors import PatchMorphError
+from patchmorph.images.in_memory import Image
 from patchmorph.io.images import load_image, save_image
-from patchmorph.io.pair import Pair
-from patchmorph.io.transforms import load_transform, save_transform
+from patchmorph.io.transforms.formats import load_transform, save_transform
+from patchmorph.io.transforms.grids import Pair
 from patchmorph.registration.result import Registration
 from patchmorph.spatial.grid import Grid
-from patchmorph.spatial.image import Image
 from patchmorph.transforms.jacobian import folding, jacobian_determinant
 from patchmorph.transforms.resample import resample
 

@@ -13,15 +13,15 @@ import torch
 from pydantic import ValidationError
 
 from patchmorph.errors import PatchMorphError
+from patchmorph.images.in_memory import Image
 from patchmorph.io.images import load_image
-from patchmorph.io.models import half_precision, read_tensors, write_tensors
+from patchmorph.io.tensors import half_precision, read_tensors, write_tensors
 from patchmorph.networks.brain_mask import BrainMask
-from patchmorph.registration.bridge import register_contrasts
-from patchmorph.registration.model import ModelSpec, PatchMorphModel
-from patchmorph.registration.register import Options, proceed
+from patchmorph.networks.model import ModelSpec, PatchMorphModel
+from patchmorph.registration.cross_contrast import register_contrasts
+from patchmorph.registration.pair import find_start
+from patchmorph.registration.pipeline import Options, proceed
 from patchmorph.registration.result import Registration
-from patchmorph.registration.start import find_start
-from patchmorph.spatial.image import Image
 
 DEFAULT_MODEL = "auto"
 """Stands for the packaged model that suits the pair: one of the next two."""

@@ -11,12 +11,12 @@ from torch.nn import functional
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.evaluation.metrics import tre_mm
+from patchmorph.images.foreground import foreground
+from patchmorph.images.in_memory import Image
 from patchmorph.io.images import load_image
-from patchmorph.registration.content import foreground
 from patchmorph.registration.result import Registration
 from patchmorph.spatial.affine import about_point, exponential, from_translation, skew
 from patchmorph.spatial.grid import Grid, triple
-from patchmorph.spatial.image import Image
 from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.base import Transform
 from patchmorph.transforms.resample import resample

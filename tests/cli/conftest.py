@@ -9,9 +9,9 @@ from estimators import estimating_model
 from synthetic import AFFINES, grid_around, lopsided, rotation
 
 from patchmorph import api
+from patchmorph.images.in_memory import Image
 from patchmorph.io.images import save_image
 from patchmorph.spatial.grid import Grid
-from patchmorph.spatial.image import Image
 from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.base import Transform
 from patchmorph.transforms.resample import resample

@@ -10,8 +10,8 @@ import patchmorph
 from patchmorph import api
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.images import load_image
-from patchmorph.io.transforms import load_transform
-from patchmorph.registration.model import PatchMorphModel
+from patchmorph.io.transforms.formats import load_transform
+from patchmorph.networks.model import PatchMorphModel
 
 
 class ReachedError(Exception):

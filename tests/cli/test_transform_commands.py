@@ -6,10 +6,10 @@ import pytest
 import torch
 from synthetic import AFFINES, grid_around, rotation, smooth_image, smooth_velocity
 
+from patchmorph.images.in_memory import Image
 from patchmorph.io.images import load_image, save_image
-from patchmorph.io.pair import Pair
-from patchmorph.io.transforms import load_transform, save_transform
-from patchmorph.spatial.image import Image
+from patchmorph.io.transforms.formats import load_transform, save_transform
+from patchmorph.io.transforms.grids import Pair
 from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.jacobian import jacobian_determinant
 from patchmorph.transforms.resample import resample

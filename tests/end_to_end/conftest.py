@@ -8,7 +8,7 @@ import torch
 from brains import inside, moved_brain
 
 from patchmorph import api, cli, demo
-from patchmorph.spatial.image import Image
+from patchmorph.images.in_memory import Image
 from patchmorph.transforms.base import Transform
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from patchmorph.io.transforms import save_transform
+from patchmorph.io.transforms.formats import save_transform
 from patchmorph.transforms.affine import AffineTransform
 
 

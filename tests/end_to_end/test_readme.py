@@ -12,8 +12,8 @@ import torch
 from brains import inside, moved_brain
 
 from patchmorph import demo
+from patchmorph.images.in_memory import Image
 from patchmorph.io.images import load_image, save_image
-from patchmorph.spatial.image import Image
 
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")

@@ -7,9 +7,9 @@ from synthetic import AFFINES, grid_around
 
 from patchmorph import api, demo
 from patchmorph.evaluation.benchmark import measure
+from patchmorph.images.in_memory import Image
 from patchmorph.io.images import load_image, save_image
-from patchmorph.io.transforms import load_transform
-from patchmorph.spatial.image import Image
+from patchmorph.io.transforms.formats import load_transform
 from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.resample import resample
 

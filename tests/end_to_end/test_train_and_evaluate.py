@@ -8,8 +8,8 @@ import torch
 import yaml
 from synthetic import AFFINES, grid_around, smooth_image
 
+from patchmorph.images.in_memory import Image
 from patchmorph.io.images import save_image
-from patchmorph.spatial.image import Image
 
 CONFIG = {
     "model": {

@@ -11,10 +11,10 @@ from synthetic import AFFINES, grid_around, smooth_image
 from tiny import MODEL
 
 from patchmorph import api
+from patchmorph.images.in_memory import Image
 from patchmorph.io.images import save_image
-from patchmorph.spatial.image import Image
 from patchmorph.training.config import TrainingConfig
-from patchmorph.training.subjects import find_subjects
+from patchmorph.training.data.subjects import find_subjects
 
 PAGE = (Path(__file__).parents[2] / "docs" / "train.md").read_text(encoding="utf-8")
 SMALL = {

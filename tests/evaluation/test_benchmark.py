@@ -10,9 +10,9 @@ from synthetic import grid_around, smooth_image
 from patchmorph.errors import PatchMorphError
 from patchmorph.evaluation.benchmark import PairResult, evaluate, load_labels, measure, summarize
 from patchmorph.evaluation.pairs import PairPaths
+from patchmorph.images.in_memory import Image
 from patchmorph.io.images import save_image
 from patchmorph.registration.result import Registration
-from patchmorph.spatial.image import Image
 from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.displacement import DisplacementField
 

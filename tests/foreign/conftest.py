@@ -7,7 +7,7 @@ import torch
 from synthetic import AFFINES, grid_around
 from torch.nn import functional
 
-from patchmorph.io.pair import Pair, matrix_of
+from patchmorph.io.transforms.grids import Pair, matrix_of
 from patchmorph.patches.blending import rim
 from patchmorph.spatial.affine import about_point, exponential, skew
 from patchmorph.spatial.grid import Grid

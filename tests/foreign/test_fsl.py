@@ -10,8 +10,8 @@ from fsl.transform import flirt, fnirt
 from synthetic import AFFINES, grid_around
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.io.pair import Pair, matrix_of
-from patchmorph.io.transforms import load_transform, save_transform
+from patchmorph.io.transforms.formats import load_transform, save_transform
+from patchmorph.io.transforms.grids import Pair, matrix_of
 
 
 @pytest.fixture

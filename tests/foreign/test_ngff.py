@@ -12,7 +12,7 @@ from ngff_zarr.validate import validate
 from synthetic import AFFINES, grid_around, smooth_velocity
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.io.transforms import load_transform, save_transform
+from patchmorph.io.transforms.formats import load_transform, save_transform
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # ngff-zarr's own
 

@@ -14,8 +14,8 @@ from nitransforms.linear import Affine
 from synthetic import AFFINES, grid_around
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.io.pair import Pair, matrix_of
-from patchmorph.io.transforms import load_transform, save_transform
+from patchmorph.io.transforms.formats import load_transform, save_transform
+from patchmorph.io.transforms.grids import Pair, matrix_of
 from patchmorph.transforms.fields import as_fields
 
 CORNER_MM = 1e-4

@@ -8,10 +8,10 @@ from foreign.conftest import world_points
 from synthetic import grid_around, smooth_image
 
 from patchmorph.errors import PatchMorphError
+from patchmorph.images.in_memory import Image
 from patchmorph.io.images import save_image
-from patchmorph.io.pair import Pair
-from patchmorph.io.transforms import load_transform, save_transform
-from patchmorph.spatial.image import Image
+from patchmorph.io.transforms.formats import load_transform, save_transform
+from patchmorph.io.transforms.grids import Pair
 from patchmorph.transforms.resample import resample
 
 

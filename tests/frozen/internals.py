@@ -28,14 +28,14 @@ from patchmorph import (
 from patchmorph import api as catalogue  # `_kept_model`: the packaged models that ``auto`` chooses from
 from patchmorph.cli import app as command_line
 from patchmorph.networks import contract  # `_computes_bf16`
-from patchmorph.registration import register as schedule  # `ModelSpec`: the schedule without a model
-from patchmorph.registration.model import ModelSpec, PatchMorphModel
-from patchmorph.training.augmentation import Draw
-from patchmorph.training.cohort import Cohort
+from patchmorph.networks.model import ModelSpec, PatchMorphModel
+from patchmorph.registration import pipeline as schedule  # `ModelSpec`: the schedule without a model
+from patchmorph.training.augmentation.pair import Draw
 from patchmorph.training.config import Data, TrainingConfig
+from patchmorph.training.data.cohort import Cohort
+from patchmorph.training.data.subjects import Subject
 from patchmorph.training.gradients import FlatGradients, add_gradients
 from patchmorph.training.step import chain_losses
-from patchmorph.training.subjects import Subject
 from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.displacement import DisplacementField
 from patchmorph.transforms.velocity import VelocityField

@@ -3,7 +3,7 @@ import torch
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.atomic import whole_file, whole_folder, whole_tree
-from patchmorph.io.models import write_tensors
+from patchmorph.io.tensors import write_tensors
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path):

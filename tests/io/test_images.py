@@ -7,8 +7,8 @@ import torch
 from synthetic import grid_around
 
 from patchmorph.errors import PatchMorphError
+from patchmorph.images.in_memory import Image
 from patchmorph.io.images import load_grid, load_image, save_image
-from patchmorph.spatial.image import Image
 
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".mgz"])

@@ -2,11 +2,11 @@ import pytest
 import torch
 from synthetic import AFFINES, grid_around, smooth_image
 
+from patchmorph.images.in_memory import Image
 from patchmorph.patches.extraction import extract, extract_pair, matrix_to_world, velocity_to_world
 from patchmorph.patches.nested import draw_placement, nested_chain
 from patchmorph.spatial.affine import apply_affine
 from patchmorph.spatial.grid import Grid
-from patchmorph.spatial.image import Image
 from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.velocity import VelocityField
 

@@ -8,12 +8,12 @@ from torch import nn
 from patchmorph import api
 from patchmorph.errors import PatchMorphError
 from patchmorph.evaluation.metrics import dice
+from patchmorph.images.foreground import find_content, find_cuts
+from patchmorph.images.in_memory import Image
 from patchmorph.io.images import load_image
 from patchmorph.networks.brain_mask import PATCH_SIZE, BrainMask
 from patchmorph.registration.brain import MARGIN, find_brain, masked, prepared
-from patchmorph.registration.content import find_content, find_cuts
 from patchmorph.spatial.grid import Grid
-from patchmorph.spatial.image import Image
 
 BRAIN, HEAD = 60.0, 85.0
 

@@ -8,22 +8,22 @@ from starts import start_at
 from synthetic import AFFINES, grid_around, lopsided, rotation, smooth_image, smooth_velocity
 
 from patchmorph.errors import PatchMorphError
+from patchmorph.images.foreground import find_content
+from patchmorph.images.in_memory import Image
+from patchmorph.networks.model import ModelSpec, PatchMorphModel
 from patchmorph.patches.extraction import extract
-from patchmorph.registration.affine_refinement import AffineRefinementStage
-from patchmorph.registration.content import find_content
-from patchmorph.registration.model import ModelSpec, PatchMorphModel
-from patchmorph.registration.refinement import RefinementStage
-from patchmorph.registration.register import RESTARTS, Options, left_pose, proceed, register
+from patchmorph.registration.pipeline import RESTARTS, Options, left_pose, proceed, register
 from patchmorph.registration.result import Registration
-from patchmorph.registration.stages import (
+from patchmorph.registration.stages.affine_refinement import AffineRefinementStage
+from patchmorph.registration.stages.network import (
     DenseStage,
     NearestAffineStage,
     affine_residual,
     patch_velocity,
     schedule,
 )
+from patchmorph.registration.stages.velocity_refinement import RefinementStage
 from patchmorph.spatial.grid import Grid
-from patchmorph.spatial.image import Image
 from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.jacobian import jacobian_determinant
 from patchmorph.transforms.resample import resample

@@ -12,10 +12,10 @@ import torch
 from PIL import Image as Picture
 from synthetic import AFFINES, grid_around, rotation
 
+from patchmorph.images.in_memory import Image
 from patchmorph.registration.result import Registration
 from patchmorph.report import figures
 from patchmorph.spatial.grid import Grid
-from patchmorph.spatial.image import Image
 from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.base import Transform
 from patchmorph.transforms.displacement import DisplacementField

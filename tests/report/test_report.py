@@ -10,13 +10,13 @@ import pytest
 import torch
 from synthetic import grid_around, rotation, smooth_image, smooth_velocity
 
+from patchmorph.images.in_memory import Image
 from patchmorph.io.images import load_image
-from patchmorph.io.transforms import load_transform
+from patchmorph.io.transforms.formats import load_transform
 from patchmorph.registration.result import Registration
 from patchmorph.report import figures
-from patchmorph.report.folder import write_registration
 from patchmorph.report.page import render_report
-from patchmorph.spatial.image import Image
+from patchmorph.results.folder import write_registration
 from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.displacement import DisplacementField
 from patchmorph.transforms.velocity import VelocityField

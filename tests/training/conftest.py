@@ -9,11 +9,11 @@ from synthetic import AFFINES, grid_around, smooth_image
 from tiny import CPU, MODEL, SPACINGS, config
 
 from patchmorph.io.images import save_image
-from patchmorph.registration.model import PatchMorphModel
-from patchmorph.training.cohort import Cohort
+from patchmorph.networks.model import PatchMorphModel
 from patchmorph.training.config import Data, load_config
+from patchmorph.training.data.cohort import Cohort
+from patchmorph.training.data.subjects import Subject
 from patchmorph.training.loop import train
-from patchmorph.training.subjects import Subject
 
 
 @pytest.fixture(scope="package")

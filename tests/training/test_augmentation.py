@@ -9,9 +9,9 @@ from scipy.spatial.transform import Rotation
 from tiny import CPU, SPACINGS, STILL, draw, still_draw
 
 from patchmorph.spatial.grid import Grid
-from patchmorph.training.augmentation import Draw, augmented_pair
-from patchmorph.training.cohort import Cohort
+from patchmorph.training.augmentation.pair import Draw, augmented_pair
 from patchmorph.training.config import Augmentation, Data
+from patchmorph.training.data.cohort import Cohort
 
 OFFSETS = torch.tensor(
     [[[0.0, 0, 0], [20, 0, 0], [0, 20, 0], [0, 0, 20], [-11, 23, 37]]], dtype=torch.float64

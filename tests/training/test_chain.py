@@ -8,11 +8,11 @@ from tiny import CPU, EXACT, SPACINGS, STILL, all_terms, config, still_draw
 from torch import nn
 from torch.nn import functional
 
+from patchmorph.images.in_memory import Image
 from patchmorph.io.images import save_image
-from patchmorph.registration.model import PatchMorphModel
-from patchmorph.spatial.image import Image
-from patchmorph.training.cohort import Cohort
+from patchmorph.networks.model import PatchMorphModel
 from patchmorph.training.config import Data
+from patchmorph.training.data.cohort import Cohort
 from patchmorph.training.step import chain_losses
 
 LANDMARKS = ((15.0, 10, 1), (-30.0, -10, 4))

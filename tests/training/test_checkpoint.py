@@ -5,7 +5,7 @@ import torch
 from tiny import config
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.registration.model import PatchMorphModel
+from patchmorph.networks.model import PatchMorphModel
 from patchmorph.training.checkpoint import TrainingState
 
 

@@ -4,11 +4,11 @@ from synthetic import AFFINES, grid_around, smooth_image
 from tiny import CPU, SPACINGS
 
 from patchmorph.errors import PatchMorphError
+from patchmorph.images.in_memory import Image
 from patchmorph.io.images import save_image
-from patchmorph.spatial.image import Image
-from patchmorph.training.cohort import GIB, Cohort
 from patchmorph.training.config import Data
-from patchmorph.training.subjects import Subject
+from patchmorph.training.data.cohort import GIB, Cohort
+from patchmorph.training.data.subjects import Subject
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,21 @@ import torch
 from tiny import CPU, SPACINGS, all_terms, config, draw
 
 from patchmorph.errors import PatchMorphError
+from patchmorph.images.in_memory import Image
 from patchmorph.io.images import save_image
-from patchmorph.registration.model import PatchMorphModel
+from patchmorph.networks.model import PatchMorphModel
 from patchmorph.spatial.grid import Grid
-from patchmorph.spatial.image import Image
-from patchmorph.training.augmentation import Draw, augmented_pair
-from patchmorph.training.cohort import Cohort
+from patchmorph.training.augmentation.contrast import (
+    NUMBERS,
+    PAINTS,
+    SAME,
+    Contrast,
+    check_labels,
+    one_contrast,
+)
+from patchmorph.training.augmentation.pair import Draw, augmented_pair
 from patchmorph.training.config import Augmentation, Data
-from patchmorph.training.contrast import NUMBERS, PAINTS, SAME, Contrast, check_labels, one_contrast
+from patchmorph.training.data.cohort import Cohort
 
 
 @pytest.fixture(scope="module")

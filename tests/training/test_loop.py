@@ -22,11 +22,11 @@ from patchmorph.cli import main
 from patchmorph.errors import PatchMorphError
 from patchmorph.evaluation.benchmark import PairResult, evaluate
 from patchmorph.evaluation.pairs import load_pairs
+from patchmorph.images.in_memory import Image
 from patchmorph.io.images import save_image
-from patchmorph.registration.register import register
-from patchmorph.spatial.image import Image
+from patchmorph.registration.pipeline import register
 from patchmorph.training import loop, validation
-from patchmorph.training.augmentation import Draw
+from patchmorph.training.augmentation.pair import Draw
 from patchmorph.training.checkpoint import FILE, TrainingState
 from patchmorph.training.config import Optimization, load_config
 from patchmorph.training.interruption import Interruption, deferred

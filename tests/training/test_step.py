@@ -5,9 +5,9 @@ import torch
 from tiny import CPU, UNET, all_terms, config, draw, gradient
 
 from patchmorph.networks.blocks import set_recompute
-from patchmorph.registration.model import PatchMorphModel
-from patchmorph.training.cohort import Cohort
+from patchmorph.networks.model import PatchMorphModel
 from patchmorph.training.config import Data
+from patchmorph.training.data.cohort import Cohort
 from patchmorph.training.gradients import add_gradients
 
 

@@ -2,7 +2,7 @@ import pytest
 from tiny import config
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.training.subjects import find_subjects
+from patchmorph.training.data.subjects import find_subjects
 
 
 def touch(folder, *names):

@@ -7,11 +7,11 @@ import torch
 from tiny import CPU, EXACT, SPACINGS, STILL, all_terms, config, draw, still_draw
 
 from patchmorph.errors import PatchMorphError
+from patchmorph.images.in_memory import Image
 from patchmorph.io.images import load_image, save_image
 from patchmorph.spatial.grid import Grid
-from patchmorph.spatial.image import Image
-from patchmorph.training.cohort import Cohort
 from patchmorph.training.config import Data
+from patchmorph.training.data.cohort import Cohort
 from patchmorph.training.gradients import FlatGradients, add_gradients
 from patchmorph.training.loop import PartialState, Training
 

@@ -4,7 +4,7 @@ import torch
 from scipy import ndimage
 from synthetic import AFFINES, grid_around, rotation, smooth_image, smooth_velocity
 
-from patchmorph.spatial.image import Image
+from patchmorph.images.in_memory import Image
 from patchmorph.spatial.sampling import INTERPOLATIONS
 from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.displacement import DisplacementField

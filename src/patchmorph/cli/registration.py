@@ -137,7 +137,7 @@ def evaluate(
 @app.command()
 def models() -> None:
     """List the packaged models."""
-    from patchmorph.io.models import read_tensors
+    from patchmorph.io.tensors import read_tensors
 
     for name, path in api.packaged_models().items():
         spec = read_tensors(path)[1]["spec"]
@@ -174,7 +174,7 @@ def demo(
 
 
 def _write(result: Registration, output: Path, seconds: dict[str, float], arguments: dict[str, Any]) -> None:
-    from patchmorph.report.folder import write_registration
+    from patchmorph.results.folder import write_registration
 
     summary = write_registration(result, output, seconds, {"arguments": arguments, **_versions()})
     shown = ("similarity_before", "similarity_after", "folding_percent")

@@ -10,14 +10,14 @@ import typer
 
 from patchmorph.cli.app import app, console, print_table
 from patchmorph.errors import PatchMorphError
+from patchmorph.images.in_memory import Image
 from patchmorph.io.atomic import check_folder
-from patchmorph.io.frames import warp_files
 from patchmorph.io.images import check_ending, load_grid, save_image
-from patchmorph.io.pair import Pair
 from patchmorph.io.points import Frame, map_points
-from patchmorph.io.transforms import TOOLS, format_of, load_transform, save_transform
+from patchmorph.io.series import warp_files
+from patchmorph.io.transforms.formats import TOOLS, format_of, load_transform, save_transform
+from patchmorph.io.transforms.grids import Pair
 from patchmorph.spatial.grid import Grid
-from patchmorph.spatial.image import Image
 from patchmorph.spatial.sampling import INTERPOLATIONS
 from patchmorph.transforms.base import Transform
 from patchmorph.transforms.inverse import round_trip_mm

@@ -12,10 +12,10 @@ import torch
 from patchmorph.errors import PatchMorphError
 from patchmorph.evaluation import metrics
 from patchmorph.evaluation.pairs import PairPaths
+from patchmorph.images.foreground import foreground
+from patchmorph.images.in_memory import Image
 from patchmorph.io.images import load_image
-from patchmorph.registration.content import foreground
 from patchmorph.registration.result import Registration
-from patchmorph.spatial.image import Image
 from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.resample import resample
 

@@ -10,9 +10,9 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 
 from patchmorph.errors import PatchMorphError
+from patchmorph.images.in_memory import Image
 from patchmorph.io.atomic import whole_file
 from patchmorph.spatial.grid import Grid, Shape, triple
-from patchmorph.spatial.image import Image
 
 ENDINGS = (".nii", ".nii.gz", ".mgz", ".mgh")
 UNREADABLE = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error)

@@ -18,8 +18,8 @@ from patchmorph.errors import PatchMorphError
 from patchmorph.io.atomic import whole_file
 from patchmorph.io.extras import extra
 from patchmorph.io.images import load_grid
-from patchmorph.io.pair import matrix_of
 from patchmorph.io.tables import read_rows
+from patchmorph.io.transforms.grids import matrix_of
 from patchmorph.transforms.base import Transform
 
 COLUMNS = ("x", "y", "z")

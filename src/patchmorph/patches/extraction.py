@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from patchmorph.images.in_memory import ImageSource
 from patchmorph.spatial.affine import from_translation, invert_affine, rotate_vectors
 from patchmorph.spatial.grid import Grid
-from patchmorph.spatial.image import ImageSource
 from patchmorph.transforms.base import Transform
 
 

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from patchmorph.errors import PatchMorphError
+from patchmorph.images.foreground import Content, find_content, find_cuts, foreground
+from patchmorph.images.in_memory import Image
 from patchmorph.networks.brain_mask import PATCH_SIZE
 from patchmorph.networks.contract import predict
 from patchmorph.patches.extraction import extract
-from patchmorph.registration.content import Content, find_content, find_cuts, foreground
 from patchmorph.spatial.grid import Grid
-from patchmorph.spatial.image import Image
 
 SPACING_MM, RADIUS_MM = 2.75, 85.0
 """The patch's spacing for content of this radius; in proportion for any other."""

@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchmorph.errors import PatchMorphError
+from patchmorph.images.in_memory import Image
 from patchmorph.registration.uncertainty import uncertainty
-from patchmorph.spatial.image import Image
 from patchmorph.spatial.sampling import Interpolation
 from patchmorph.transforms.base import Transform
 from patchmorph.transforms.jacobian import jacobian_determinant

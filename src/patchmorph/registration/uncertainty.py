@@ -2,8 +2,8 @@
 
 import torch
 
+from patchmorph.images.in_memory import Image
 from patchmorph.spatial.grid import Grid
-from patchmorph.spatial.image import Image
 from patchmorph.spatial.sampling import sample_linear
 from patchmorph.transforms.base import Transform
 from patchmorph.transforms.velocity import VelocityField
@@ -13,7 +13,7 @@ from patchmorph.transforms.velocity import VelocityField
 def uncertainty(transform: Transform, grid: Grid) -> Image:
     """Standard deviation in mm of the map at every point of the fixed image's ``grid``.
 
-    The variances that velocity fields of ``transform`` carry (see `patchmorph.registration.stages.doubt`) add
+    The variances that velocity fields of ``transform`` carry (see `patchmorph.registration.stages.network.doubt`) add
     up, as those of independent errors do, each looked up where its stage saw the point.
     """
     slabs = []

@@ -13,12 +13,12 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from numpy import ndarray
 
+from patchmorph.images.foreground import find_content
+from patchmorph.images.in_memory import Image
 from patchmorph.patches.extraction import extract
-from patchmorph.registration.content import find_content
 from patchmorph.registration.result import Registration
 from patchmorph.spatial.affine import from_linear
 from patchmorph.spatial.grid import Grid
-from patchmorph.spatial.image import Image
 from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.base import Transform
 from patchmorph.transforms.jacobian import jacobian_determinant

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.io.models import read_tensors, write_tensors
-from patchmorph.registration.model import PatchMorphModel
+from patchmorph.io.tensors import read_tensors, write_tensors
+from patchmorph.networks.model import PatchMorphModel
 
 FILE = "checkpoint.safetensors"
 

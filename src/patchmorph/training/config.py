@@ -18,8 +18,8 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from patchmorph.errors import PatchMorphError
+from patchmorph.networks.model import ModelSpec
 from patchmorph.objective.objective import Objective
-from patchmorph.registration.model import ModelSpec
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -42,7 +42,7 @@ class Augmentation(_Section):
         mirror: whether half of the pairs are mirrored, left to right.
         gamma: exponent of the intensities, as a logarithm.
         gain: factor of the intensities, about 1.
-        contrast: share of images that networks see in a random contrast (see `patchmorph.training.contrast`).
+        contrast: share of images that networks see in a random contrast (see `patchmorph.training.augmentation.contrast`).
     """
 
     rotation_deg: NonNegativeFloat = 20.0

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.training.augmentation import Draw
-from patchmorph.training.cohort import Cohort
+from patchmorph.training.augmentation.pair import Draw
+from patchmorph.training.data.cohort import Cohort
 
 LAG = 2
 """Steps that a value may stay on its way to the host: by then it has arrived, and nothing waits for it."""

@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from patchmorph.registration.model import PatchMorphModel
-from patchmorph.training.augmentation import Draw
-from patchmorph.training.cohort import Cohort
+from patchmorph.networks.model import PatchMorphModel
+from patchmorph.training.augmentation.pair import Draw
 from patchmorph.training.config import TrainingConfig
+from patchmorph.training.data.cohort import Cohort
 from patchmorph.training.step import Terms, chain_losses
 
 WARMUP = 3

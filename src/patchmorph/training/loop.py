@@ -15,18 +15,18 @@ from patchmorph.errors import PatchMorphError
 from patchmorph.io.atomic import check_folder, whole_file, writing
 from patchmorph.networks.blocks import set_recompute
 from patchmorph.networks.contract import check_answer
-from patchmorph.registration.model import PatchMorphModel
+from patchmorph.networks.model import PatchMorphModel
 from patchmorph.spatial.compilation import can_compile, compiling
-from patchmorph.training.augmentation import Draw
+from patchmorph.training.augmentation.contrast import check_labels
+from patchmorph.training.augmentation.pair import Draw
 from patchmorph.training.checkpoint import FILE, TrainingState
-from patchmorph.training.cohort import Cohort
 from patchmorph.training.config import Optimization, TrainingConfig
-from patchmorph.training.contrast import check_labels
+from patchmorph.training.data.cohort import Cohort
+from patchmorph.training.data.subjects import find_subjects
 from patchmorph.training.finite import FiniteWatch
 from patchmorph.training.gradients import CapturedStep, FlatGradients, Report, add_gradients
 from patchmorph.training.interruption import Interruption, deferred
 from patchmorph.training.record import Record
-from patchmorph.training.subjects import find_subjects
 from patchmorph.training.validation import Validator
 
 MODEL = "model.safetensors"

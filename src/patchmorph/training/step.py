@@ -11,18 +11,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from patchmorph.images.foreground import foreground
 from patchmorph.networks.contract import VELOCITY_STRIDE
+from patchmorph.networks.model import PatchMorphModel
 from patchmorph.objective.regularity import diffusion_energy, folding_penalty
 from patchmorph.objective.supervision import point_error, soft_dice_loss
 from patchmorph.patches.nested import nested_chain
-from patchmorph.registration.content import foreground
-from patchmorph.registration.model import PatchMorphModel
-from patchmorph.registration.stages import affine_residual, patch_velocity
+from patchmorph.registration.stages.network import affine_residual, patch_velocity
 from patchmorph.spatial.affine import constant
 from patchmorph.spatial.grid import Grid
-from patchmorph.training.augmentation import Draw, Pair, augmented_pair
-from patchmorph.training.cohort import Cohort
+from patchmorph.training.augmentation.pair import Draw, Pair, augmented_pair
 from patchmorph.training.config import TrainingConfig
+from patchmorph.training.data.cohort import Cohort
 from patchmorph.transforms.affine import AffineTransform
 from patchmorph.transforms.base import Transform
 from patchmorph.transforms.displacement import DisplacementField

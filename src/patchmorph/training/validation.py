@@ -8,8 +8,8 @@ from patchmorph.api import save_model
 from patchmorph.errors import PatchMorphError
 from patchmorph.evaluation.benchmark import evaluate, summarize
 from patchmorph.evaluation.pairs import PairPaths, load_pairs
-from patchmorph.registration.model import PatchMorphModel
-from patchmorph.registration.register import register
+from patchmorph.networks.model import PatchMorphModel
+from patchmorph.registration.pipeline import register
 from patchmorph.training.checkpoint import TrainingState
 from patchmorph.training.config import TrainingConfig, Validation
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from patchmorph.images.in_memory import Image
 from patchmorph.spatial.grid import Grid, Shape, triple
-from patchmorph.spatial.image import Image
 from patchmorph.spatial.sampling import (
     Interpolation,
     sample_cubic,

@@ -1,0 +1,144 @@
+"""FreeSurfer's warp volumes (``.mgz``, as ``mri_warp_convert`` writes and ``mri_convert -at`` applies them).
+
+An MGH volume ``[x, y, z, 3]`` on the fixed ("atlas") grid whose version carries an intent, followed by tags:
+the geometries of the moving ("image") and the fixed volume, and which of four formats the numbers are in
+(FreeSurfer's ``include/warpfield.h``; surfa's ``io/framed.py``). We write moving minus fixed RAS in mm, which
+is our own displacement, and read all four. FreeSurfer's older ``.m3z`` is not read: ``mri_warp_convert`` is.
+"""
+
+import gzip
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+
+from patchmorph.errors import PatchMorphError
+from patchmorph.io.atomic import whole_file
+from patchmorph.io.transforms.freesurfer_lta import volume_center, volume_matrix
+from patchmorph.io.transforms.grids import (
+    Pair,
+    check_square,
+    dense_displacement,
+    displacement_field,
+    matrix_of,
+)
+from patchmorph.spatial.grid import Grid
+from patchmorph.transforms.base import Transform
+
+MGH_VERSION = 1
+WARP_INTENT = 3
+HEADER_BYTES, SCAN_BYTES = 284, 20
+"""Before and right after the numbers of an MGH volume."""
+ABSOLUTE_VOXEL, SHIFT_VOXEL, ABSOLUTE_RAS, SHIFT_RAS = range(4)
+GEOMETRY_TAG, TYPE_TAG, LABELS_TAG, FORMAT_TAG, SHEARED_GEOMETRY_TAG = 10, 11, 12, 13, 15
+"""Of these the first three state no length."""
+GEOMETRY = struct.Struct(">4i15f")
+"""Valid, shape, spacing, the three axes, centre; a file name follows."""
+NAME_BYTES = 512
+
+
+def write_mgz_warp(transform: Transform, path: Path, pair: Pair) -> None:
+    """Write the whole map on the fixed grid.
+
+    Raises:
+        PatchMorphError: a grid is sheared, or an image is not given.
+    """
+    fixed, moving = pair.need_fixed(f"FreeSurfer warp {path}"), pair.need_moving(f"FreeSurfer warp {path}")
+    for grid in (fixed, moving):
+        check_square(grid, f"FreeSurfer warp {path}")
+    field = dense_displacement(transform, fixed)
+    image = nibabel.MGHImage(field, matrix_of(fixed))  # pyright: ignore[reportArgumentType]
+    data = bytearray(image.to_bytes())
+    struct.pack_into(">i", data, 0, WARP_INTENT << 8 | MGH_VERSION)
+    del data[HEADER_BYTES + field.nbytes + SCAN_BYTES :]
+    data += struct.pack(">i", GEOMETRY_TAG) + _geometry(moving) + _geometry(fixed)
+    sheared = _geometry(moving, shear=True) + _geometry(fixed, shear=True)
+    data += struct.pack(">iq", SHEARED_GEOMETRY_TAG, len(sheared)) + sheared
+    data += struct.pack(">iqiif", FORMAT_TAG, 12, SHIFT_RAS, 1, 0.0)
+    with whole_file(path) as temporary:
+        temporary.write_bytes(gzip.compress(bytes(data), 6, mtime=0))
+
+
+def read_mgz_warp(path: Path, pair: Pair) -> Transform:
+    """Read a FreeSurfer warp volume in any of its four formats.
+
+    Raises:
+        PatchMorphError: not a warp volume, or cut short.
+    """
+    try:
+        packed = path.read_bytes()
+        data = bytearray(gzip.decompress(packed) if packed[:2] == b"\x1f\x8b" else packed)
+        if struct.unpack_from(">i", data)[0] != WARP_INTENT << 8 | MGH_VERSION:
+            raise PatchMorphError(f"transform must be a FreeSurfer warp, got another volume in {path}")
+        struct.pack_into(">i", data, 0, MGH_VERSION)  # nibabel knows plain volumes only
+        image: Any = nibabel.MGHImage.from_bytes(bytes(data))
+        numbers = np.asarray(image.dataobj, dtype=np.float64)
+        size = numbers.size * image.header.get_data_dtype().itemsize
+        kind, moving, fixed = _tags(bytes(data[HEADER_BYTES + size + SCAN_BYTES :]), numbers[..., 0].size)
+    except (
+        struct.error,
+        EOFError,
+        OSError,
+        ValueError,
+        zlib.error,
+        ImageFileError,
+        HeaderDataError,
+    ) as error:
+        if isinstance(error, PatchMorphError):
+            raise
+        raise PatchMorphError(f"FreeSurfer warp must be whole, got {path}: {error}") from None
+    voxel = np.stack(np.meshgrid(*map(np.arange, numbers.shape[:3]), indexing="ij"), axis=-1)
+    here = voxel @ fixed[:3, :3].T + fixed[:3, 3]
+    if kind in (ABSOLUTE_VOXEL, SHIFT_VOXEL):
+        there = numbers + voxel if kind == SHIFT_VOXEL else numbers
+        numbers = there @ moving[:3, :3].T + moving[:3, 3] - here
+    elif kind == ABSOLUTE_RAS:
+        numbers = numbers - here
+    return displacement_field(numbers, fixed)
+
+
+def _geometry(grid: Grid, shear: bool = False) -> bytes:
+    linear = matrix_of(grid)[:3, :3]
+    spacing = np.linalg.norm(linear, axis=0)
+    packed = GEOMETRY.pack(1, *grid.shape, *spacing, *(linear / spacing).T.ravel(), *volume_center(grid))
+    return packed + (bytes(12) if shear else b"") + bytes(NAME_BYTES)
+
+
+def _read_geometry(data: bytes, at: int, shear: bool) -> tuple[np.ndarray, int]:
+    valid, *numbers = GEOMETRY.unpack_from(data, at)
+    at += GEOMETRY.size
+    if shear:
+        if max(map(abs, struct.unpack_from(">3f", data, at))) > 1e-4:
+            raise ValueError("its geometry is sheared")
+        at += 12
+    if not valid:
+        raise ValueError("its geometry is marked invalid")
+    shape, spacing, axes, center = (np.array(numbers[a:b]) for a, b in ((0, 3), (3, 6), (6, 15), (15, 18)))
+    return volume_matrix(shape, spacing, axes.reshape(3, 3).T, center), at + NAME_BYTES
+
+
+def _tags(data: bytes, voxels: int) -> tuple[int, np.ndarray, np.ndarray]:
+    """Format, and voxel to world of the moving and of the fixed volume, from what follows the numbers."""
+    kind, geometries, at = None, None, 0
+    while at + 4 <= len(data) and (tag := struct.unpack_from(">i", data, at)[0]):
+        at += 4
+        if tag in (GEOMETRY_TAG, SHEARED_GEOMETRY_TAG):
+            shear = tag == SHEARED_GEOMETRY_TAG
+            moving, at = _read_geometry(data, at + 8 * shear, shear)
+            fixed, at = _read_geometry(data, at, shear)
+            geometries = moving, fixed
+        elif tag in (TYPE_TAG, LABELS_TAG):
+            at += 4 if tag == TYPE_TAG else 4 * voxels
+        else:
+            length = struct.unpack_from(">q", data, at)[0]
+            if tag == FORMAT_TAG:
+                kind = struct.unpack_from(">i", data, at + 8)[0]
+            at += 8 + length
+    if geometries is None or kind is None or kind not in range(4):
+        raise ValueError(f"it names format {kind} and {'two' if geometries else 'no'} geometries")
+    return kind, *geometries

@@ -1,0 +1,109 @@
+"""FSL's transform files: FLIRT matrices (``.mat``) and FNIRT displacement fields (``.nii.gz``).
+
+FSL states coordinates in scaled millimetres of each image: voxel index × spacing, with x counted from the
+other end where the voxel-to-world matrix has a positive determinant (Jenkinson et al., NeuroImage 2012; FSL's
+FLIRT FAQ). So both images must be named, to write and to read. A FLIRT matrix maps moving to fixed; a field
+holds, on the fixed grid, where a fixed point lies in the moving image minus where it lies itself.
+"""
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+
+from patchmorph.errors import PatchMorphError
+from patchmorph.io.atomic import whole_file
+from patchmorph.io.images import UNREADABLE, open_volume, unreadable
+from patchmorph.io.transforms.grids import (
+    Pair,
+    affine_transform,
+    dense_displacement,
+    displacement_field,
+    linear_part,
+    matrix_of,
+    numbers_in,
+)
+from patchmorph.spatial.grid import Grid
+from patchmorph.transforms.base import Transform
+
+DISPLACEMENT_FIELD = 2006
+"""NIfTI intent code of a FNIRT displacement field; up to `LAST_CODE` FSL's other kinds of fields follow."""
+LAST_CODE = 2016
+
+
+def write_matrix(transform: Transform, path: Path, pair: Pair) -> None:
+    """Write an affine map as FLIRT's ``-omat``."""
+    matrix = linear_part(transform, f"FLIRT matrix {path}")
+    fixed, moving = pair.need_fixed(f"FLIRT matrix {path}"), pair.need_moving(f"FLIRT matrix {path}")
+    flirt = world_to_fsl(fixed) @ np.linalg.inv(matrix) @ np.linalg.inv(world_to_fsl(moving))
+    with whole_file(path) as temporary:
+        np.savetxt(temporary, flirt, fmt="%.12g")
+
+
+def read_matrix(path: Path, pair: Pair) -> Transform:
+    """Read FLIRT's ``-omat``.
+
+    Raises:
+        PatchMorphError: no 4×4 numbers, or singular.
+    """
+    fixed, moving = pair.need_fixed(f"FLIRT matrix {path}"), pair.need_moving(f"FLIRT matrix {path}")
+    flirt = numbers_in(path)
+    if flirt.shape != (4, 4) or not np.isfinite(flirt).all() or abs(np.linalg.det(flirt)) < 1e-9:
+        raise PatchMorphError(f"FLIRT matrix must be 4 by 4 numbers with an inverse, got {path}")
+    return affine_transform(
+        np.linalg.inv(world_to_fsl(moving)) @ np.linalg.inv(flirt) @ world_to_fsl(fixed), path
+    )
+
+
+def write_warp(transform: Transform, path: Path, pair: Pair) -> None:
+    """Write the whole map as a relative displacement field, for ``applywarp --warp=… --rel``."""
+    fixed, moving = pair.need_fixed(f"FSL warp {path}"), pair.need_moving(f"FSL warp {path}")
+    world = fixed.points_world()[0].numpy()
+    there = _apply(world_to_fsl(moving), world + dense_displacement(transform, fixed))
+    relative = (there - _apply(world_to_fsl(fixed), world)).astype(np.float32)
+    image = nibabel.Nifti1Image(relative, matrix_of(fixed))
+    image.set_sform(matrix_of(fixed), code=1)  # without a code FSL takes any image for radiological
+    image.set_qform(matrix_of(fixed), code=1)
+    image.header["intent_code"] = DISPLACEMENT_FIELD
+    image.header.set_xyzt_units("mm")
+    with whole_file(path) as temporary:
+        nibabel.save(image, temporary)
+
+
+def read_warp(path: Path, pair: Pair) -> Transform:
+    """Read a relative displacement field.
+
+    Raises:
+        PatchMorphError: spline coefficients, or not a field.
+    """
+    image = open_volume(path)
+    if len(image.shape) != 4 or image.shape[3] != 3:
+        raise PatchMorphError(f"FSL warp must have shape (x, y, z, 3), got {image.shape} in {path}")
+    code = int(image.header["intent_code"])  # pyright: ignore[reportIndexIssue]
+    if DISPLACEMENT_FIELD < code <= LAST_CODE:
+        raise PatchMorphError(
+            f"FSL warp must be a displacement field (fnirtfileutils makes one), got intent {code} in {path}"
+        )
+    moving, matrix = pair.need_moving(f"FSL warp {path}"), np.asarray(image.affine, dtype=np.float64)
+    try:
+        relative = np.asarray(image.dataobj, dtype=np.float64)
+    except UNREADABLE as error:
+        raise unreadable(path, error) from None
+    field = displacement_field(relative, matrix)
+    world = field.grid.points_world()[0].numpy().astype(np.float64)
+    there = _apply(world_to_fsl(field.grid), world) + relative
+    return displacement_field(_apply(np.linalg.inv(world_to_fsl(moving)), there) - world, matrix)
+
+
+def world_to_fsl(grid: Grid) -> np.ndarray:
+    """RAS+ mm to FSL's scaled millimetres of the image on ``grid``: float64 ``[4, 4]``."""
+    matrix = matrix_of(grid)
+    scale = np.diag([*np.linalg.norm(matrix[:3, :3], axis=0), 1.0])
+    if np.linalg.det(matrix[:3, :3]) > 0:
+        scale[0, 3] = (grid.shape[0] - 1) * scale[0, 0]
+        scale[0, 0] *= -1
+    return scale @ np.linalg.inv(matrix)
+
+
+def _apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    return points @ matrix[:3, :3].T + matrix[:3, 3]

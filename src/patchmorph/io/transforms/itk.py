@@ -1,0 +1,182 @@
+"""ITK's transform files: what ANTs, SimpleITK and 3D Slicer read.
+
+Composites (``.h5``), single affine maps (``.tfm``, ``.txt``, ``.mat``) and displacement fields as images
+(``.nii.gz``, as ANTs' ``1Warp.nii.gz``). The only place that knows ITK's frame: LPS+ mm, so x and y of points
+and vectors change sign. A composite's last transform acts first, which is our order of parts. A file that
+maps fixed to moving points is what these tools want to pull the moving image.
+"""
+
+import functools
+import operator
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813
+import torch
+
+from patchmorph.errors import PatchMorphError
+from patchmorph.io.atomic import whole_file
+from patchmorph.io.transforms.grids import (
+    Pair,
+    affine_transform,
+    check_square,
+    dense_displacement,
+    displacement_field,
+    linear_part,
+    matrix_of,
+)
+from patchmorph.transforms.affine import AffineTransform
+from patchmorph.transforms.base import Transform
+from patchmorph.transforms.displacement import DisplacementField
+from patchmorph.transforms.fields import as_fields
+
+LPS = np.diag([-1.0, -1.0, 1.0])
+
+
+def write_composite(transform: Transform, path: Path, pair: Pair) -> None:
+    """Write ``transform`` as an ITK composite (``.h5``), exact to its own fields.
+
+    ITK takes a field for zero outside its grid; ours vanish at the rim
+    (`patchmorph.patches.blending.rim`), so both agree there. A field that does not vanish at its rim is the
+    same inside its grid only.
+    """
+    composite = sitk.CompositeTransform(3)
+    for part in as_fields(transform):
+        if isinstance(part, DisplacementField):
+            check_square(part.grid, f"displacement field of {path}")
+        composite.AddTransform(_to_itk(part))
+    _write(lambda name: sitk.WriteTransform(composite, name), path)
+
+
+def write_affine(transform: Transform, path: Path, pair: Pair) -> None:
+    """Write an affine map (``.tfm``, ``.txt``; ``.mat``: as ANTs' ``0GenericAffine.mat``)."""
+    affine = _to_itk(AffineTransform(torch.from_numpy(linear_part(transform, f"file {path}"))[None]))
+    _write(lambda name: sitk.WriteTransform(affine, name), path)
+
+
+def write_field(transform: Transform, path: Path, pair: Pair) -> None:
+    """Write the whole map as one displacement field on the fixed grid (``.nii.gz``), float32."""
+    grid = pair.need_fixed(f"displacement field {path}")
+    check_square(grid, f"displacement field {path}")
+    field = _vector_image(dense_displacement(transform, grid), matrix_of(grid))
+    _write(lambda name: sitk.WriteImage(field, name, useCompression=True), path)
+
+
+def read_transform(path: Path, pair: Pair) -> Transform:
+    """Read an ITK transform file of affine maps and displacement fields.
+
+    Raises:
+        PatchMorphError: no transform, not 3D, singular, or a kind of transform that is neither.
+    """
+    transform = _read(sitk.ReadTransform, path)
+    if transform.GetDimension() != 3:
+        raise PatchMorphError(f"transform must be 3D, got {transform.GetDimension()}D in {path}")
+    parts = [_from_itk(part, path) for part in _flatten(transform)]
+    return functools.reduce(operator.matmul, parts, AffineTransform.identity())
+
+
+def read_field(path: Path, pair: Pair) -> Transform:
+    """Read a displacement field that is an image of vectors.
+
+    Raises:
+        PatchMorphError: no such image.
+    """
+    image = _read(sitk.ReadImage, path)
+    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 3:
+        raise PatchMorphError(f"displacement field must be a 3D image of three components, got {path}")
+    return _field_from_itk(image)
+
+
+def _read(read: Callable[[str], Any], path: Path) -> Any:
+    try:
+        with _quiet_libraries():
+            return read(str(path))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise PatchMorphError(f"transform must be a file that ITK reads, got {path}: {reason}") from None
+
+
+def _write(write: Callable[[str], None], path: Path) -> None:
+    with whole_file(path) as temporary, _quiet_libraries():
+        try:
+            write(str(temporary))
+        except RuntimeError as error:
+            raise PatchMorphError(
+                f"transform must be written whole, got {path}: no room or no right"
+            ) from error
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Keep what C libraries print of a broken file off the terminal: the error says it in one line."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _to_itk(part: AffineTransform | DisplacementField) -> sitk.Transform:
+    if isinstance(part, DisplacementField):
+        vectors = part.displacement[0].movedim(0, -1).cpu().double().numpy()
+        return sitk.DisplacementFieldTransform(_vector_image(vectors, matrix_of(part.grid)))
+    matrix = part.matrix[0].cpu().numpy()
+    affine = sitk.AffineTransform(3)
+    affine.SetMatrix((LPS @ matrix[:3, :3] @ LPS).flatten().tolist())
+    affine.SetTranslation((LPS @ matrix[:3, 3]).tolist())
+    return affine
+
+
+def _vector_image(vectors: np.ndarray, matrix: np.ndarray) -> sitk.Image:
+    """Of displacements ``[X, Y, Z, 3]`` (mm, RAS+), on the grid of ``matrix`` (voxel to RAS+ mm)."""
+    flipped = vectors.transpose(2, 1, 0, 3) * np.diag(LPS).astype(vectors.dtype)
+    image = sitk.GetImageFromArray(flipped, isVector=True)
+    spacing = np.linalg.norm(matrix[:3, :3], axis=0)
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection((LPS @ (matrix[:3, :3] / spacing)).flatten().tolist())
+    image.SetOrigin((LPS @ matrix[:3, 3]).tolist())
+    return image
+
+
+def _flatten(transform: sitk.Transform) -> list[sitk.Transform]:
+    if transform.GetName() != "CompositeTransform":
+        return [transform]
+    composite = sitk.CompositeTransform(transform)
+    parts = [composite.GetNthTransform(k) for k in range(composite.GetNumberOfTransforms())]
+    return [flat for part in parts for flat in _flatten(part)]
+
+
+def _from_itk(transform: sitk.Transform, path: Path) -> Transform:
+    if transform.IsLinear():
+        return _affine_from_itk(transform, path)
+    if transform.GetName() != "DisplacementFieldTransform":
+        raise PatchMorphError(
+            f"transform must be affine or a displacement field, got {transform.GetName()} in {path}"
+        )
+    return _field_from_itk(sitk.DisplacementFieldTransform(transform).GetDisplacementField())
+
+
+def _field_from_itk(image: sitk.Image) -> DisplacementField:
+    vectors = sitk.GetArrayFromImage(image).transpose(2, 1, 0, 3) * np.diag(LPS)
+    matrix = np.eye(4)
+    direction = np.array(image.GetDirection()).reshape(3, 3)
+    matrix[:3, :3] = LPS @ direction * np.array(image.GetSpacing())
+    matrix[:3, 3] = LPS @ np.array(image.GetOrigin())
+    return displacement_field(vectors, matrix)
+
+
+def _affine_from_itk(transform: sitk.Transform, path: Path) -> AffineTransform:
+    """Any linear transform of ITK, centred or not, by what it does to the origin and the unit vectors."""
+    origin = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
+    columns = [np.array(transform.TransformPoint(tuple(unit))) - origin for unit in np.eye(3)]
+    matrix = np.eye(4)
+    matrix[:3, :3] = LPS @ np.stack(columns, axis=1) @ LPS
+    matrix[:3, 3] = LPS @ origin
+    return affine_transform(matrix, path)

@@ -1,0 +1,122 @@
+"""From the files of a subject to what training samples: levels, labels, mask and landmarks, on the CPU."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from patchmorph.errors import PatchMorphError
+from patchmorph.images.foreground import find_content
+from patchmorph.images.in_memory import Image
+from patchmorph.images.pyramid import level_shape
+from patchmorph.io.images import load_grid, load_image
+from patchmorph.io.tables import read_rows
+from patchmorph.spatial.grid import Shape
+from patchmorph.training.data.subjects import Subject
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What the subjects have in common, known before any volume is read.
+
+    Attributes:
+        spacings_mm: levels that are kept of each image.
+        label_ids: sorted ids that count; their place in it plus one is what is stored.
+        landmarks: names in the order in which every subject's points are stored.
+    """
+
+    spacings_mm: tuple[float, ...]
+    label_ids: Int[Tensor, " l"]
+    landmarks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One subject in memory.
+
+    Attributes:
+        levels: uint8 images, one a spacing, 0 to 255 for normalised 0 to 1.
+        labels: int16, 0 where no known label is.
+        mask: uint8, 0 or 255.
+        landmarks: RAS+ mm, NaN for those that the subject lacks.
+        center_world: float64, centre of mass.
+        radius_mm: of the content (see `patchmorph.images.foreground.Content`).
+    """
+
+    levels: tuple[Image, ...]
+    labels: Image | None
+    mask: Image | None
+    landmarks: Float[Tensor, "k 3"]
+    center_world: Float[Tensor, " 3"]
+    radius_mm: float
+
+
+def prepare(subject: Subject, vocabulary: Vocabulary) -> Prepared:
+    """Read all files of a subject.
+
+    Raises:
+        PatchMorphError: one that cannot be used.
+    """
+    image = load_image(subject.image).normalized()
+    levels = []
+    for spacing in vocabulary.spacings_mm:
+        level = image.level(spacing)
+        levels.append(Image((level.data * 255).round().to(torch.uint8), level.grid, image.name))
+    content = find_content(image)
+    mask = load_image(subject.mask) if subject.mask else None
+    points = read_landmarks(subject) if subject.landmarks else {}
+    missing = (math.nan,) * 3
+    return Prepared(
+        levels=tuple(levels),
+        labels=_numbered(load_image(subject.labels), vocabulary.label_ids) if subject.labels else None,
+        mask=mask and Image((mask.data > 0).to(torch.uint8) * 255, mask.grid, mask.name),
+        landmarks=torch.tensor([points.get(name, missing) for name in vocabulary.landmarks]).reshape(-1, 3),
+        center_world=content.center_world[0],
+        radius_mm=content.radius_mm,
+    )
+
+
+def shapes(subject: Subject, spacings_mm: Sequence[float]) -> list[Shape]:
+    """Voxels of each level of a subject's image, from its header alone."""
+    grid = load_grid(subject.image)
+    own = tuple(grid.spacing_mm[0].tolist())
+    return [level_shape(grid.shape, own, spacing) for spacing in spacings_mm]
+
+
+def label_ids(subject: Subject) -> set[int]:
+    """The ids in a subject's label map, zero left out."""
+    if subject.labels is None:
+        return set()
+    return set(torch.unique(_whole_numbers(load_image(subject.labels))).tolist()) - {0}
+
+
+def read_landmarks(subject: Subject) -> dict[str, tuple[float, float, float]]:
+    """A subject's landmarks by name.
+
+    Raises:
+        PatchMorphError: not a table ``name,x,y,z`` of numbers.
+    """
+    path = subject.landmarks
+    assert path is not None
+    rows = read_rows(path, "table of landmarks", ("name", "x", "y", "z"))
+    try:
+        return {row["name"]: (float(row["x"]), float(row["y"]), float(row["z"])) for row in rows}
+    except ValueError as error:
+        raise PatchMorphError(
+            f"landmarks must be a table name,x,y,z of numbers, got {path}: {error}"
+        ) from None
+
+
+def _whole_numbers(labels: Image) -> Int[Tensor, "1 1 x y z"]:
+    if labels.data.is_floating_point() and not torch.isfinite(labels.data).all():
+        raise PatchMorphError(f"labels must be whole numbers, got NaN or infinity in {labels.name}")
+    return labels.data.round().long() if labels.data.is_floating_point() else labels.data.long()
+
+
+def _numbered(labels: Image, ids: Int[Tensor, " l"]) -> Image:
+    raw = _whole_numbers(labels)
+    place = torch.searchsorted(ids, raw).clamp(max=len(ids) - 1)
+    return Image(torch.where(ids[place] == raw, place + 1, 0).to(torch.int16), labels.grid, labels.name)

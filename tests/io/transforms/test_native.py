@@ -1,0 +1,88 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from synthetic import grid_around, rotation, smooth_velocity
+
+from patchmorph.errors import PatchMorphError
+from patchmorph.io.transforms.formats import load_transform, save_transform
+from patchmorph.io.transforms.native import stored
+from patchmorph.transforms.affine import AffineTransform
+from patchmorph.transforms.velocity import VelocityField
+
+
+@pytest.fixture
+def chain(linear):
+    flow = smooth_velocity(grid_around((20, 22, 24), linear * 4), 6.0)
+    return rotation() @ flow @ smooth_velocity(grid_around((12, 12, 12), linear * 5), 2.0, seed=1).flow
+
+
+def points():
+    return torch.rand(1, 500, 3, generator=torch.Generator().manual_seed(0)) * 60 - 30
+
+
+def test_a_chain_comes_back_with_its_kinds(tmp_path, chain):
+    save_transform(chain, tmp_path / "chain.safetensors")
+    loaded = load_transform(tmp_path / "chain.safetensors")
+    assert [type(part) for part in loaded.parts()] == [type(part) for part in chain.parts()]
+    # Numbers of up to 12 mm in int16: steps of 0.0004 mm, and sixfold squaring adds up their errors.
+    torch.testing.assert_close(loaded(points()), chain(points()), atol=2e-3, rtol=0)
+
+
+def test_inverting_twice_gives_the_file_again(tmp_path, chain):
+    save_transform(chain, tmp_path / "chain.safetensors")
+    once = load_transform(tmp_path / "chain.safetensors").inverse()
+    save_transform(once, tmp_path / "inverse.safetensors")
+    back = load_transform(tmp_path / "inverse.safetensors")
+    torch.testing.assert_close(back(points()), once(points()))
+    twice = back.inverse()
+    torch.testing.assert_close(twice(points()), load_transform(tmp_path / "chain.safetensors")(points()))
+
+
+def test_what_is_stored_is_what_is_read(tmp_path, chain):
+    save_transform(chain, tmp_path / "chain.safetensors")
+    loaded = load_transform(tmp_path / "chain.safetensors")
+    assert torch.equal(stored(chain)(points()), loaded(points()))
+    save_transform(loaded, tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "chain.safetensors").read_bytes()
+
+
+def test_parts_may_share_what_they_are_made_of(tmp_path, chain):
+    flow = chain.parts()[1]
+    save_transform(flow.inverse() @ flow, tmp_path / "loop.safetensors")
+    found = load_transform(tmp_path / "loop.safetensors")(points())
+    torch.testing.assert_close(found, points(), atol=2e-3, rtol=0)
+
+
+def test_variance_is_kept(tmp_path):
+    grid = grid_around((8, 8, 8), torch.eye(3).numpy() * 4)
+    flow = VelocityField(torch.zeros(1, 3, 8, 8, 8), grid, 5, torch.full((1, 1, 8, 8, 8), 0.25))
+    save_transform(flow, tmp_path / "flow.safetensors")
+    loaded = load_transform(tmp_path / "flow.safetensors")
+    assert loaded.steps == 5
+    assert torch.equal(loaded.variance, flow.variance)
+
+
+def test_other_tensors_are_refused(tmp_path):
+    save_file({"0.matrix": torch.eye(4)}, tmp_path / "plain.safetensors")
+    with pytest.raises(PatchMorphError, match="transform must carry PatchMorph's metadata"):
+        load_transform(tmp_path / "plain.safetensors")
+    for said, message in (
+        ({"spec": {}}, "got no transform, version None"),
+        ({"format": "patchmorph-transform", "version": 2}, "got patchmorph-transform, version 2"),
+        ({"format": "patchmorph-transform", "version": 1, "parts": [{"kind": "affine"}]}, "must be whole"),
+    ):
+        save_file({"x": torch.eye(4)}, tmp_path / "other.safetensors", {"patchmorph": json.dumps(said)})
+        with pytest.raises(PatchMorphError, match=message):
+            load_transform(tmp_path / "other.safetensors")
+
+
+def test_the_ending_says_whose_file_it_is(tmp_path):
+    identity = AffineTransform.identity()
+    with pytest.raises(PatchMorphError, match=r"of fsl must end in \.mat, \.nii\.gz, \.nii, got .*x\.lta"):
+        save_transform(identity, tmp_path / "x.lta", "fsl")
+    with pytest.raises(PatchMorphError, match=r"tool must be one of patchmorph, itk, .*, got spm"):
+        save_transform(identity, tmp_path / "x.mat", "spm")
+    with pytest.raises(PatchMorphError, match="transform must be an existing file"):
+        load_transform(tmp_path / "x.mat")
