@@ -38,10 +38,11 @@ from patchmorph import api
 from patchmorph.evaluation import metrics
 from patchmorph.evaluation.benchmark import ASEG, label_groups, load_labels, merge_cortex
 from patchmorph.evaluation.pairs import PairPaths
-from patchmorph.images.in_memory import Image
+from patchmorph.images.volume import Image
 from patchmorph.io.images import load_image, save_image
 from patchmorph.spatial.grid import Grid
-from patchmorph.transforms.affine import AffineTransform
+from patchmorph.transforms.base import AffineTransform, Transform
+from patchmorph.transforms.displacement import DisplacementField
 from patchmorph.transforms.jacobian import determinant_of_map
 from patchmorph.transforms.resample import resample
 
@@ -76,6 +77,11 @@ PEERS = {
     "ants-syn-quick": Peer("run_ants.py", ANTS, ("antsRegistrationSyNQuick[s]",)),
     "fireants": Peer("run_fireants.py", ("torch==2.13.0", "fireants==1.5.0"), ("DEVICE",)),
 }
+
+
+def mapped_points(transform: Transform, grid: Grid) -> torch.Tensor:
+    """Where the points of ``grid`` go, RAS+ mm, ``[1, X, Y, Z, 3]``."""
+    return grid.points_world() + DisplacementField.tabulate(transform, grid).displacement.movedim(1, -1)
 
 
 def pairs(folder: Path, people: tuple[str, ...] = PEOPLE["t1-labelled"]) -> list[PairPaths]:
@@ -140,7 +146,7 @@ def run_ours(
         torch.cuda.synchronize()
     seconds = time.perf_counter() - began
     warped = found.warped(load_labels(pair.moving_labels), "nearest").data[0, 0].long()
-    mapped = torch.cat([found.transform(slab.points_world()) for slab in found.fixed.grid.slabs()], dim=1)
+    mapped = mapped_points(found.transform, found.fixed.grid)
     return warped.cpu(), mapped.cpu(), seconds
 
 

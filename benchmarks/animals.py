@@ -30,14 +30,13 @@ from patchmorph import api
 from patchmorph.evaluation import metrics
 from patchmorph.evaluation.benchmark import load_labels
 from patchmorph.evaluation.pairs import PairPaths
-from patchmorph.images.in_memory import Image
+from patchmorph.images.volume import Image
 from patchmorph.io.images import load_image, save_image
 from patchmorph.objective.similarity import correlation_map
 from patchmorph.spatial.affine import about_point, exponential, from_translation, skew
 from patchmorph.spatial.grid import Grid
 from patchmorph.spatial.sampling import sample_nearest
-from patchmorph.transforms.affine import AffineTransform
-from patchmorph.transforms.base import Transform
+from patchmorph.transforms.base import AffineTransform, Transform
 from patchmorph.transforms.resample import resample
 from patchmorph.transforms.velocity import VelocityField
 
@@ -85,7 +84,7 @@ def known_map(grid: Grid, seed: int) -> Transform:
 
 def moved(image: Image, through: Transform) -> Image:
     """``image`` after every point went ``through`` a map, on a grid in its new pose."""
-    pose = through.parts()[0]
+    pose = through.affine_part()
     assert isinstance(pose, AffineTransform)
     there = Grid(image.grid.shape, pose.matrix @ image.grid.voxel_to_world)
     return resample(image, through.inverse(), there)
@@ -124,7 +123,7 @@ def mapped_by(tool: str, paths: PairPaths, device: str) -> tuple[torch.Tensor, f
     began = time.perf_counter()
     found = api.register(paths.fixed, paths.moving, device=device, refine=OURS[tool])
     seconds = time.perf_counter() - began
-    mapped = torch.cat([found.transform(slab.points_world()) for slab in found.fixed.grid.slabs()], dim=1)
+    mapped = accuracy.mapped_points(found.transform, found.fixed.grid)
     return mapped[0].cpu(), seconds, "; ".join(note.rpartition("/")[2] for note in found.notes)
 
 
@@ -145,7 +144,7 @@ def figures(case: Case, mapped: torch.Tensor) -> dict[str, float]:
         return {"labels": len(overlaps), "dice": sum(overlaps.values()) / len(overlaps)}
     fixed, moving = load_image(paths.fixed).normalized(), load_image(paths.moving).normalized()
     warped = moving.sample(mapped[None].float(), min(fixed.spacing_mm))
-    squared, weight = correlation_map(fixed.data.float(), warped, RADIUS)
+    squared, weight = correlation_map(fixed.values(), warped, RADIUS)
     return {"lncc": float((squared * weight).sum() / weight.sum())}
 
 

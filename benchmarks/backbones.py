@@ -22,7 +22,7 @@ from accuracy import pairs
 from patchmorph.evaluation.benchmark import evaluate, summarize
 from patchmorph.io.tensors import read_tensors
 from patchmorph.networks.model import ModelSpec, PatchMorphModel
-from patchmorph.registration.pipeline import register
+from patchmorph.registration.pipeline import register_images
 from patchmorph.training import checkpoint
 from patchmorph.training.config import TrainingConfig, load_config
 from patchmorph.training.loop import train
@@ -74,7 +74,9 @@ def main() -> None:
     minutes = (time.monotonic() - began) / 60
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     model = trained(folder, device)
-    results = list(evaluate(pairs(arguments.data), lambda fixed, moving: register(fixed, moving, model)))
+    results = list(
+        evaluate(pairs(arguments.data), lambda fixed, moving: register_images(fixed, moving, model))
+    )
     figures = {
         "parameters": sum(p.numel() for p in model.parameters()),
         "people": len(list(Path(arguments.images).parent.glob(Path(arguments.images).name))),

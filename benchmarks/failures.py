@@ -11,9 +11,9 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from patchmorph import api, demo
+from patchmorph import api, catalogue, demo
 from patchmorph.images.foreground import find_content
-from patchmorph.images.in_memory import Image
+from patchmorph.images.volume import Image
 from patchmorph.registration.result import Registration
 from patchmorph.spatial.grid import Grid
 
@@ -21,7 +21,7 @@ POINTS = 220
 
 
 def inverted(image: Image) -> Image:
-    data = image.normalized().data
+    data = image.normalized().values()
     return Image(torch.where(data > 0.05, 1.05 - data, 0), image.grid, "inverted")
 
 
@@ -41,8 +41,8 @@ def main() -> None:
     pair = demo.demo_pair()
     other = inverted(pair.moving)
     figure = Figure(figsize=(8, 4.2), facecolor="black", layout="compressed")
-    ways = {"--model t1-brain": "t1-brain", "--model auto, the default": api.DEFAULT_MODEL}
-    for axes, (title, model) in zip(figure.subplots(1, 2), ways.items(), strict=True):
+    commands = {"--model t1-brain": "t1-brain", "--model auto, the default": catalogue.AUTO}
+    for axes, (title, model) in zip(figure.subplots(1, 2), commands.items(), strict=True):
         found = api.register(pair.fixed, other, model)
         axes.imshow(overlay(found), origin="lower")
         axes.set_title(title, color="white", fontsize=11)

@@ -17,11 +17,11 @@ import machine
 import torch
 
 from patchmorph import api
-from patchmorph.images.in_memory import Image
+from patchmorph.images.volume import Image
 from patchmorph.io.images import load_image
 from patchmorph.networks.model import PatchMorphModel
 from patchmorph.spatial.grid import Grid
-from patchmorph.transforms.affine import AffineTransform
+from patchmorph.transforms.base import AffineTransform
 from patchmorph.transforms.resample import resample
 
 CUDA = torch.device("cuda")

@@ -26,13 +26,13 @@ import machine
 import torch
 from torch.nn import functional
 
-from patchmorph.images.in_memory import Image
+from patchmorph.images.volume import Image
 from patchmorph.io.images import save_image
 from patchmorph.networks.blocks import set_recompute
 from patchmorph.networks.model import ModelSpec, NetworkSpec, PatchMorphModel
-from patchmorph.registration.pipeline import register
+from patchmorph.registration.pipeline import register_images
 from patchmorph.spatial.grid import Grid
-from patchmorph.training.augmentation.pair import Draw
+from patchmorph.training.augmentation.draw import Draw
 from patchmorph.training.config import Data, Optimization, Run, TrainingConfig
 from patchmorph.training.data.cohort import Cohort
 from patchmorph.training.data.packed import PackedVolumes
@@ -145,10 +145,16 @@ def infer(network: str, side: str, size: int, mode: str, _: Path) -> dict[str, f
     grid = Grid.centered((size, size, size), 1.0, torch.zeros(1, 3))
     fixed, moving = (Image(volume(size), grid).to(CUDA) for _ in range(2))
     torch.cuda.reset_peak_memory_stats()
-    machine.seconds(lambda: register(fixed, moving, model), 1)
+
+    def run() -> None:
+        register_images(fixed, moving, model)
+
+    machine.seconds(run, 1)
     figures = {"reserved_gib": torch.cuda.max_memory_reserved() / GIB, "images_gib": 2 * size**3 / GIB}
     return figures | (
-        {"seconds": machine.seconds(lambda: register(fixed, moving, model), 3)} if size == COMPARED else {}
+        {"seconds": machine.seconds(lambda: register_images(fixed, moving, model), 3)}
+        if size == COMPARED
+        else {}
     )
 
 

@@ -18,10 +18,10 @@ import torch
 
 from patchmorph import api
 from patchmorph.evaluation.benchmark import label_groups, load_labels
-from patchmorph.images.in_memory import Image
+from patchmorph.images.volume import Image
 from patchmorph.io.images import load_image
 from patchmorph.spatial.grid import Grid
-from patchmorph.transforms.affine import AffineTransform
+from patchmorph.transforms.base import AffineTransform
 from patchmorph.transforms.resample import resample
 
 FILE = machine.RESULTS / "remedies.json"

@@ -28,14 +28,14 @@ import machine
 import numpy as np
 import torch
 
-from patchmorph import api
+from patchmorph import api, catalogue
 from patchmorph.evaluation.benchmark import label_groups, load_labels
-from patchmorph.images.in_memory import Image
+from patchmorph.images.volume import Image
 from patchmorph.io.images import load_image
 from patchmorph.registration.result import Registration
 from patchmorph.spatial.affine import about_point, exponential, from_translation, skew
 from patchmorph.spatial.grid import Grid, triple
-from patchmorph.transforms.affine import AffineTransform
+from patchmorph.transforms.base import AffineTransform
 from patchmorph.transforms.resample import resample
 
 PEOPLE = ("01", "02", "04", "05", "06")
@@ -172,7 +172,7 @@ def main() -> None:
     parser.add_argument("--pairs", nargs="*")
     parser.add_argument("--count", type=int, default=100, help="random poses, of either image")
     parser.add_argument("--data", type=Path, default=machine.DATA)
-    parser.add_argument("--model", default=api.DEFAULT_MODEL)
+    parser.add_argument("--model", default=catalogue.AUTO)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--shared", action="store_true")
     parser.add_argument("--output", type=Path, default=TABLE)

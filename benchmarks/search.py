@@ -15,9 +15,8 @@ import torch
 
 from patchmorph import api
 from patchmorph.io.images import load_image
-from patchmorph.registration.brain import prepared
+from patchmorph.registration.pair import prepare_image, prepare_pair
 from patchmorph.registration.stages.pose import PoseStage
-from patchmorph.transforms.affine import AffineTransform
 
 
 def timed(function: Callable[[], object], runs: int) -> float:
@@ -43,12 +42,10 @@ def main() -> None:
     network = api.load_brain_mask(device)
     paths = [machine.DATA / "t1-whole-head" / f"sub-{person}_T1w.nii.gz" for person in ("01", "02")]
     heads = [load_image(path).to(device) for path in paths]
-    a, b = (prepared(head, None, network) for head in heads)
-    shift = AffineTransform.translation(b.content.center_world - a.content.center_world)
-    search = PoseStage(a.content, b.content)
+    pair = prepare_pair(heads[0], heads[1], network)
     figures = {
-        "search_seconds": timed(lambda: search.refine(a.image, b.image, shift), arguments.runs),
-        "brain_seconds": timed(lambda: prepared(heads[0], None, network), arguments.runs),
+        "search_seconds": timed(lambda: PoseStage().refine(pair, pair.center_shift()), arguments.runs),
+        "brain_seconds": timed(lambda: prepare_image(heads[0], None, network), arguments.runs),
     }
     machine.write(f"search-{device.type}", figures)
 

@@ -16,7 +16,7 @@ import torch
 
 from patchmorph.networks.model import ModelSpec, NetworkSpec, PatchMorphModel
 from patchmorph.spatial.compilation import compiling
-from patchmorph.training.augmentation.pair import Draw
+from patchmorph.training.augmentation.draw import Draw
 from patchmorph.training.config import Data, Run, TrainingConfig
 from patchmorph.training.data.cohort import Cohort
 from patchmorph.training.data.subjects import find_subjects

@@ -30,14 +30,13 @@ import torch
 
 from patchmorph import api
 from patchmorph.evaluation.benchmark import load_labels
-from patchmorph.images.in_memory import Image
+from patchmorph.images.volume import Image
+from patchmorph.io.grids import GridPair, matrix_of
 from patchmorph.io.images import load_image, save_image
 from patchmorph.io.transforms.formats import load_transform, save_transform
-from patchmorph.io.transforms.grids import Pair, matrix_of
 from patchmorph.spatial.affine import about_point, exponential, skew
 from patchmorph.spatial.grid import Grid
-from patchmorph.transforms.affine import AffineTransform
-from patchmorph.transforms.base import Transform
+from patchmorph.transforms.base import AffineTransform, Transform
 from patchmorph.transforms.inverse import round_trip_mm
 from patchmorph.transforms.resample import resample
 
@@ -130,7 +129,7 @@ def points_elsewhere(folder: Path, chain: Transform, fixed: Image, tools: list[s
     points = inside(fixed, POINTS)
     expected = chain(points)[0].double().numpy()
     figures = {}
-    save_transform(chain, folder / "dense.x5", pair=Pair(fixed.grid))
+    save_transform(chain, folder / "dense.x5", pair=GridPair(fixed.grid))
     save_transform(chain, folder / "chain.x5")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # chains have no reference
@@ -146,7 +145,7 @@ def points_elsewhere(folder: Path, chain: Transform, fixed: Image, tools: list[s
     return figures
 
 
-def affines_elsewhere(folder: Path, affine: AffineTransform, pair: Pair) -> dict[str, float]:
+def affines_elsewhere(folder: Path, affine: AffineTransform, pair: GridPair) -> dict[str, float]:
     """Largest distance (mm) at the corners of the fixed image, by nitransforms."""
     assert pair.fixed
     assert pair.moving
@@ -195,7 +194,7 @@ def box_at(grid: Grid, point: torch.Tensor) -> Grid:
     return grid.crop((x, y, z), (2 * REACH + 1, 2 * REACH + 1, 2 * REACH + 1))
 
 
-def inverses(folder: Path, chain: Transform, pair: Pair, fixed: Image) -> dict[str, float]:
+def inverses(folder: Path, chain: Transform, pair: GridPair, fixed: Image) -> dict[str, float]:
     """Inverting a file twice against the file, in the brain (mm), and where inverses miss."""
     assert pair.moving
     points = inside(fixed, 100_000)
@@ -257,7 +256,7 @@ def measure(name: str, folder: Path, tools: list[str]) -> dict[str, Any]:
     fixed, moving = load_image(paths[a, "T1w"]), load_image(paths[b, "T1w"])
     fixed = turned(fixed) if name == "oblique" else fixed
     labels = load_labels(paths[b, "labels"])
-    pair = Pair(fixed.grid, moving.grid)
+    pair = GridPair(fixed.grid, moving.grid)
     found = api.register(fixed, moving, device="cpu")
     save_transform(found.transform, folder / "transform.safetensors")
     chain = load_transform(folder / "transform.safetensors")

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from patchmorph import api
 from patchmorph.images.foreground import foreground
-from patchmorph.images.in_memory import Image
+from patchmorph.images.volume import Image
 from patchmorph.io.images import load_image
 from patchmorph.spatial.grid import Grid
 from patchmorph.transforms.base import Transform
@@ -45,7 +45,7 @@ def random_warp(around: Grid, generator: torch.Generator) -> Transform:
 
 def disguised(image: Image, generator: torch.Generator) -> Image:
     """The image with another gamma, a bias field and noise of 3 % of the range."""
-    values = image.normalized().data
+    values = image.normalized().values()
     bias = 0.2 * torch.randn(1, 1, 4, 4, 4, generator=generator)
     field = functional.interpolate(bias, size=values.shape[2:], mode="trilinear", align_corners=True)
     noise = 0.03 * torch.randn(values.shape, generator=generator)
@@ -70,21 +70,22 @@ def main() -> None:
         fixed = disguised(resample(moving, truth, moving.grid), generator)
         result = api.register(fixed, moving, model, uncertainty=True)
         thinned = (slice(None), slice(None), *(slice(None, None, EVERY),) * 3)
-        inside = foreground(fixed.normalized().data[thinned])[0, 0]
+        inside = foreground(fixed.normalized().values()[thinned])[0, 0]
         points = fixed.grid.points_world()[:, ::EVERY, ::EVERY, ::EVERY][:, inside]
         found = result.transform(points.to(model.device)).cpu()
         error = (found - truth(points)).norm(dim=-1)[0]
-        doubt = result.uncertainty().data.cpu()[thinned][0, 0][inside]
+        predicted = result.uncertainty().data.cpu()[thinned][0, 0][inside]
+        lowest, highest = predicted.quantile(0.1), predicted.quantile(0.9)
         rows.append(
             {
                 "person": person,
                 "points": len(error),
-                "spearman": float(spearmanr(doubt, error)[0]),  # type: ignore[arg-type]
+                "spearman": float(spearmanr(predicted, error)[0]),  # type: ignore[arg-type]
                 "error_mm_median": float(error.median()),
                 "error_mm_95th_percentile": float(error.quantile(0.95)),
-                "uncertainty_mm_median": float(doubt.median()),
-                "error_mm_median_in_most_certain_tenth": float(error[doubt <= doubt.quantile(0.1)].median()),
-                "error_mm_median_in_least_certain_tenth": float(error[doubt >= doubt.quantile(0.9)].median()),
+                "uncertainty_mm_median": float(predicted.median()),
+                "error_mm_median_in_most_certain_tenth": float(error[predicted <= lowest].median()),
+                "error_mm_median_in_least_certain_tenth": float(error[predicted >= highest].median()),
             }
         )
         print(rows[-1], flush=True)

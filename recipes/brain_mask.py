@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from patchmorph.images.foreground import find_content
-from patchmorph.images.in_memory import Image
+from patchmorph.images.volume import Image
 from patchmorph.io.tensors import half_precision, read_tensors, write_tensors
 from patchmorph.networks.brain_mask import PATCH_SIZE, BrainMask
 from patchmorph.registration.brain import RADIUS_MM, SPACING_MM

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from patchmorph import demo
-from patchmorph.images.in_memory import Image
+from patchmorph.images.volume import Image
 from patchmorph.io.images import save_image
 from patchmorph.transforms.base import Transform
 from patchmorph.transforms.resample import resample

@@ -1,7 +1,7 @@
 """Networks in closed form: they keep the contract of a network and find real motion without any training.
 
-Both linearise ``moving(x + u) = fixed(x)`` (Lucas and Kanade, IJCAI 1981), so a registration with them goes
-to the truth wherever the code around networks composes, scales and turns their answers as it must.
+Both linearise ``moving(x + u) = fixed(x)`` (Lucas and Kanade, IJCAI 1981), so a registration with them
+converges to the truth where the code around networks composes, scales and rotates their output correctly.
 """
 
 import torch
@@ -62,13 +62,13 @@ SPEC = {
     "precision": "fp32",
     "spacings_mm": [6.0, 4.0],
     "affine": {"name": "estimators:AffineFlow"},
-    "affine_repeats": 3,
+    "affine_passes": 3,
     "dense": {"name": "estimators:DenseFlow"},
 }
 
 
 def estimating_model(**spec) -> PatchMorphModel:
-    """A model whose networks are `AffineFlow` and `DenseFlow`; its answers are taken as they are."""
+    """A model whose networks are `AffineFlow` and `DenseFlow`; their output is not damped."""
     model = PatchMorphModel(ModelSpec.model_validate({**SPEC, **spec}))
     with torch.no_grad():
         for network in model.dense:
@@ -77,25 +77,31 @@ def estimating_model(**spec) -> PatchMorphModel:
 
 
 class Scripted(nn.Module):
-    """An affine network that answers with given generators, one after the other, then again from the first.
+    """An affine network whose output is given: one generator per call, then again from the first.
 
     Args:
         generators: each ``[4][4]``, in patch voxels about the middle of the patch.
+
+    Attributes:
+        calls: number of calls.
+        shapes: of the patches of each call.
     """
 
     def __init__(self, generators: list):
         super().__init__()
         self.generators = [torch.tensor(generator, dtype=torch.float32) for generator in generators]
         self.calls = 0
+        self.shapes: list[tuple[int, ...]] = []
 
     def forward(self, pair: Tensor) -> Tensor:
-        """The next one, whatever the patches show."""
+        """The next generator, whatever the patches show."""
         self.calls += 1
+        self.shapes.append(tuple(pair.shape[1:]))
         return self.generators[(self.calls - 1) % len(self.generators)].expand(len(pair), 4, 4)
 
 
 class Wave(nn.Module):
-    """A dense network that answers with one smooth velocity across the patch, whatever the patches show.
+    """A dense network whose output is one smooth velocity across the patch, whatever the patches show.
 
     Args:
         axis: of the patch along which points move.

@@ -4,7 +4,7 @@ from dataclasses import fields, replace
 
 import torch
 
-from patchmorph.training.augmentation.pair import Draw
+from patchmorph.training.augmentation.draw import Draw
 from patchmorph.training.config import Augmentation, TrainingConfig
 from patchmorph.training.gradients import FlatGradients, add_gradients
 from patchmorph.training.step import chain_losses

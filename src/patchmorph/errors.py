@@ -1,10 +1,10 @@
-"""The one error that a user can cause."""
+"""The base class of all errors that a user can cause."""
 
 
 class PatchMorphError(ValueError):
-    """Something that a user gave cannot be used.
+    """An input of the user is invalid.
 
-    The message names the thing, what it must be and what it is:
+    The message names the input, the requirement and the value:
     ``"affine must be invertible, got determinant 0 in sub-01.nii.gz"``. The command line prints it as one
-    line and exits with status 2. What only a bug can cause is an ``assert``, never this.
+    line and exits with status 2. Conditions that only a bug can violate are checked by ``assert`` instead.
     """

@@ -8,12 +8,11 @@ import torch
 from estimators import estimating_model
 from synthetic import AFFINES, grid_around, lopsided, rotation
 
-from patchmorph import api
-from patchmorph.images.in_memory import Image
+from patchmorph import catalogue
+from patchmorph.images.volume import Image
 from patchmorph.io.images import save_image
 from patchmorph.spatial.grid import Grid
-from patchmorph.transforms.affine import AffineTransform
-from patchmorph.transforms.base import Transform
+from patchmorph.transforms.base import AffineTransform, Transform
 from patchmorph.transforms.resample import resample
 
 
@@ -30,7 +29,7 @@ class Files:
 
 
 def smaller(image: Image) -> Image:
-    """A twelfth of the size: no head of a primate, so nothing looks for a brain in it."""
+    """A twelfth of the size: smaller than any head of a primate, so no brain is extracted."""
     matrix = image.grid.voxel_to_world.clone()
     matrix[:, :3] /= 12
     return Image(image.data, Grid(image.grid.shape, matrix))
@@ -47,11 +46,11 @@ def files(tmp_path_factory) -> Files:
     for name, image in (("fixed", fixed), ("moving", moving)):
         small = smaller(image)
         save_image(small, folder / f"{name}.nii.gz")
-        # The lower half: what a mask keeps is seen in the map.
+        # The lower half: the map depends on what a mask keeps.
         half = (small.grid.points_world()[..., 2] < 1.0)[:, None]
         save_image(Image(half.to(torch.uint8), small.grid), folder / f"{name}_mask.nii.gz")
-    api.save_model(
-        estimating_model(spacings_mm=[6.0, 4.0], affine_repeats=2, overlap=0.7), folder / "model.safetensors"
+    catalogue.save_model(
+        estimating_model(spacings_mm=[6.0, 4.0], affine_passes=2, overlap=0.7), folder / "model.safetensors"
     )
     points = smaller(fixed).grid.points_world()[fixed.data[:, 0] > 0.2][None]
     return Files(folder, AffineTransform(truth), points)

@@ -1,17 +1,23 @@
-"""Options of ``register`` and of `patchmorph.register` reach what they are for."""
+"""Options of ``register`` and of `patchmorph.register` reach their targets."""
 
 import inspect
 import json
+import pickle
+from pathlib import Path
 
 import pytest
 import torch
+from estimators import estimating_model
 
 import patchmorph
-from patchmorph import api
+from patchmorph import api, catalogue, jobs
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.images import load_image
 from patchmorph.io.transforms.formats import load_transform
+from patchmorph.jobs import RegistrationRequest, register_files
 from patchmorph.networks.model import PatchMorphModel
+from patchmorph.registration.cross_contrast import Models
+from patchmorph.results.summary import Summary
 
 
 class ReachedError(Exception):
@@ -19,8 +25,8 @@ class ReachedError(Exception):
 
 
 @pytest.fixture
-def asked(monkeypatch, run, files, tmp_path):
-    """What ``register FIXED MOVING OPTIONS`` asks the Python interface for, by the names of its arguments."""
+def arguments_of(monkeypatch, run, files, tmp_path):
+    """Arguments with which ``register FIXED MOVING OPTIONS`` calls the Python interface, by name."""
     signature = inspect.signature(api.register)
 
     def command(*options) -> dict:
@@ -33,7 +39,7 @@ def asked(monkeypatch, run, files, tmp_path):
             raise ReachedError
 
         with monkeypatch.context() as patch:
-            patch.setattr(api, "register", register)
+            patch.setattr(jobs, "register", register)
             with pytest.raises(ReachedError):
                 run("register", files.fixed, files.moving, "-o", tmp_path / "out", *options)
         return caught
@@ -41,15 +47,15 @@ def asked(monkeypatch, run, files, tmp_path):
     return command
 
 
-def test_the_command_and_the_python_interface_have_the_same_defaults(asked, files):
-    given = asked()
+def test_the_command_and_the_python_interface_have_the_same_defaults(arguments_of, files):
+    given = arguments_of()
     assert (given["fixed"].name, given["moving"].name) == (str(files.fixed), str(files.moving))
     for name, parameter in inspect.signature(api.register).parameters.items():
         if name not in ("fixed", "moving"):
             assert given[name] == parameter.default, name
 
 
-def test_every_option_of_the_command_reaches_its_argument(asked, files):
+def test_every_option_of_the_command_reaches_its_argument(arguments_of, files):
     options = {
         "--model": ("none", "model", "none"),
         "--device": ("cpu", "device", "cpu"),
@@ -61,16 +67,17 @@ def test_every_option_of_the_command_reaches_its_argument(asked, files):
         "--fixed-mask": (files.fixed_mask, "fixed_mask", files.fixed_mask),
         "--moving-mask": (files.moving_mask, "moving_mask", files.moving_mask),
     }
-    default = asked()
+    default = arguments_of()
+    assert {name for _, name, _ in options.values()} == set(default) - {"fixed", "moving"}
     for flag, (value, name, expected) in options.items():
-        given = asked(flag, *([] if value is None else [value]))
+        given = arguments_of(flag, *([] if value is None else [value]))
         assert given[name] == expected
         others = [key for key in default if key not in (name, "fixed", "moving")]
         assert {key: given[key] for key in others} == {key: default[key] for key in others}, flag
-    assert isinstance(asked("--model", files.model)["model"], PatchMorphModel)
+    assert isinstance(arguments_of("--model", files.model)["model"], PatchMorphModel)
 
 
-def test_a_known_map_is_found_and_the_summary_says_by_what(run, files, tmp_path):
+def test_a_known_map_is_found_and_the_summary_records_the_arguments(run, files, tmp_path):
     options = ("--model", files.model, "--seed", 3, "--refine", 1, "--similarity", "mse", "--jitter")
     masks = ("--fixed-mask", files.fixed_mask, "--moving-mask", files.moving_mask)
     code, _, _ = run("register", files.fixed, files.moving, "-o", tmp_path, *options, "--save-uncertainty")
@@ -112,7 +119,7 @@ def test_a_mask_is_that_of_its_image(files, side):
 
 
 def test_a_path_and_an_image_are_the_same_and_a_brain_on_itself_stays(files):
-    model = api.load_model(files.model, "cpu")
+    model = catalogue.load_model(files.model, "cpu")
     image = load_image(files.fixed)
     found = patchmorph.register(str(files.fixed), image, model)
     assert (found.transform(files.points) - files.points).norm(dim=-1).mean() < 0.03  # a tenth of a voxel
@@ -120,7 +127,7 @@ def test_a_path_and_an_image_are_the_same_and_a_brain_on_itself_stays(files):
 
 
 def test_options_of_the_python_interface_change_the_map(files):
-    model = api.load_model(files.model, "cpu")
+    model = catalogue.load_model(files.model, "cpu")
 
     def mapped(**options):
         return patchmorph.register(files.fixed, files.moving, model, **options)
@@ -141,25 +148,83 @@ def test_options_of_the_python_interface_change_the_map(files):
         mapped(refine=-1)
 
 
-def test_passes_by_default():
-    assert api.default_passes(classical=True, refine=None) == 40
-    assert api.default_passes(classical=False, refine=None) == 0
-    assert api.default_passes(classical=True, refine=3) == api.default_passes(classical=False, refine=3) == 3
-
-
-def test_networks_of_packages_that_nobody_trusts_are_refused(files, monkeypatch):
+def test_networks_of_packages_that_are_not_trusted_are_rejected(files, monkeypatch):
     monkeypatch.delenv("PATCHMORPH_TRUST")
     with pytest.raises(PatchMorphError, match=r"trusted packages, got estimators:AffineFlow in .*TRUST=est"):
-        api.load_model(files.model, "cpu")
+        catalogue.load_model(files.model, "cpu")
     monkeypatch.setenv("PATCHMORPH_TRUST", "other,estimators")
-    assert api.load_model(files.model, "cpu").spec.affine_repeats == 2
+    assert catalogue.load_model(files.model, "cpu").spec.affine_passes == 2
 
 
 def test_a_model_of_half_precision_is_the_same_model(files, tmp_path):
-    model = api.load_model(files.model, "cpu")
-    api.save_model(model, tmp_path / "half.safetensors", half=True)
-    half = api.load_model(tmp_path / "half.safetensors", "cpu")
+    model = catalogue.load_model(files.model, "cpu")
+    catalogue.save_model(model, tmp_path / "half.safetensors", half=True)
+    half = catalogue.load_model(tmp_path / "half.safetensors", "cpu")
     assert half.spec == model.spec
     for name, value in half.state_dict().items():
         assert value.dtype == torch.float32
         torch.testing.assert_close(value, model.state_dict()[name], rtol=1e-3, atol=0)
+
+
+def test_both_packaged_models_are_used_by_default(files, monkeypatch):
+    loaded = {"t1-brain": estimating_model(), "brain-any-contrast": estimating_model()}
+    caught = []
+
+    def register_any_contrast(pair, history, models, options):
+        caught.extend([models, options])
+        raise ReachedError
+
+    monkeypatch.setattr(api, "cached_model", lambda name, device: loaded[name] if device == "cpu" else None)
+    monkeypatch.setattr(api, "register_any_contrast", register_any_contrast)
+    with pytest.raises(ReachedError):
+        api.register(files.fixed, files.moving, device="cpu", refine=2, seed=9)
+    models, options = caught
+    assert models == Models(*loaded.values(), *loaded)
+    assert (options.refine, options.seed) == (2, 9)
+
+
+def test_a_cached_model_is_loaded_once(monkeypatch):
+    loaded = []
+
+    def load_model(*given) -> PatchMorphModel:
+        loaded.append(given)
+        return estimating_model()
+
+    monkeypatch.setattr(catalogue, "load_model", load_model)
+    catalogue.cached_model.cache_clear()
+    try:
+        one, again, other = (catalogue.cached_model(name, "cpu") for name in ("a", "a", "b"))
+    finally:
+        catalogue.cached_model.cache_clear()
+    assert one is again
+    assert one is not other
+    assert loaded == [("a", "cpu"), ("b", "cpu")]
+
+
+def test_a_request_and_its_summary_travel_to_another_process(files, tmp_path):
+    """As a cluster sends them: pickled, with plain data in and out."""
+    request = RegistrationRequest(
+        files.fixed, files.moving, tmp_path / "out", str(files.model), "cpu", jitter=True, seed=2
+    )
+    there = pickle.loads(pickle.dumps(request))
+    assert there == request
+    summary = register_files(there)
+    assert pickle.loads(pickle.dumps(summary)) == summary
+    assert Summary.load(tmp_path / "out") == summary
+    assert (summary.fixed, summary.moving) == (str(files.fixed), str(files.moving))
+    assert (summary.arguments["seed"], summary.arguments["jitter"]) == (2, True)
+    assert set(summary.seconds) == {"load", "register", "write"}
+    assert all(0 < seconds < 600 for seconds in summary.seconds.values())
+    assert {side: (tmp_path / "out" / path).resolve() for side, path in summary.files.items()} == {
+        "fixed": files.fixed.resolve(),
+        "moving": files.moving.resolve(),
+    }
+
+
+def test_the_arguments_of_a_request_are_json(files, tmp_path):
+    request = RegistrationRequest(files.fixed, files.moving, tmp_path, fixed_mask=Path("a/mask.nii.gz"))
+    arguments = request.arguments()
+    assert json.loads(json.dumps(arguments)) == arguments
+    assert arguments["fixed_mask"] == "a/mask.nii.gz"
+    assert arguments["moving_mask"] is None
+    assert not {"fixed", "moving", "output"} & set(arguments)

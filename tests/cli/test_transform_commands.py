@@ -6,11 +6,11 @@ import pytest
 import torch
 from synthetic import AFFINES, grid_around, rotation, smooth_image, smooth_velocity
 
-from patchmorph.images.in_memory import Image
+from patchmorph.images.volume import Image
+from patchmorph.io.grids import GridPair
 from patchmorph.io.images import load_image, save_image
 from patchmorph.io.transforms.formats import load_transform, save_transform
-from patchmorph.io.transforms.grids import Pair
-from patchmorph.transforms.affine import AffineTransform
+from patchmorph.transforms.base import AffineTransform
 from patchmorph.transforms.jacobian import jacobian_determinant
 from patchmorph.transforms.resample import resample
 
@@ -47,7 +47,7 @@ def test_inverses_in_the_frames_of_images_are_of_the_swapped_pair(run, folder, n
     images = ("--reference", "fixed.nii.gz", "--moving", "moving.nii.gz")
     assert run("invert", "turn.tfm", "-o", name, "--to", tool, *images)[0] == 0
     fixed, moving = (load_image(folder / f"{image}.nii.gz").grid for image in ("fixed", "moving"))
-    assert_same(load_transform(folder / name, tool, Pair(moving, fixed)), TURN.inverse())
+    assert_same(load_transform(folder / name, tool, GridPair(moving, fixed)), TURN.inverse())
 
 
 def test_an_inverse_in_a_field_stands_on_the_moving_grid(run, folder):
@@ -62,7 +62,7 @@ def test_an_inverse_in_a_field_stands_on_the_moving_grid(run, folder):
     assert "misses by over 0.01 mm at 0 of" in out
     stored = load_transform(folder / "map.safetensors")
     inner = moving.grid.points_world()[:, 4:-4, 4:-4, 4:-4]
-    back = load_transform(folder / "back.nii.gz", pair=Pair(moving.grid, fixed.grid))
+    back = load_transform(folder / "back.nii.gz", pair=GridPair(moving.grid, fixed.grid))
     assert (stored(back(inner)) - inner).norm(dim=-1).mean() < 0.1  # tabulated every 5 mm
 
 
@@ -106,7 +106,7 @@ def test_images_are_pulled_through_the_list(run, folder, inverse):
 
 
 def test_a_file_in_the_frames_of_images_is_read_with_the_images_that_it_is_applied_to(run, folder):
-    pair = Pair(*(load_image(folder / f"{name}.nii.gz").grid for name in ("fixed", "moving")))
+    pair = GridPair(*(load_image(folder / f"{name}.nii.gz").grid for name in ("fixed", "moving")))
     save_transform(TURN, folder / "turn.lta", "freesurfer", pair)
     for image, reference, more in (("moving", "fixed", ()), ("fixed", "moving", ("--inverse",))):
         for transform, output in (("turn.tfm", "a.nii.gz"), ("turn.lta", "b.nii.gz")):

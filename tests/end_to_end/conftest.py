@@ -7,8 +7,8 @@ import pytest
 import torch
 from brains import inside, moved_brain
 
-from patchmorph import api, cli, demo
-from patchmorph.images.in_memory import Image
+from patchmorph import catalogue, cli, demo
+from patchmorph.images.volume import Image
 from patchmorph.transforms.base import Transform
 
 
@@ -25,13 +25,13 @@ class Brains:
 
 @pytest.fixture(scope="session")
 def mni() -> Image:
-    """At 2 mm, which halves the time of all that is done at the images' own resolution."""
+    """At 2 mm, which halves the time of every step at the images' own resolution."""
     return demo.mni152(resolution_mm=2)[0]
 
 
 @pytest.fixture(scope="session")
 def model():
-    return api.load_model("t1-brain", "cpu")
+    return catalogue.load_model("t1-brain", "cpu")
 
 
 @pytest.fixture(scope="session")

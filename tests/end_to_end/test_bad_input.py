@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from patchmorph.io.transforms.formats import save_transform
-from patchmorph.transforms.affine import AffineTransform
+from patchmorph.transforms.base import AffineTransform
 
 
 @pytest.fixture
@@ -81,6 +81,7 @@ def test_unusable_options(run, files, monkeypatch, option, value, message):
 def test_an_output_that_is_a_file(run, files):
     good = files / "good.nii.gz"
     assert_one_line(run("register", good, good, "-o", good), "output must be a folder, got the file")
+    assert_one_line(run("demo", "-o", good), "output must be a folder, got the file")
     assert nibabel.load(good).shape == (20, 20, 20)
 
 

@@ -12,7 +12,7 @@ import torch
 from brains import inside, moved_brain
 
 from patchmorph import demo
-from patchmorph.images.in_memory import Image
+from patchmorph.images.volume import Image
 from patchmorph.io.images import load_image, save_image
 
 REPOSITORY = Path(__file__).parents[2]

@@ -7,10 +7,10 @@ from synthetic import AFFINES, grid_around
 
 from patchmorph import api, demo
 from patchmorph.evaluation.benchmark import measure
-from patchmorph.images.in_memory import Image
+from patchmorph.images.volume import Image
 from patchmorph.io.images import load_image, save_image
 from patchmorph.io.transforms.formats import load_transform
-from patchmorph.transforms.affine import AffineTransform
+from patchmorph.transforms.base import AffineTransform
 from patchmorph.transforms.resample import resample
 
 FILES = {
@@ -52,9 +52,9 @@ def test_refinement_and_uncertainty_through_the_command_line(run, brains, tmp_pa
         for folder in (brains.results, tmp_path)
     )
     assert after.mean() < before.mean() + 0.02  # a hundredth of a voxel: one pass gains little
-    doubt = load_image(tmp_path / "uncertainty.nii.gz")
-    assert doubt.grid.shape == load_image(brains.fixed).grid.shape
-    assert 0 < doubt.data.max() < 10
+    deviation = load_image(tmp_path / "uncertainty.nii.gz")
+    assert deviation.grid.shape == load_image(brains.fixed).grid.shape
+    assert 0 < deviation.data.max() < 10
 
 
 def test_registration_without_a_network_through_the_command_line(run, brains, tmp_path):
@@ -67,12 +67,13 @@ def test_registration_without_a_network_through_the_command_line(run, brains, tm
     assert error.mean() < 2  # of 20 mm; one pass a scale is little
 
 
-def test_another_contrast_is_noticed_and_the_map_is_found(mni):
+def test_another_contrast_is_detected_and_the_map_is_found(mni):
     """The moving image is inverted and moved; refinement, which takes minutes, is left to its own tests."""
     pose, flow = demo.known_map(mni.grid)
     truth = pose @ flow
-    moving = resample(mni, truth.inverse(), demo.moving_grid(pose, mni.grid.center_world)).normalized()
-    inverted = Image(torch.where(moving.data > 0.05, 1.05 - moving.data, 0), moving.grid)
+    moving = resample(mni, truth.inverse(), demo.moving_grid(pose, mni.grid.center_world))
+    values = moving.normalized().values()
+    inverted = Image(torch.where(values > 0.05, 1.05 - values, 0), moving.grid)
     found = api.register(mni, inverted, refine=0)
     assert len(found.notes) == 1
     assert found.notes[0].startswith("the contrasts differ: model brain-any-contrast, then t1-brain with the")
@@ -111,7 +112,7 @@ def test_oblique_and_anisotropic_storage_gives_the_same_map(mni, model, brains):
     for name, shape in (("oblique", (120, 125, 110)), ("anisotropic", (75, 115, 48))):
         grid = grid_around(shape, AFFINES[name] * 2, mni.grid.center_world[0].numpy())
         found = api.register(resample(mni, identity, grid), moving, model).transform(points)
-        # Resampling to voxels of up to 4 mm changes what is seen.
+        # Resampling to voxels of up to 4 mm changes the image.
         assert (found - reference).norm(dim=-1).mean() < 0.5
 
 
@@ -135,6 +136,13 @@ def test_the_demo_measures_itself_against_the_truth_without_colin(run, mni, monk
     monkeypatch.setattr(demo, "mni152", lambda: (mni, mni))
     code, out, _ = run("demo", "-o", tmp_path / "demo")
     assert code == 0
-    assert {item.name for item in (tmp_path / "demo").iterdir()} == FILES
+    assert {item.name for item in (tmp_path / "demo").iterdir()} == FILES | {"fixed.nii.gz", "moving.nii.gz"}
     assert "not installed" in out
+    torch.testing.assert_close(load_image(tmp_path / "demo" / "fixed.nii.gz").data, mni.data)
+    pose, flow = demo.known_map(mni.grid)
+    moving = load_image(tmp_path / "demo" / "moving.nii.gz")
+    back = resample(moving, pose @ flow, mni.grid).data
+    assert torch.corrcoef(torch.stack([back.flatten(), mni.data.flatten()]))[0, 1] > 0.97
+    summary = json.loads((tmp_path / "demo" / "summary.json").read_text())
+    assert summary["files"] == {"fixed": "fixed.nii.gz", "moving": "moving.nii.gz"}
     assert float(out.split("truth: mean")[1].split("mm")[0]) < 0.7

@@ -8,7 +8,7 @@ import torch
 import yaml
 from synthetic import AFFINES, grid_around, smooth_image
 
-from patchmorph.images.in_memory import Image
+from patchmorph.images.volume import Image
 from patchmorph.io.images import save_image
 
 CONFIG = {

@@ -10,8 +10,8 @@ import yaml
 from synthetic import AFFINES, grid_around, smooth_image
 from tiny import MODEL
 
-from patchmorph import api
-from patchmorph.images.in_memory import Image
+from patchmorph import catalogue
+from patchmorph.images.volume import Image
 from patchmorph.io.images import save_image
 from patchmorph.training.config import TrainingConfig
 from patchmorph.training.data.subjects import find_subjects
@@ -69,9 +69,9 @@ def test_from_a_folder_of_images_to_a_registered_pair(run, folder, monkeypatch):
     assert [command[0] for command in commands] == ["train", "train", "register", "evaluate"]
     for command in commands:
         assert run(*command)[0] == 0
-    trained = api.load_model("model/model.safetensors", "cpu")
+    trained = catalogue.load_model("model/model.safetensors", "cpu")
     assert trained.spec.spacings_mm == MODEL["spacings_mm"]
-    assert api.load_model("model/best.safetensors", "cpu").spec == trained.spec
+    assert catalogue.load_model("model/best.safetensors", "cpu").spec == trained.spec
     steps = [json.loads(line) for line in (folder / "model" / "log.jsonl").read_text().splitlines()]
     assert max(line["step"] for line in steps) == 2
     summary = json.loads((folder / "result" / "summary.json").read_text())

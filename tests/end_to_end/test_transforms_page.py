@@ -17,12 +17,11 @@ from nibabel import gifti
 from synthetic import AFFINES, grid_around, rotation, smooth_image, smooth_velocity
 
 from patchmorph import cli
-from patchmorph.images.in_memory import Image
+from patchmorph.images.volume import Image
+from patchmorph.io.grids import matrix_of
 from patchmorph.io.images import load_image, save_image
 from patchmorph.io.transforms.formats import load_transform, save_transform
-from patchmorph.io.transforms.grids import matrix_of
-from patchmorph.transforms.affine import AffineTransform
-from patchmorph.transforms.base import Transform
+from patchmorph.transforms.base import AffineTransform, Transform
 from patchmorph.transforms.resample import resample
 from patchmorph.transforms.velocity import VelocityField
 

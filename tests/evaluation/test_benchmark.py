@@ -10,10 +10,10 @@ from synthetic import grid_around, smooth_image
 from patchmorph.errors import PatchMorphError
 from patchmorph.evaluation.benchmark import PairResult, evaluate, load_labels, measure, summarize
 from patchmorph.evaluation.pairs import PairPaths
-from patchmorph.images.in_memory import Image
+from patchmorph.images.volume import Image
 from patchmorph.io.images import save_image
 from patchmorph.registration.result import Registration
-from patchmorph.transforms.affine import AffineTransform
+from patchmorph.transforms.base import AffineTransform
 from patchmorph.transforms.displacement import DisplacementField
 
 SPACING = 4.0

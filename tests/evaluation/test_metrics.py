@@ -1,12 +1,17 @@
 """Figures of merit against values worked out by hand."""
 
 import math
+from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from patchmorph.evaluation import metrics
 from patchmorph.evaluation.benchmark import ASEG, label_groups, merge_cortex
+from patchmorph.evaluation.metrics import Moments
 
 
 def test_dice_counts_the_overlap():
@@ -102,3 +107,54 @@ def test_a_structure_that_only_the_warped_image_has_counts_among_freesurfers_onl
 def test_parcels_merge_into_the_cortex_of_their_side():
     ids = torch.tensor([0, 3, 42, 999, 1000, 1999, 2000, 2999, 3000, 17])
     assert merge_cortex(ids).tolist() == [0, 3, 42, 999, 3, 3, 42, 42, 3000, 17]
+
+
+values = st.lists(st.floats(-1000, 1000, width=32), min_size=2, max_size=40)
+
+
+@given(a=values, seed=st.integers(0, 1000), cuts=st.lists(st.integers(0, 40), max_size=3))
+def test_moments_of_blocks_are_those_of_numpy(a, seed, cuts):
+    """Blocks of any size, empty ones too; a constant side has no correlation."""
+    first = torch.tensor(a)
+    noise = torch.randn(len(a), generator=torch.Generator().manual_seed(seed))
+    second = 0.3 * first + noise * 100
+    moments = Moments()
+    ends = [0, *sorted(min(cut, len(a)) for cut in cuts), len(a)]
+    for start, stop in pairwise(ends):
+        moments.add(first[start:stop], second[start:stop])
+    assert moments.count == len(a)
+    deviation = np.std(first.double().numpy(), ddof=1)
+    # Sums of squares of up to 1e6 in float64.
+    assert moments.deviation() == pytest.approx(deviation, rel=1e-6, abs=1e-4)
+    if deviation > 1e-2:
+        expected = np.corrcoef(first.double().numpy(), second.double().numpy())[0, 1]
+        assert moments.correlation() == pytest.approx(expected, abs=1e-6)
+
+
+def test_moments_of_many_values_far_from_zero_lose_nothing():
+    """A million voxels about 1000 with a spread of 1: float32 sums would leave no digit."""
+    generator = torch.Generator().manual_seed(0)
+    first = 1000 + torch.randn(100, 100, 100, generator=generator)
+    second = 0.5 * first + torch.randn(100, 100, 100, generator=generator)
+    moments = Moments()
+    for start in range(0, 100, 7):
+        moments.add(first[start : start + 7], second[start : start + 7])
+    a, b = first.double().flatten().numpy(), second.double().flatten().numpy()
+    assert moments.correlation() == pytest.approx(np.corrcoef(a, b)[0, 1], abs=1e-7)
+    assert moments.deviation() == pytest.approx(np.std(a, ddof=1), rel=1e-7)
+
+
+def test_moments_of_nothing_and_of_constants():
+    assert Moments().correlation() == 0
+    assert math.isnan(Moments().deviation())
+    one = Moments()
+    one.add(torch.tensor([3.0]), torch.tensor([4.0]))
+    assert math.isnan(one.deviation())
+    constant = Moments()
+    constant.add(torch.full((5,), 0.1), torch.arange(5.0))
+    assert constant.correlation() == 0
+    assert constant.deviation() == pytest.approx(0, abs=1e-8)
+    other = Moments()
+    other.add(torch.arange(5.0), torch.full((5,), 0.1))
+    assert other.correlation() == 0
+    assert other.deviation() == pytest.approx(math.sqrt(2.5))

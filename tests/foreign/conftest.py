@@ -7,11 +7,11 @@ import torch
 from synthetic import AFFINES, grid_around
 from torch.nn import functional
 
-from patchmorph.io.transforms.grids import Pair, matrix_of
+from patchmorph.io.grids import GridPair, matrix_of
 from patchmorph.patches.blending import rim
 from patchmorph.spatial.affine import about_point, exponential, skew
 from patchmorph.spatial.grid import Grid
-from patchmorph.transforms.affine import AffineTransform
+from patchmorph.transforms.base import AffineTransform
 from patchmorph.transforms.velocity import VelocityField
 
 PAIRS = [("RAS", "LIA"), ("LIA", "oblique"), ("oblique", "LAS"), ("LAS", "RAS")]
@@ -38,9 +38,9 @@ def chain(affine):
 
 
 @pytest.fixture(params=PAIRS, ids="-".join)
-def pair(request) -> Pair:
+def pair(request) -> GridPair:
     fixed, moving = (AFFINES[name] for name in request.param)
-    return Pair(
+    return GridPair(
         grid_around((30, 34, 28), fixed * 3, (4.0, -2, 1)),
         grid_around((26, 30, 36), moving * 3.4, (9.0, 3, -5)),
     )

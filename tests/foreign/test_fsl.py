@@ -10,8 +10,8 @@ from fsl.transform import flirt, fnirt
 from synthetic import AFFINES, grid_around
 
 from patchmorph.errors import PatchMorphError
+from patchmorph.io.grids import GridPair, matrix_of
 from patchmorph.io.transforms.formats import load_transform, save_transform
-from patchmorph.io.transforms.grids import Pair, matrix_of
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_files_that_lack_something_say_so(tmp_path, affine, chain, pair):
     with pytest.raises(PatchMorphError, match="must be given the fixed image"):
         save_transform(affine, tmp_path / "affine.mat", "fsl")
     with pytest.raises(PatchMorphError, match="must be given the moving image"):
-        save_transform(affine, tmp_path / "affine.mat", "fsl", Pair(pair.fixed))
+        save_transform(affine, tmp_path / "affine.mat", "fsl", GridPair(pair.fixed))
     with pytest.raises(PatchMorphError, match="must get an affine transform, got one with 2 fields"):
         save_transform(chain, tmp_path / "affine.mat", "fsl", pair)
     (tmp_path / "short.mat").write_text("1 0 0 0\n0 1 0 0\n")
@@ -62,7 +62,7 @@ def test_files_that_lack_something_say_so(tmp_path, affine, chain, pair):
 
 def test_what_moves_with_a_shift_of_the_moving_image_is_in_the_file(tmp_path, chain, pair):
     """FSL's numbers depend on both headers; the map does not."""
-    shifted = Pair(pair.fixed, pair.moving.crop((2, 0, 0), pair.moving.shape))
+    shifted = GridPair(pair.fixed, pair.moving.crop((2, 0, 0), pair.moving.shape))
     save_transform(chain, tmp_path / "warp.nii.gz", "fsl", pair)
     points = pair.fixed.points_world().reshape(1, -1, 3)[:, ::97]
     wrong = load_transform(tmp_path / "warp.nii.gz", pair=shifted)(points)
@@ -84,7 +84,7 @@ def test_the_header_of_a_warp_has_its_intent_form_and_unit(tmp_path, chain, pair
 
 def test_a_warp_is_told_from_itks_and_coefficients_are_refused(tmp_path, chain):
     """Both are NIfTI files of vectors: the intent differs."""
-    pair = Pair(grid_around((9, 8, 7), AFFINES["LIA"] * 8), grid_around((8, 9, 7), AFFINES["RAS"] * 8))
+    pair = GridPair(grid_around((9, 8, 7), AFFINES["LIA"] * 8), grid_around((8, 9, 7), AFFINES["RAS"] * 8))
     points = pair.fixed.points_world()
     for tool in ("fsl", "itk"):
         save_transform(chain, tmp_path / f"{tool}.nii.gz", tool, pair)

@@ -14,8 +14,8 @@ from nitransforms.linear import Affine
 from synthetic import AFFINES, grid_around
 
 from patchmorph.errors import PatchMorphError
+from patchmorph.io.grids import GridPair, matrix_of
 from patchmorph.io.transforms.formats import load_transform, save_transform
-from patchmorph.io.transforms.grids import Pair, matrix_of
 from patchmorph.transforms.fields import as_fields
 
 CORNER_MM = 1e-4
@@ -77,7 +77,7 @@ def test_an_afni_affine_is_the_same_map(tmp_path, affine):
 def test_afni_and_oblique_images_do_not_go_together(tmp_path, affine):
     oblique = grid_around((9, 9, 9), AFFINES["oblique"])
     with pytest.raises(PatchMorphError, match="must be between images that are not oblique"):
-        save_transform(affine, tmp_path / "affine.aff12.1D", pair=Pair(oblique))
+        save_transform(affine, tmp_path / "affine.aff12.1D", pair=GridPair(oblique))
     (tmp_path / "two.1D").write_text("1 2 3\n")
     with pytest.raises(PatchMorphError, match="must be twelve numbers, got 3"):
         load_transform(tmp_path / "two.1D")
@@ -150,7 +150,7 @@ def test_neither_image_may_be_oblique_for_afni(tmp_path, affine, names):
     fixed, moving = (grid_around((9, 9, 9), AFFINES[name]) for name in names)
     path = tmp_path / "affine.aff12.1D"
     with pytest.raises(PatchMorphError, match="must be between images that are not oblique"):
-        save_transform(affine, path, pair=Pair(fixed, moving))
+        save_transform(affine, path, pair=GridPair(fixed, moving))
     save_transform(affine, path)
     with pytest.raises(PatchMorphError, match="must be between images that are not oblique"):
-        load_transform(path, pair=Pair(fixed, moving))
+        load_transform(path, pair=GridPair(fixed, moving))

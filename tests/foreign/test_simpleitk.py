@@ -8,10 +8,10 @@ from foreign.conftest import world_points
 from synthetic import grid_around, smooth_image
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.images.in_memory import Image
+from patchmorph.images.volume import Image
+from patchmorph.io.grids import GridPair
 from patchmorph.io.images import save_image
 from patchmorph.io.transforms.formats import load_transform, save_transform
-from patchmorph.io.transforms.grids import Pair
 from patchmorph.transforms.resample import resample
 
 
@@ -150,7 +150,7 @@ def test_a_sheared_grid_is_refused(tmp_path, chain):
     sheared = np.eye(3) * 2
     sheared[0, 1] = 0.5
     with pytest.raises(PatchMorphError, match="must be on a grid without shear"):
-        save_transform(chain, tmp_path / "warp.nii.gz", pair=Pair(grid_around((9, 9, 9), sheared)))
+        save_transform(chain, tmp_path / "warp.nii.gz", pair=GridPair(grid_around((9, 9, 9), sheared)))
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [("linear", sitk.sitkLinear), ("cubic", sitk.sitkBSpline)])

@@ -21,8 +21,8 @@ from frozen import brains
 from frozen.internals import (
     AffineTransform,
     DisplacementField,
+    GridPair,
     Image,
-    Pair,
     VelocityField,
     command_line,
     load_transform,
@@ -34,7 +34,7 @@ from safetensors import safe_open
 from synthetic import AFFINES, grid_around, rotation, smooth_velocity
 
 CASES = Cases()
-PAIR = Pair(
+PAIR = GridPair(
     grid_around((16, 18, 15), AFFINES["LIA"] * 9, (4.0, -2, 1)),
     grid_around((14, 17, 19), AFFINES["LAS"] * 10, (9.0, 3, -5)),
 )
@@ -200,7 +200,7 @@ def written(name: str) -> Outputs:
     file, tool, make, contents = FILES[name]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / file
-        pair = Pair() if name in ("x5_chain", "itk_composite", "ngff_scene", "patchmorph_file") else PAIR
+        pair = GridPair() if name in ("x5_chain", "itk_composite", "ngff_scene", "patchmorph_file") else PAIR
         save_transform(make(), path, tool, pair)
         return contents(path) | {"mm map read back": mapped(load_transform(path, tool, pair))}
 

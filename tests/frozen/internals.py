@@ -13,8 +13,9 @@ import torch
 import patchmorph
 from patchmorph import (
     Grid,
+    GridPair,
     Image,
-    Pair,
+    api,  # `cached_model`: the packaged models that ``auto`` chooses from
     folding,
     jacobian_determinant,
     load_image,
@@ -25,18 +26,17 @@ from patchmorph import (
     save_image,
     save_transform,
 )
-from patchmorph import api as catalogue  # `_kept_model`: the packaged models that ``auto`` chooses from
 from patchmorph.cli import app as command_line
 from patchmorph.networks import contract  # `_computes_bf16`
 from patchmorph.networks.model import ModelSpec, PatchMorphModel
-from patchmorph.registration import pipeline as schedule  # `ModelSpec`: the schedule without a model
-from patchmorph.training.augmentation.pair import Draw
+from patchmorph.registration import schedule  # `ModelSpec`: the schedule without a model
+from patchmorph.training.augmentation.draw import Draw
 from patchmorph.training.config import Data, TrainingConfig
 from patchmorph.training.data.cohort import Cohort
 from patchmorph.training.data.subjects import Subject
 from patchmorph.training.gradients import FlatGradients, add_gradients
 from patchmorph.training.step import chain_losses
-from patchmorph.transforms.affine import AffineTransform
+from patchmorph.transforms.base import AffineTransform
 from patchmorph.transforms.displacement import DisplacementField
 from patchmorph.transforms.velocity import VelocityField
 
@@ -48,9 +48,9 @@ __all__ = [
     "Draw",
     "FlatGradients",
     "Grid",
+    "GridPair",
     "Image",
     "ModelSpec",
-    "Pair",
     "PatchMorphModel",
     "Subject",
     "TrainingConfig",
@@ -74,15 +74,15 @@ __all__ = [
     "tiny",
 ]
 
-find_brain = catalogue.load_brain_mask
+find_brain = api.load_brain_mask
 COARSE = ModelSpec(patch_size=16, spacings_mm=[12.0, 6.0])
 """The schedule of a registration without a network: that of the package takes a minute."""
 TINY = {
     "patch_size": 16,
     "spacings_mm": [12.0, 6.0],
-    "repeats": [1, 2],
+    "passes": [1, 2],
     "affine": {"name": "affine-encoder", "options": {"channels": [4, 8], "hidden": 8}},
-    "affine_repeats": 2,
+    "affine_passes": 2,
     "dense": {"name": "unet", "options": {"encoder": [4, 8], "decoder": [8, 4]}},
 }
 TOWARDS_TRUTH = [0.16, 0.03, 0.21, -0.06, -0.14, -0.38, -0.08, 0.17, -0.03, 0.0, 0.0, 0.0]
@@ -112,7 +112,7 @@ def tiny() -> PatchMorphModel:
 def packaged(name: str, scales: int = 1) -> PatchMorphModel:
     """A packaged model without its finer scales, which take minutes on one thread."""
     whole = load_model(name, "cpu")
-    change = {"spacings_mm": whole.spec.spacings_mm[:scales], "repeats": None, "precision": "fp32"}
+    change = {"spacings_mm": whole.spec.spacings_mm[:scales], "passes": None, "precision": "fp32"}
     model = PatchMorphModel(whole.spec.model_copy(update=change))
     model.load_state_dict(whole.state_dict(), strict=False)
     return model.eval()
@@ -121,7 +121,7 @@ def packaged(name: str, scales: int = 1) -> PatchMorphModel:
 @contextmanager
 def heads() -> Iterator[None]:
     """The brain is found in each image, as a user has it."""
-    with patch.object(catalogue, "load_brain_mask", find_brain):
+    with patch.object(api, "load_brain_mask", find_brain):
         yield
 
 
@@ -137,8 +137,8 @@ def fixed_conditions() -> Iterator[None]:
     try:
         with (
             patch.object(contract, "_computes_bf16", lambda device: False),
-            patch.object(catalogue, "_kept_model", lambda name, device: packaged(name)),
-            patch.object(catalogue, "load_brain_mask", lambda device: None),
+            patch.object(api, "cached_model", lambda name, device: packaged(name)),
+            patch.object(api, "load_brain_mask", lambda device: None),
             patch.object(schedule, "ModelSpec", lambda: COARSE),
         ):
             yield

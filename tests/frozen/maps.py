@@ -46,7 +46,10 @@ def at(volume: torch.Tensor, image: Image) -> np.ndarray:
 
 def found(fixed_image: Image, moving_image: Image, **choices) -> Outputs:
     result = register(fixed_image, moving_image, **choices)
-    return {"mm map": mapped(result.transform), "share missing": np.array(result.missing)}
+    return {
+        "mm map": mapped(result.transform),
+        "share missing": np.array(result.fraction_without_counterpart),
+    }
 
 
 @CASES.add

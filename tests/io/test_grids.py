@@ -3,37 +3,31 @@ import torch
 from synthetic import AFFINES, grid_around, rotation, smooth_velocity
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.io.transforms.grids import (
-    Pair,
-    affine_transform,
-    check_square,
-    displacement_field,
-    linear_part,
-    matrix_of,
-)
+from patchmorph.io.grids import GridPair, check_square, matrix_of
+from patchmorph.io.transforms.parts import affine_transform, displacement_field, linear_part
 
 FIXED, MOVING = grid_around((4, 5, 6), AFFINES["LAS"]), grid_around((7, 6, 5), AFFINES["LIA"] * 2)
 
 
 def test_the_pair_of_an_inverse_is_the_other_way_round():
     """With the options that give each image: they stay with it."""
-    pair = Pair(FIXED, MOVING, ("--fixed", "--moving"))
+    pair = GridPair(FIXED, MOVING, ("--fixed", "--moving"))
     swapped = pair.swapped()
     assert swapped.fixed is MOVING
     assert swapped.moving is FIXED
     assert swapped.options == ("--moving", "--fixed")
     assert swapped.swapped() == pair
     with pytest.raises(PatchMorphError, match=r"x must be given the fixed image \(--moving;"):
-        Pair(FIXED, None, ("--fixed", "--moving")).swapped().need_fixed("x")
+        GridPair(FIXED, None, ("--fixed", "--moving")).swapped().need_fixed("x")
 
 
 def test_what_is_missing_is_named():
-    assert Pair(FIXED).need_fixed("x") is FIXED
-    assert Pair(None, MOVING).need_moving("x") is MOVING
+    assert GridPair(FIXED).need_fixed("x") is FIXED
+    assert GridPair(None, MOVING).need_moving("x") is MOVING
     with pytest.raises(PatchMorphError, match=r"warp a\.mgz must be given the moving image \(--moving;"):
-        Pair(FIXED).need_moving("warp a.mgz")
+        GridPair(FIXED).need_moving("warp a.mgz")
     with pytest.raises(PatchMorphError, match=r"must be given the fixed image \(--reference;"):
-        Pair(None, MOVING).need_fixed("warp a.mgz")
+        GridPair(None, MOVING).need_fixed("warp a.mgz")
 
 
 def test_a_field_from_a_file_stands_on_the_grid_of_its_matrix():

@@ -7,7 +7,7 @@ import torch
 from synthetic import grid_around
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.images.in_memory import Image
+from patchmorph.images.volume import Image
 from patchmorph.io.images import load_grid, load_image, save_image
 
 

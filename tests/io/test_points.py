@@ -11,10 +11,10 @@ from vtkmodules.vtkIOPLY import vtkPLYReader, vtkPLYWriter
 from vtkmodules.vtkIOXML import vtkXMLPolyDataReader, vtkXMLPolyDataWriter
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.images.in_memory import Image
+from patchmorph.images.volume import Image
+from patchmorph.io.grids import matrix_of
 from patchmorph.io.images import save_image
 from patchmorph.io.points import Frame, map_points
-from patchmorph.io.transforms.grids import matrix_of
 
 FLIP = np.array([-1, -1, 1])
 POINTS = np.array([[1.5, 2, 3], [-10, 20, -5.25], [30, -12, 8]])

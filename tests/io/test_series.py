@@ -8,11 +8,11 @@ from synthetic import AFFINES, grid_around, rotation, smooth_velocity
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.io import series as frames
+from patchmorph.io.grids import matrix_of
 from patchmorph.io.images import load_image
 from patchmorph.io.series import warp_files
-from patchmorph.io.transforms.grids import matrix_of
 from patchmorph.spatial.sampling import INTERPOLATIONS
-from patchmorph.transforms.affine import AffineTransform
+from patchmorph.transforms.base import AffineTransform
 from patchmorph.transforms.resample import resample
 
 GRID = grid_around((12, 14, 16), AFFINES["LIA"] * 3)

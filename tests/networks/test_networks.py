@@ -9,6 +9,7 @@ from patchmorph.networks import registry
 from patchmorph.networks.blocks import set_recompute
 from patchmorph.networks.brain_mask import BrainMask
 from patchmorph.networks.contract import VELOCITY_STRIDE, check_answer, predict
+from patchmorph.networks.devices import choose_device
 from patchmorph.networks.swin import Swin, SwinLayer
 
 MONAI = {
@@ -282,3 +283,10 @@ def test_skip_connections_reach_the_answer():
         weight = next(block.parameters())
         assert weight.shape[1] == 16
         assert (weight.grad.abs().amax((0, 2, 3, 4)) > 0).all()
+
+
+def test_devices_are_checked():
+    assert choose_device("cpu").type == "cpu"
+    for name in ("gpu", "mps", "cuda:99"):
+        with pytest.raises(PatchMorphError, match=f"device must be .*, got {name}"):
+            choose_device(name)

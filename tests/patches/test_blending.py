@@ -1,6 +1,6 @@
 import torch
 
-from patchmorph.patches.blending import FLOOR, Blend, rim, window
+from patchmorph.patches.blending import MIN_WEIGHT, Blend, rim, window
 from patchmorph.patches.lattice import PatchLattice
 
 
@@ -25,7 +25,7 @@ def test_the_window_is_hanns():
     """By hand: sin² of k π / 9 for the voxels k = 1 … 8 along each axis, and the floor at the corners."""
     profile = torch.sin(torch.arange(1, 9) * torch.pi / 9) ** 2
     expected = profile[:, None, None] * profile[:, None] * profile
-    torch.testing.assert_close(window(8, torch.device("cpu")), expected + FLOOR, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(window(8, torch.device("cpu")), expected + MIN_WEIGHT, atol=1e-6, rtol=1e-5)
 
 
 def test_the_rim_fades_as_a_squared_sine():

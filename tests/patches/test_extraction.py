@@ -2,12 +2,12 @@ import pytest
 import torch
 from synthetic import AFFINES, grid_around, smooth_image
 
-from patchmorph.images.in_memory import Image
+from patchmorph.images.volume import Image
 from patchmorph.patches.extraction import extract, extract_pair, matrix_to_world, velocity_to_world
 from patchmorph.patches.nested import draw_placement, nested_chain
 from patchmorph.spatial.affine import apply_affine
 from patchmorph.spatial.grid import Grid
-from patchmorph.transforms.affine import AffineTransform
+from patchmorph.transforms.base import AffineTransform
 from patchmorph.transforms.velocity import VelocityField
 
 
@@ -59,18 +59,20 @@ def test_a_child_patch_sees_its_parents_displacement_exactly():
     torch.testing.assert_close(seen[1, 5, 6, 7], values, atol=1e-4, rtol=0)
 
 
-def test_a_pair_shows_nothing_where_one_image_does_not_know():
+def test_a_pair_shows_nothing_outside_the_field_of_view_of_the_moving_image():
     image = smooth_image(grid_around((40, 44, 36), AFFINES["RAS"] * 4))
-    part = Image(image.data[:, :, 12:], image.grid.crop((12, 0, 0), (28, 44, 36)), "part", cuts=((0, 0),))
+    part = Image(
+        image.data[:, :, 12:], image.grid.crop((12, 0, 0), (28, 44, 36)), "part", truncated_faces=((0, 0),)
+    )
     patch = Grid.centered((24, 24, 24), 6.0, torch.zeros(1, 3))
     shift = AffineTransform.translation(torch.tensor([[6.0, 0.0, 0.0]]))
-    known = part.known(shift(patch.points_world()))
-    assert known is not None
-    assert 0.1 < known.float().mean() < 0.9
+    in_view = part.in_field_of_view(shift(patch.points_world()))
+    assert in_view is not None
+    assert 0.1 < in_view.float().mean() < 0.9
     whole, cut = (extract_pair(image, moving, patch, 6.0, shift) for moving in (image, part))
-    assert (cut[:, :, ~known[0]] == 0).all()
-    assert torch.equal(cut[:, 0][known], whole[:, 0][known])
-    assert (whole[:, 0][~known] > 0.1).any()
+    assert (cut[:, :, ~in_view[0]] == 0).all()
+    assert torch.equal(cut[:, 0][in_view], whole[:, 0][in_view])
+    assert (whole[:, 0][~in_view] > 0.1).any()
 
 
 @pytest.mark.parametrize("side", [0, 1])
@@ -79,7 +81,7 @@ def test_a_pair_shows_nothing_outside_the_field_of_view_of_either_image(axis, si
     """The fixed one's where its own points lie, the moving one's where they go."""
     grid = grid_around((24, 26, 22), AFFINES["LAS"] * 4)
     whole = Image(torch.ones(1, 1, *grid.shape), grid, "whole")
-    part = Image(whole.data, grid, "part", cuts=((axis, side),))
+    part = Image(whole.data, grid, "part", truncated_faces=((axis, side),))
     patch = Grid.centered((20, 20, 20), 8.0, torch.ones(1, 3))  # no point on a voxel's face
     shift = AffineTransform.translation(torch.tensor([[10.0, -12.0, 14.0]]))
     points = patch.points_world()

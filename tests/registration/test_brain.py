@@ -5,30 +5,31 @@ import torch
 from synthetic import AFFINES, grid_around
 from torch import nn
 
-from patchmorph import api
+from patchmorph import catalogue
 from patchmorph.errors import PatchMorphError
 from patchmorph.evaluation.metrics import dice
-from patchmorph.images.foreground import find_content, find_cuts
-from patchmorph.images.in_memory import Image
+from patchmorph.images.foreground import find_content, find_truncated_faces
+from patchmorph.images.volume import Image
 from patchmorph.io.images import load_image
 from patchmorph.networks.brain_mask import PATCH_SIZE, BrainMask
-from patchmorph.registration.brain import MARGIN, find_brain, masked, prepared
+from patchmorph.registration.brain import MARGIN, find_brain
+from patchmorph.registration.pair import masked, prepare_image
 from patchmorph.spatial.grid import Grid
 
 BRAIN, HEAD = 60.0, 85.0
 
 
 class InTheMiddle(nn.Module):
-    """Stands for a network: sure that the brain is what lies within a part of the patch."""
+    """Stands for a network: predicts a ball in the middle of the patch with a given logit."""
 
-    def __init__(self, share: float, logit: float = 8.0):
+    def __init__(self, fraction: float, logit: float = 8.0):
         super().__init__()
-        self.share, self.logit = share, logit
+        self.fraction, self.logit = fraction, logit
 
     def forward(self, patch):
         axis = torch.linspace(-1, 1, patch.shape[-1])
         x, y, z = torch.meshgrid(axis, axis, axis, indexing="ij")
-        inside = x**2 + y**2 + z**2 < self.share**2
+        inside = x**2 + y**2 + z**2 < self.fraction**2
         return torch.where(inside, self.logit, -8.0).expand_as(patch)
 
 
@@ -44,24 +45,24 @@ def head(request) -> Image:
 
 
 def half_side(image: Image) -> float:
-    """Of the patch that the network sees, mm."""
+    """Of the patch that the network gets, mm."""
     return PATCH_SIZE / 2 * 2.75 * find_content(image.normalized()).radius_mm / 85
 
 
 def test_the_brain_is_kept_and_the_rest_left_out(head):
     network = InTheMiddle(BRAIN / half_side(head))
-    subject = prepared(head, None, network)
+    prepared = prepare_image(head, None, network)
     radius = BRAIN + MARGIN * 2 * half_side(head) / PATCH_SIZE
     brain = ball(radius, head.grid) > 0
     # A voxel of the patch is 2 mm, one of the image 3 mm.
-    assert dice((subject.image.data > 0).int(), brain.int(), [1])[1] > 0.95
-    assert subject.content.radius_mm == pytest.approx(radius * 0.6**0.5, rel=0.05)  # of a ball
-    assert "head" in subject.note
+    assert dice((prepared.image.values() > 0).int(), brain.int(), [1])[1] > 0.95
+    assert prepared.content.radius_mm == pytest.approx(radius * 0.6**0.5, rel=0.05)  # of a ball
+    assert "head" in prepared.note
 
 
 def found(network: nn.Module, head: Image) -> Image | None:
-    seen = head.normalized()
-    return find_brain(network, seen, find_content(seen))
+    image = head.normalized()
+    return find_brain(network, image, find_content(image))
 
 
 @pytest.mark.parametrize(
@@ -75,14 +76,14 @@ def found(network: nn.Module, head: Image) -> Image | None:
         (0.4, 2.20, True),  # 0.9
     ],
 )
-def test_an_answer_counts_if_it_is_a_brain_in_a_head_and_sure(head, kept, logit, is_brain):
+def test_a_prediction_is_used_if_it_is_a_brain_in_a_head_and_confident(head, kept, logit, is_brain):
     network = InTheMiddle(HEAD * kept ** (1 / 3) / half_side(head), logit)
     assert (found(network, head) is not None) is is_brain
-    assert ("the brain was found" in prepared(head, None, network).note) is is_brain
+    assert ("the brain was found" in prepare_image(head, None, network).note) is is_brain
 
 
-def test_one_contrast_of_the_patch_that_keeps_nearly_all_is_enough_to_refuse(head):
-    """The mean of all answers keeps too little to refuse."""
+def test_one_intensity_remap_whose_mask_keeps_nearly_all_is_enough_to_reject(head):
+    """The mean of all predictions keeps too little to reject."""
 
     class AllInTheLast(nn.Module):
         def forward(self, patch):
@@ -91,6 +92,28 @@ def test_one_contrast_of_the_patch_that_keeps_nearly_all_is_enough_to_refuse(hea
 
     assert found(InTheMiddle(0.55), head) is not None
     assert found(AllInTheLast(), head) is None
+
+
+@pytest.mark.parametrize("remap", range(4))
+def test_the_mask_is_that_of_the_mean_over_intensity_remaps(head, remap):
+    """A prediction from one remap of four is outvoted; predictions from the other three outvote one."""
+
+    class Alone(nn.Module):
+        def __init__(self, fraction: float, others: float):
+            super().__init__()
+            self.fraction, self.others = fraction, others
+
+        def forward(self, patch):
+            predicted = InTheMiddle(self.others)(patch).clone()
+            predicted[remap] = InTheMiddle(self.fraction)(patch)[remap]
+            return predicted
+
+    expected = found(InTheMiddle(0.5), head)
+    mask = found(Alone(0.6, 0.5), head)
+    assert expected is not None
+    assert mask is not None
+    assert ((mask.data > 0.5) == (expected.data > 0.5)).all()
+    assert found(Alone(0.6, 0.0), head) is None
 
 
 def test_the_largest_part_is_the_brain_and_its_holes_are_filled(head):
@@ -122,26 +145,26 @@ def test_small_animals_are_no_heads(head, radius_mm, is_head):
 
 def test_a_mask_on_another_grid_is_taken_as_it_is(head):
     coarse = grid_around((50, 50, 50), AFFINES["LPS"] * 4.0)
-    subject = prepared(head, Image(7 * ball(BRAIN, coarse), coarse), InTheMiddle(0.1))
-    assert dice((subject.image.data > 0).int(), (ball(BRAIN, head.grid) > 0).int(), [1])[1] > 0.95
-    assert "mask" in subject.note
+    prepared = prepare_image(head, Image(7 * ball(BRAIN, coarse), coarse), InTheMiddle(0.1))
+    assert dice((prepared.image.values() > 0).int(), (ball(BRAIN, head.grid) > 0).int(), [1])[1] > 0.95
+    assert "mask" in prepared.note
     with pytest.raises(PatchMorphError, match="mask must keep some of the image"):
         masked(head.normalized(), Image(torch.zeros(1, 1, 50, 50, 50), coarse))
 
 
-def test_a_field_of_view_that_cuts_is_said(head):
-    assert find_cuts(head.normalized()) == ()
+def test_a_field_of_view_that_cuts_through_the_head_is_noted(head):
+    assert find_truncated_faces(head.normalized()) == ()
     part = head.grid.crop((0, 0, 20), (64, 64, 44))
     cropped = Image(head.data[..., 20:], part, "part")
-    subject = prepared(cropped, None, None)
-    assert subject.image.cuts == ((2, 0),)
-    assert "field of view cuts" in subject.note
-    normal = subject.image.outward()[0]
+    prepared = prepare_image(cropped, None, None)
+    assert prepared.image.truncated_faces == ((2, 0),)
+    assert "field of view cuts" in prepared.note
+    normal = prepared.image.truncation_normals()[0]
     torch.testing.assert_close(normal, -head.grid.voxel_to_world[0, :3, 2] / 3)
     beyond = part.points_world()[:, 0, 0, :1] + 4 * normal.float()
-    known = subject.image.known(torch.cat([beyond, beyond - 8 * normal.float()], dim=1))
-    assert known is not None
-    assert known.tolist() == [[False, True]]
+    visible = prepared.image.in_field_of_view(torch.cat([beyond, beyond - 8 * normal.float()], dim=1))
+    assert visible is not None
+    assert visible.tolist() == [[False, True]]
 
 
 def test_the_network_keeps_its_size_and_answers_in_any_precision():
@@ -154,12 +177,12 @@ def test_the_network_keeps_its_size_and_answers_in_any_precision():
 
 
 def test_the_packaged_network_strips_heads_and_leaves_brains(data):
-    network = api.load_brain_mask(torch.device("cpu"))
+    network = catalogue.load_brain_mask(torch.device("cpu"))
     head, brain = (load_image(data / kind / "sub-04_T1w.nii.gz") for kind in ("t1-whole-head", "t1-labelled"))
-    assert prepared(brain, None, network).note == ""
-    subject = prepared(head, None, network)
-    assert "the brain was found" in subject.note
+    assert prepare_image(brain, None, network).note == ""
+    prepared = prepare_image(head, None, network)
+    assert "the brain was found" in prepared.note
     points = brain.grid.points_world()[:, ::3, ::3, ::3]
-    ours = (subject.image.sample(points, 1.0) > 0).int()
+    ours = (prepared.image.sample(points, 1.0) > 0).int()
     theirs = (brain.sample(points, 1.0) > 0).int()
     assert dice(ours, theirs, [1])[1] > 0.9  # one method of stripping against another

@@ -1,39 +1,48 @@
-"""The order of the ways, with maps in the place of networks; the packaged models are in tests/end_to_end."""
+"""The order of candidates, with maps in the place of networks; packaged models are in tests/end_to_end."""
 
 import functools
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from starts import start_at
+from estimators import estimating_model
+from pairs import history_at
 from synthetic import AFFINES, grid_around, smooth_image, smooth_velocity
 
-from patchmorph.images.in_memory import Image
+from patchmorph.images.volume import Image
 from patchmorph.networks.model import ModelSpec, PatchMorphModel
-from patchmorph.registration import cross_contrast as bridge
+from patchmorph.registration import cross_contrast
+from patchmorph.registration import schedule as schedules
 from patchmorph.registration.cross_contrast import (
+    POINTS,
     REFINED,
+    Models,
     in_one_contrast,
     mean_by_intensity,
-    refined,
-    register_contrasts,
-    relation,
+    register_any_contrast,
     roughness,
-    shared,
+    shared_information,
 )
-from patchmorph.registration.pair import Start
-from patchmorph.registration.pipeline import Options
+from patchmorph.registration.options import RegistrationOptions
+from patchmorph.registration.pair import PreparedPair, prepare_pair
 from patchmorph.registration.result import Registration
+from patchmorph.registration.schedule import RESTARTS
+from patchmorph.registration.stages import network
+from patchmorph.registration.stages.base import Stage
+from patchmorph.registration.stages.velocity_refinement import VelocityRefinementStage
 from patchmorph.spatial.affine import from_translation
 from patchmorph.spatial.grid import Grid
-from patchmorph.transforms.affine import AffineTransform
+from patchmorph.transforms.base import AffineTransform, Transform
 from patchmorph.transforms.displacement import DisplacementField
 from patchmorph.transforms.velocity import VelocityField
 
 IDENTITY = AffineTransform.identity()
-NAMES = ("one", "any")
-SAME, OTHER = PatchMorphModel(ModelSpec()), PatchMorphModel(ModelSpec())
-NO_OPTIONS = Options()
+SAME, ANY = PatchMorphModel(ModelSpec()), PatchMorphModel(ModelSpec())
+MODELS = Models(SAME, ANY, "one", "any")
+DEFAULT = RegistrationOptions()
+NETWORKS = RegistrationOptions(refine=0)
+AT_IDENTITY = history_at()
 
 
 def shifted(mm: float) -> AffineTransform:
@@ -45,40 +54,72 @@ def image_of() -> Image:
     return smooth_image(grid_around((75, 90, 70), AFFINES["RAS"] * 2))
 
 
-@functools.cache
-def inverted_pair() -> tuple[Image, Start]:
-    image = image_of()
-    other = Image(torch.where(image.data > 0.05, 1.1 - image.data, 0), image.grid, "inverted")
-    return image, start_at(image, other, alike=False)
+def inverted(image: Image) -> Image:
+    return Image(torch.where(image.data > 0.05, 1.1 - image.data, 0), image.grid, "inverted")
 
 
 @functools.cache
-def alike() -> Start:
-    return start_at(image_of(), image_of())
+def inverted_pair() -> PreparedPair:
+    return prepare_pair(image_of(), inverted(image_of()))
+
+
+@functools.cache
+def alike() -> PreparedPair:
+    return prepare_pair(image_of(), image_of())
+
+
+def register(pair: PreparedPair, options=DEFAULT, models=MODELS) -> Registration:
+    return register_any_contrast(pair, AT_IDENTITY, models, options)
 
 
 @pytest.fixture
 def few_points(monkeypatch):
     """Images are compared at a 27th of the points: mutual information at all of them takes seconds."""
-    monkeypatch.setattr(bridge, "POINTS", 32)
+    monkeypatch.setattr(cross_contrast, "POINTS", 32)
+
+
+@dataclass(frozen=True)
+class Run(Stage):
+    """Stands for all networks of a model: returns a given map, and records that it ran."""
+
+    model: PatchMorphModel
+    options: RegistrationOptions
+    restarts: int
+    found: Transform
+    runs: list
+
+    def refine(self, pair: PreparedPair, transform: Transform) -> Transform:
+        self.runs.append((self, pair, transform))
+        return self.found
 
 
 @pytest.fixture
-def ways(monkeypatch):
-    """Register by maps that a test gives; what was asked for is kept."""
-    asked = []
+def candidates(monkeypatch):
+    """Networks whose maps a test gives, by pair and model; run, pair and map before of each are recorded."""
+    runs: list[tuple[Run, PreparedPair, Transform]] = []
 
-    def set_maps(maps):
-        def proceed(start, model, options=NO_OPTIONS, restarts=0):
-            asked.append((model, options))
-            found = maps(start, model)
-            return Registration(start.fixed, start.moving, found, (IDENTITY, found), start.notes)
+    def set_maps(maps: Callable[[PreparedPair, PatchMorphModel], Transform]) -> list:
+        def schedule(model, pair, options, restarts) -> list[Stage]:
+            return [Run(model, options, restarts, maps(pair, model), runs)]
 
-        monkeypatch.setattr(bridge, "proceed", proceed)
-        monkeypatch.setattr(bridge, "REFINED_BY", ())
-        return asked
+        monkeypatch.setattr(cross_contrast, "schedule", schedule)
+        monkeypatch.setattr(schedules, "CROSS_CONTRAST_PASSES", ())
+        return runs
 
     return set_maps
+
+
+@pytest.fixture
+def refinements(monkeypatch):
+    """Stages of refinement that move nothing; stage, pair and map of each are recorded."""
+    runs: list[tuple] = []
+
+    def refine(self, pair, transform):
+        runs.append((self, pair, transform))
+        return transform
+
+    monkeypatch.setattr(VelocityRefinementStage, "refine", refine)
+    return runs
 
 
 def test_means_by_intensity_follow_any_curve():
@@ -91,156 +132,256 @@ def test_means_by_intensity_follow_any_curve():
     torch.testing.assert_close(some, torch.full_like(some, 0.7))  # empty bins, too
 
 
-def test_either_image_comes_into_the_contrast_of_the_other():
-    image, start = inverted_pair()
+def test_either_image_is_mapped_into_the_contrast_of_the_other():
+    image, pair = image_of(), inverted_pair()
     for side in ("moving", "fixed"):
-        made = in_one_contrast(start, IDENTITY, side)
-        subject, model = (
-            (made.moving_seen, start.fixed_seen) if side == "moving" else (made.fixed_seen, start.moving_seen)
-        )
+        made = in_one_contrast(pair, IDENTITY, side)
+        mapped, other = (made.moving, pair.fixed) if side == "moving" else (made.fixed, pair.moving)
         inside = image.data > 0.15
-        pair = torch.stack([subject.image.data[inside], model.image.data[inside]])
-        assert torch.corrcoef(pair)[0, 1] > 0.98
-        assert subject.content is (start.moving_seen if side == "moving" else start.fixed_seen).content
+        values = torch.stack([mapped.image.values()[inside], other.image.values()[inside]])
+        assert torch.corrcoef(values)[0, 1] > 0.98
+        assert mapped.content is (pair.moving if side == "moving" else pair.fixed).content
+        kept = "fixed" if side == "moving" else "moving"
+        assert getattr(made, kept) is getattr(pair, kept)
 
 
 def test_the_order_of_maps_is_that_of_their_errors():
-    _, start = inverted_pair()
     maps = [IDENTITY, shifted(2.0), shifted(8.0)]
-    values = [shared(start, found) for found in maps]
+    values = [shared_information(inverted_pair(), found) for found in maps]
     assert values == sorted(values, reverse=True)
-    relations = [relation(alike(), found) for found in maps]
-    assert relations[0].line > 0.99
-    assert relations[0].straight > 0.97  # of one and the same image, but for the width of bins
-    assert relations[0].line > relations[1].line > relations[2].line
+    agreements = [alike().agreement(found, POINTS) for found in maps]
+    assert agreements[0].linear_r2 > 0.99
+    assert agreements[0].linearity > 0.97  # of one and the same image, but for the width of bins
+    assert agreements[0].linear_r2 > agreements[1].linear_r2 > agreements[2].linear_r2
 
 
-def test_one_contrast_takes_one_registration(ways):
-    start = alike()
-    asked = ways(lambda start, model: IDENTITY)
-    options = Options(refine=3)
-    found = register_contrasts(start, SAME, OTHER, options, NAMES)
-    assert asked == [(SAME, options)]
+def test_one_contrast_takes_one_run_of_the_networks_and_one_refinement(candidates, refinements):
+    found_by_networks = shifted(0.1)
+    runs = candidates(lambda pair, model: found_by_networks)
+    options = RegistrationOptions(refine=3, jitter=True, uncertainty=True, seed=5)
+    found = register(alike(), options)
+    ((run, pair, before),) = runs
+    assert (run.model, run.options, run.restarts) == (SAME, replace(options, refine=0), RESTARTS)
+    assert pair is alike()
+    assert before is AT_IDENTITY[-1]
     assert found.notes == ("the contrasts are alike: model one",)
+    ((stage, refined_pair, before),) = refinements
+    assert (stage.passes, stage.generator.initial_seed()) == (3, 5)
+    assert stage.spacing_mm == pytest.approx(SAME.spec.spacings_for(pair.fixed.content.radius_mm)[-1])
+    assert refined_pair is pair
+    assert before is found_by_networks
+    assert found.transform is found_by_networks
+    assert len(found.history) == 2 + 1 + 1
 
 
-def test_a_poor_agreement_asks_the_other_model(ways):
-    """Which tells whether bright goes with bright."""
-    start = alike()
-    asked = ways(lambda start, model: shifted(8.0) if model is SAME else IDENTITY)
-    found = register_contrasts(start, SAME, OTHER, Options(), NAMES)
-    assert [model for model, _ in asked] == [SAME, OTHER]
+def test_one_contrast_is_not_refined_by_default(candidates, refinements):
+    candidates(lambda pair, model: IDENTITY)
+    found = register(alike())
+    assert len(found.history) == 2 + 1
+    assert refinements == []
+
+
+def test_a_poor_agreement_takes_a_run_of_the_other_model(candidates):
+    """Its map tells whether bright corresponds to bright."""
+    runs = candidates(lambda pair, model: shifted(8.0) if model is SAME else IDENTITY)
+    found = register(alike())
+    assert [run.model for run, *_ in runs] == [SAME, ANY]
+    assert [run.restarts for run, *_ in runs] == [RESTARTS, 0]
     assert found.notes == ("the contrasts are alike: model one",)
+    torch.testing.assert_close(found.transform.matrix, shifted(8.0).matrix)
 
 
-@pytest.mark.parametrize(("mm", "asked_for"), [(1.5, 1), (3.0, 2)])
-def test_the_agreement_that_one_contrast_needs(ways, mm, asked_for):
+@pytest.mark.parametrize(("mm", "count"), [(1.5, 1), (3.0, 2)])
+def test_the_agreement_that_one_contrast_needs(candidates, mm, count):
     """Squared correlations of 0.95 and of 0.82: 0.9 is enough."""
-    start = alike()
-    line = relation(start, shifted(mm)).line
-    assert 0.91 < line < 0.97 if asked_for == 1 else 0.78 < line < 0.89
-    asked = ways(lambda start, model: shifted(mm))
-    register_contrasts(start, SAME, OTHER, Options(), NAMES)
-    assert [model for model, _ in asked] == [SAME, OTHER][:asked_for]
+    linear_r2 = alike().agreement(shifted(mm), POINTS).linear_r2
+    assert 0.91 < linear_r2 < 0.97 if count == 1 else 0.78 < linear_r2 < 0.89
+    runs = candidates(lambda pair, model: shifted(mm))
+    register(alike())
+    assert [run.model for run, *_ in runs] == [SAME, ANY][:count]
 
 
-@pytest.mark.parametrize(("share", "one_contrast"), [(0.4, True), (0.55, False)])
-def test_the_straightness_that_one_contrast_needs(ways, share, one_contrast):
-    """Shares of a line of 0.97 and of 0.92: 0.95 is enough."""
+@pytest.mark.parametrize(("fraction", "one_contrast"), [(0.4, True), (0.55, False)])
+def test_the_linearity_that_one_contrast_needs(candidates, fraction, one_contrast):
+    """Linearities of 0.97 and of 0.92: 0.95 is enough."""
     image = image_of()
     values = image.data
-    bent = (1 - share) * values + share * 2 * values * (1.1 - values)
-    start = start_at(image, Image(torch.where(values > 0.05, bent, 0), image.grid))
-    straight = relation(start, IDENTITY).straight
-    assert 0.955 < straight < 0.98 if one_contrast else 0.9 < straight < 0.945
-    ways(lambda start, model: shifted(8.0) if model is SAME else IDENTITY)
-    found = register_contrasts(start, SAME, OTHER, Options(), NAMES)
+    bent = (1 - fraction) * values + fraction * 2 * values * (1.1 - values)
+    pair = prepare_pair(image, Image(torch.where(values > 0.05, bent, 0), image.grid))
+    linearity = pair.agreement(IDENTITY, POINTS).linearity
+    assert 0.955 < linearity < 0.98 if one_contrast else 0.9 < linearity < 0.945
+    runs = candidates(lambda pair, model: shifted(8.0) if model is SAME else IDENTITY)
+    found = register(pair)
+    assert runs[0][0].model is SAME  # one contrast was possible
     assert found.notes[0].startswith("the contrasts are alike" if one_contrast else "the contrasts differ")
 
 
 @pytest.mark.usefixtures("few_points")
 @pytest.mark.parametrize(("ratio", "is_taken"), [(1.12, True), (1.28, False)])
-def test_a_last_map_may_be_a_fifth_rougher_than_the_one_before(ways, ratio, is_taken):
-    _, start = inverted_pair()
-    flow = smooth_velocity(start.fixed.grid, 2.0)
+def test_a_last_map_may_be_a_fifth_rougher_than_the_one_before(candidates, ratio, is_taken):
+    pair = inverted_pair()
+    flow = smooth_velocity(image_of().grid, 2.0)
     rougher = VelocityField(flow.velocity * ratio, flow.grid)
     maps = {"last": IDENTITY @ rougher, "better": shifted(4.0) @ flow, "rough": shifted(9.0) @ flow}
-    assert roughness(start, maps["last"]) == pytest.approx(ratio * roughness(start, maps["better"]), rel=0.02)
-    values = [shared(start, maps[name]) for name in ("last", "better", "rough")]
+    assert roughness(pair, maps["last"]) == pytest.approx(ratio * roughness(pair, maps["better"]), rel=0.02)
+    values = [shared_information(pair, maps[name]) for name in ("last", "better", "rough")]
     assert values == sorted(values, reverse=True)  # or else it would not be taken anyway
 
-    def way(given, model):
-        turned = given.fixed_seen is not start.fixed_seen or given.moving_seen is not start.moving_seen
-        return maps["last" if model is SAME else "better" if turned else "rough"]
+    def found_by(given, model):
+        return maps["last" if model is SAME else "rough" if given is pair else "better"]
 
-    ways(way)
-    found = register_contrasts(start, SAME, OTHER, Options(), NAMES)
-    assert found.transform is maps["last" if is_taken else "better"]
+    candidates(found_by)
+    assert register(pair).transform is maps["last" if is_taken else "better"]
 
 
-def test_a_turned_start_begins_at_the_affine_part_and_keeps_its_cuts():
-    _, start = inverted_pair()
-    flow = smooth_velocity(start.fixed.grid, 2.0)
-    seen = start.moving_seen
-    cut = replace(seen, image=Image(seen.image.data, seen.image.grid, cuts=((2, 0),)))
-    made = in_one_contrast(replace(start, moving_seen=cut), shifted(1.0) @ flow, "moving")
-    torch.testing.assert_close(made.history[-1].matrix, shifted(1.0).matrix)
-    assert made.history[:-1] == start.history
-    assert made.moving_seen.image.cuts == ((2, 0),)
-    background = seen.image.data <= 0.02
-    assert (made.moving_seen.image.data[background] == 0).all()
+@pytest.mark.usefixtures("few_points")
+def test_a_remapped_pair_begins_at_the_affine_part_and_keeps_its_truncated_faces(candidates):
+    given = inverted_pair()
+    faces = ((2, 0),)
+    pair = replace(given, moving=replace(given.moving, image=given.moving.image.with_truncated_faces(faces)))
+    flow = smooth_velocity(image_of().grid, 2.0)
+
+    rough, better = shifted(1.0) @ flow, shifted(2.0) @ flow
+
+    def found_by(given, model):
+        return rough if given is pair else better
+
+    runs = candidates(found_by)
+    found = register(pair)
+    assert len(runs) == 4
+    for (_, remapped, before), mm in zip(runs[1:], (1.0, 1.0, 2.0), strict=True):
+        torch.testing.assert_close(before.matrix, shifted(mm).matrix)
+        assert remapped.moving.image.truncated_faces == faces
+        assert remapped.fixed.image.truncated_faces == ()
+    assert found.transform is runs[0][0].found  # of the least shift
+    assert found.history == (*AT_IDENTITY, found.transform)
+    moving = runs[1][1].moving
+    background = pair.moving.image.values() <= 0.02
+    assert (moving.image.values()[background] == 0).all()
+    assert (moving.image.values() != pair.moving.image.values()).float().mean() > 0.1
 
 
 def test_roughness_is_the_spread_of_the_logarithm_of_volume():
-    start = alike()
-    assert roughness(start, AffineTransform(torch.diag(torch.tensor([2.0, 1, 1, 1]))[None])) < 1e-4
+    assert roughness(alike(), AffineTransform(torch.diag(torch.tensor([2.0, 1, 1, 1]))[None])) < 1e-4
     grid = Grid.centered((64, 64, 64), 4.0, torch.zeros(1, 3))
     x = grid.points_world()[..., 0]
     displacement = torch.zeros(1, 3, 64, 64, 64)
     displacement[:, 0] = 0.001 * x.square() / 2  # so that the volume changes by 1 + x / 1000
     # Points of an ellipsoid with a semi-axis of 68 mm spread by 68 / √5 along it.
     expected = 0.068 / 5**0.5
-    assert roughness(start, IDENTITY @ DisplacementField(displacement, grid)) == pytest.approx(
+    assert roughness(alike(), IDENTITY @ DisplacementField(displacement, grid)) == pytest.approx(
         expected, rel=0.05
     )
 
 
 @pytest.mark.usefixtures("few_points")
-def test_two_contrasts_go_by_way_of_the_better_side(ways):
-    _, start = inverted_pair()
-    options = Options(refine=3)
+@pytest.mark.parametrize("side", ["fixed", "moving"])
+def test_two_contrasts_take_the_better_side(candidates, refinements, side):
+    pair = inverted_pair()
+    options = RegistrationOptions(refine=3, jitter=True, seed=4)
 
-    def fixed_is_better(given, model):
-        turned = given.fixed_seen is not start.fixed_seen
-        return IDENTITY if model is SAME else shifted(2.0 if turned else 6.0)
+    def found_by(given, model):
+        remapped = getattr(given, side) is not getattr(pair, side)
+        return IDENTITY if model is SAME else shifted(2.0 if remapped else 6.0)
 
-    asked = ways(fixed_is_better)
-    found = register_contrasts(start, SAME, OTHER, options, NAMES)
-    assert asked == [*[(OTHER, NO_OPTIONS)] * 3, (SAME, NO_OPTIONS), (SAME, options)]
+    runs = candidates(found_by)
+    found = register(pair, options)
+    networks_alone = replace(options, refine=0)
+    assert [(run.model, run.options, run.restarts) for run, *_ in runs] == [
+        (model, networks_alone, 0) for model in (ANY, ANY, ANY, SAME)
+    ]
+    assert [type(part) for part in found.history] == [AffineTransform] * 5
+    torch.testing.assert_close(found.history[2].matrix, shifted(2.0).matrix)  # where the last one began
     assert found.transform is IDENTITY
-    said = "the contrasts differ: model any, then one with the fixed image in the contrast of the other"
-    assert found.notes == (said, REFINED)
-    assert register_contrasts(start, SAME, OTHER, options, NAMES, finish=False).notes == (said,)
+    note = f"the contrasts differ: model any, then one with the {side} image in the contrast of the other"
+    assert found.notes == (note,)
+    ((stage, refined_pair, before),) = refinements
+    assert (stage.passes, stage.objective.similarity, stage.generator.initial_seed()) == (3, "lncc", 4)
+    assert refined_pair is runs[-1][1]  # the images that the accepted map was found on
+    assert before is IDENTITY
+    refinements.clear()
+    assert register(pair, replace(options, refine=0)).notes == (note,)
+    assert register(pair, replace(options, refine=None)).notes == (note, REFINED)
+    assert refinements == []  # `CROSS_CONTRAST_PASSES` is empty here
 
 
 @pytest.mark.usefixtures("few_points")
-def test_a_worse_last_way_is_not_taken(ways):
-    _, start = inverted_pair()
-    ways(lambda given, model: shifted(11.0) if model is SAME else IDENTITY)
-    found = register_contrasts(start, SAME, OTHER, Options(), NAMES)
+def test_a_worse_last_map_is_not_taken(candidates):
+    candidates(lambda pair, model: shifted(11.0) if model is SAME else IDENTITY)
+    found = register(inverted_pair())
     assert found.transform is IDENTITY
     assert found.notes == ("the contrasts differ: model any", REFINED)
 
 
-def test_the_last_map_of_two_contrasts_is_refined(monkeypatch):
-    monkeypatch.setattr(bridge, "REFINED_BY", (("mi", 3), ("mind", 3)))
-    _, start = inverted_pair()
-    flow = smooth_velocity(start.fixed.grid, 2.0)
-    before = Registration(start.fixed, start.moving, IDENTITY @ flow, (IDENTITY, IDENTITY @ flow), ("said",))
-    after = refined(start, before, PatchMorphModel(ModelSpec(spacings_mm=(6.0,))), 0)
-    assert after.notes == ("said", REFINED)
-    assert len(after.history) == 2 + 2
+@pytest.mark.usefixtures("few_points")
+def test_the_last_map_of_two_contrasts_is_refined_by_what_they_share(candidates, monkeypatch):
+    pair, flow = inverted_pair(), smooth_velocity(image_of().grid, 2.0)
+    before = IDENTITY @ flow
+    candidates(lambda pair, model: before)
+    monkeypatch.setattr(schedules, "CROSS_CONTRAST_PASSES", (("mi", 3), ("mind", 3)))
+    model = PatchMorphModel(ModelSpec(spacings_mm=(6.0,)))
+    after = register(pair, models=Models(model, model, "one", "any"))
+    assert after.notes[-1] == REFINED
+    assert len(after.notes) == 2
+    kept = len(after.history) - 2  # two stages
+    assert after.history[kept - 1] is before
     assert after.history[-1] is after.transform
-    points = start.fixed_seen.content.center_world[:, None].float() + torch.randn(1, 500, 3) * 25
-    errors = [(found.transform(points) - points).norm(dim=-1).mean() for found in (before, after)]
+    points = pair.fixed.content.center_world[:, None].float() + torch.randn(1, 500, 3) * 25
+    errors = [(found(points) - points).norm(dim=-1).mean() for found in (before, after.transform)]
     assert errors[1] < 0.8 * errors[0]
+
+
+def test_two_contrasts_are_refined_by_ten_passes_each_of_what_they_share():
+    pair = inverted_pair()
+    stages = schedules.cross_contrast_refinement_schedule(ANY, pair, RegistrationOptions(seed=6))
+    assert [(stage.objective.similarity, stage.passes) for stage in stages] == [("mi", 10), ("mind", 10)]
+    assert [stage.generator.initial_seed() for stage in stages] == [6, 6]
+    finest = ANY.spec.spacings_for(pair.fixed.content.radius_mm)[-1]
+    assert [stage.spacing_mm for stage in stages] == pytest.approx([finest] * 2)
+
+
+@pytest.fixture(scope="module")
+def small_pair() -> PreparedPair:
+    """Two contrasts at 4 mm, on which networks take a second."""
+    image = smooth_image(grid_around((40, 46, 38), AFFINES["RAS"] * 4))
+    moved = Grid(image.grid.shape, shifted(5.0).matrix @ image.grid.voxel_to_world)
+    return prepare_pair(image, inverted(Image(image.data, moved)))
+
+
+@pytest.mark.usefixtures("few_points")
+def test_networks_run_as_often_whatever_the_options_and_refinement_runs_once(
+    small_pair, refinements, monkeypatch
+):
+    """With two contrasts, refinement begins at the map that was accepted."""
+    spec = {"spacings_mm": [12.0, 8.0], "affine_passes": 1}
+    models = Models(estimating_model(**spec), estimating_model(**spec), "one", "any")
+    calls, predict = [], network.predict
+    monkeypatch.setattr(network, "predict", lambda *given: calls.append(given[0]) or predict(*given))
+
+    def counted(options) -> tuple[Registration, list]:
+        calls.clear()
+        refinements.clear()
+        found = register(small_pair, options, models)
+        assert found.notes[0].startswith("the contrasts differ")
+        return found, list(calls)
+
+    default, networks = counted(DEFAULT)
+    assert len(networks) >= 4 * 3  # four candidates of three stages each
+    assert [run[0].objective.similarity for run in refinements] == ["mi", "mind"]
+    assert all(run[1] is small_pair for run in refinements)  # the images as given
+    seeded, again = counted(RegistrationOptions(seed=1))
+    assert again == networks
+    assert [run[0].generator.initial_seed() for run in refinements] == [1, 1]
+    unrefined, again = counted(NETWORKS)
+    assert again == networks
+    assert refinements == []
+    refined, again = counted(RegistrationOptions(refine=3))
+    assert again == networks
+    ((stage, _, accepted),) = refinements
+    assert stage.passes == 3
+    assert accepted is refined.transform
+    assert refined.notes == unrefined.notes == default.notes[:1] == seeded.notes[:1]
+    points = small_pair.fixed.content.grid(12).points_world()
+    for found in (refined, default, seeded):  # refinement moves nothing here
+        torch.testing.assert_close(found.transform(points), unrefined.transform(points), atol=1e-4, rtol=0)
+    assert (unrefined.transform(points) - points).norm(dim=-1).mean() > 1

@@ -1,30 +1,29 @@
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from estimators import estimating_model
-from starts import start_at
+from pairs import given_pair, history_at, normalized
 from synthetic import AFFINES, grid_around, lopsided, rotation, smooth_image, smooth_velocity
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.images.foreground import find_content
-from patchmorph.images.in_memory import Image
+from patchmorph.images.foreground import Content, find_content
+from patchmorph.images.volume import Image
 from patchmorph.networks.model import ModelSpec, PatchMorphModel
 from patchmorph.patches.extraction import extract
-from patchmorph.registration.pipeline import RESTARTS, Options, left_pose, proceed, register
+from patchmorph.registration.options import RegistrationOptions
+from patchmorph.registration.pair import PreparedPair, prepare_pair
+from patchmorph.registration.pipeline import register_images, register_pair
 from patchmorph.registration.result import Registration
+from patchmorph.registration.schedule import CLASSICAL_PASSES, RESTARTS, keeps_agreement, schedule
 from patchmorph.registration.stages.affine_refinement import AffineRefinementStage
-from patchmorph.registration.stages.network import (
-    DenseStage,
-    NearestAffineStage,
-    affine_residual,
-    patch_velocity,
-    schedule,
-)
-from patchmorph.registration.stages.velocity_refinement import RefinementStage
+from patchmorph.registration.stages.nearest_affine import NearestAffineStage
+from patchmorph.registration.stages.network import DenseNetworkStage, affine_residual, patch_velocity
+from patchmorph.registration.stages.velocity_refinement import REFINEMENT, VelocityRefinementStage
 from patchmorph.spatial.grid import Grid
-from patchmorph.transforms.affine import AffineTransform
+from patchmorph.transforms.base import AffineTransform
 from patchmorph.transforms.jacobian import jacobian_determinant
 from patchmorph.transforms.resample import resample
 
@@ -35,7 +34,7 @@ SMALL = {
     "affine": {"name": "affine-encoder", "options": {"channels": [4, 8, 8], "hidden": 8}},
     "dense": {"name": "unet", "options": {"encoder": [4, 8], "decoder": [8, 4]}},
 }
-ESTIMATING = {"spacings_mm": [6.0, 4.0], "affine_repeats": 2}
+ESTIMATING = {"spacings_mm": [6.0, 4.0], "affine_passes": 2}
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +51,12 @@ def random_model() -> PatchMorphModel:
 
 @pytest.fixture(scope="module")
 def model() -> PatchMorphModel:
-    """Networks that find real motion, so no stage is refused."""
+    """Networks that find real motion, so no stage is rejected."""
     return estimating_model(**ESTIMATING)
 
 
 @functools.cache
-def pair(linear="RAS"):
+def images(linear="RAS") -> tuple[Image, Image]:
     grid = grid_around((45, 54, 43), AFFINES[linear] * 4)
     moving = lopsided(grid)
     return resample(moving, TRUTH, grid), moving
@@ -68,18 +67,27 @@ POSE = rotation(25) @ AffineTransform.translation(torch.tensor([[6.0, -9, 4]]))
 TRUTH = POSE @ FLOW
 
 
+IDENTITY = AffineTransform.identity()
+AT_POSE = history_at(POSE)
+
+
+@functools.cache
+def prepared() -> PreparedPair:
+    return prepare_pair(*images())
+
+
 def inside(image):
     return image.grid.points_world()[image.data[:, 0] > 0.2][None]
 
 
 @pytest.fixture(scope="module")
 def found(model) -> Registration:
-    """Of the pair, by the model, with what is the default of every option."""
-    return register(*pair(), model)
+    """The registration of both images by the model, with default options."""
+    return register_images(*images(), model)
 
 
 def error_mm(transform, truth=TRUTH) -> float:
-    points = inside(pair()[0])
+    points = inside(images()[0])
     return float((transform(points) - truth(points)).norm(dim=-1).mean())
 
 
@@ -87,7 +95,7 @@ def test_every_stage_brings_the_map_nearer_to_the_truth(found):
     """The pose and the shift leave 2 and 17 mm, the flow is of 2 mm; voxels are 4 mm."""
     _, pose, affine, coarse, fine = (error_mm(transform) for transform in found.history)
     assert 1 < pose < 4
-    assert affine < 0.75 * pose  # the affine network is believed, and right
+    assert affine < 0.75 * pose  # the affine network is accepted, and right
     assert coarse < 0.9 * affine
     assert fine < 0.8 * coarse
     assert fine < 0.7
@@ -106,35 +114,39 @@ def test_the_warped_image_is_the_fixed_one_and_labels_go_along(found):
     assert ((warped > 0) == (found.fixed.data > 0.3))[inner].float().mean() > 0.9
 
 
-@pytest.mark.parametrize(("mm", "is_kept"), [(2.5, True), (4.5, False)])
-def test_an_affine_answer_is_kept_if_the_images_agree_nearly_as_well(mm, is_kept):
-    """The pose is perfect, the network shifts by ``mm``: 0.88 or 0.67 of the agreement is left."""
+@functools.cache
+def same_pair() -> PreparedPair:
+    """An image twice: the identity is the perfect pose."""
     image = smooth_image(grid_around((40, 46, 38), AFFINES["RAS"] * 4))
-    start = start_at(image, image)
+    return prepare_pair(image, image)
+
+
+@pytest.mark.parametrize(("mm", "is_kept"), [(2.5, True), (4.5, False)])
+def test_an_affine_map_is_kept_if_the_images_agree_nearly_as_well(mm, is_kept):
+    """The pose is perfect, the network shifts by ``mm``: 0.88 or 0.67 of the agreement is left."""
+    pair = same_pair()
     shift = AffineTransform.translation(torch.tensor([[mm, 0, 0]]))
-    ratio = start.relation(shift).any / start.relation(AffineTransform.identity()).any
+    ratio = pair.agreement(shift).correlation_ratio / pair.agreement(IDENTITY).correlation_ratio
     assert 0.82 < ratio < 0.92 if is_kept else 0.5 < ratio < 0.78
-    assert left_pose(start, shift) is not is_kept
+    assert keeps_agreement(pair, IDENTITY, shift) is is_kept
     generator = [[0.0, 0, 0, mm / 8], [0.0] * 4, [0.0] * 4, [0.0] * 4]
     affine = {"name": "estimators:Scripted", "options": {"generators": [generator]}}
-    spec = {"spacings_mm": [8.0], "reference_radius_mm": None, "affine_repeats": 1, "affine": affine}
-    moved = proceed(start, estimating_model(**spec)).history[2]
-    expected = shift if is_kept else AffineTransform.identity()
+    spec = {"spacings_mm": [8.0], "reference_radius_mm": None, "affine_passes": 1, "affine": affine}
+    moved = register_pair(pair, history_at(), estimating_model(**spec)).history[2]
+    expected = shift if is_kept else IDENTITY
     torch.testing.assert_close(moved.matrix, expected.matrix, atol=1e-5, rtol=0)
 
 
-def test_an_affine_answer_that_leaves_nothing_in_common_is_not_kept():
-    image = smooth_image(grid_around((40, 46, 38), AFFINES["RAS"] * 4))
-    start = start_at(image, image)
-    assert left_pose(start, AffineTransform.translation(torch.tensor([[500.0, 0, 0]])))
-    apart = start_at(image, image, AffineTransform.translation(torch.tensor([[500.0, 0, 0]])))
-    assert not left_pose(apart, AffineTransform.identity())  # no pose that could be left
+def test_an_affine_map_that_leaves_no_overlap_is_rejected():
+    away = AffineTransform.translation(torch.tensor([[500.0, 0, 0]]))
+    assert not keeps_agreement(same_pair(), IDENTITY, away)
+    assert keeps_agreement(same_pair(), away, IDENTITY)  # no agreement that could be lost
 
 
 @pytest.mark.parametrize("orientation", ["LPS", "LIA"])
 def test_storage_order_changes_nothing(found, model, orientation):
     """Permuting and flipping both arrays, with their affines, must give the same map of the world."""
-    fixed, moving = pair()
+    fixed, moving = images()
     stored = []
     for image in (fixed, moving):
         target = AFFINES[orientation]
@@ -143,63 +155,61 @@ def test_storage_order_changes_nothing(found, model, orientation):
         flips = [2 + axis for axis in range(3) if target[order[axis], axis] < 0]
         data = data.flip(flips) if flips else data
         stored.append(Image(data, grid_around(tuple(data.shape[2:]), target * 4)))
-    again = register(*stored, model).transform
+    again = register_images(*stored, model).transform
     # Only the rounding of coordinates differs, some 1e-5 mm, through networks.
     assert error_mm(again, found.transform) < 0.01
 
 
 def test_the_map_follows_the_world_of_the_moving_image(found, model):
-    fixed, moving = pair()
+    fixed, moving = images()
     shift = torch.tensor([30.0, -20.0, 10.0], dtype=torch.float64)
     matrix = moving.grid.voxel_to_world.clone()
     matrix[:, :3, 3] += shift
     shifted = Image(moving.data, type(moving.grid)(moving.grid.shape, matrix))
     expected = AffineTransform.translation(shift[None]) @ found.transform
-    assert error_mm(register(fixed, shifted, model).transform, expected) < 0.01
+    assert error_mm(register_images(fixed, shifted, model).transform, expected) < 0.01
 
 
 def test_a_model_has_no_unit(found, model):
     """A brain ten times smaller, in its own mm, gets the same map ten times smaller."""
     small = []
-    for image in pair():
+    for image in images():
         matrix = image.grid.voxel_to_world.clone()
         matrix[:, :3] /= 10
         small.append(Image(image.data, type(image.grid)(image.grid.shape, matrix)))
     points = inside(found.fixed)
-    again = register(*small, model).transform(points / 10) * 10
+    again = register_images(*small, model).transform(points / 10) * 10
     assert (again - found.transform(points)).norm(dim=-1).max() < 0.02
 
 
 def test_skipping_empty_patches_changes_nothing_inside_the_content(random_model):
     # A box far larger than the content, so that many patches are empty.
-    fixed, moving = pair()
-    content = find_content(fixed.normalized())
-    box = content.box_world + torch.tensor([[-120.0], [120.0]])
-    large = type(content)(content.center_world, box, content.radius_mm, content.margin_mm)
-    start = AffineTransform.identity()
+    content = prepared().fixed.content
+    large = replace(content, box_world=content.box_world + torch.tensor([[-120.0], [120.0]]))
+    pair = replace(prepared(), fixed=replace(prepared().fixed, content=large))
     velocities = []
     with torch.no_grad():
         for skip in (True, False):
-            stage = DenseStage(
-                random_model.dense[1], large, 4.0, 32, 0.5, 0.35, 6, skip_empty=skip, precision="fp32"
+            stage = DenseNetworkStage(
+                random_model.dense[1], 4.0, 32, 0.5, 0.35, 6, skip_empty=skip, precision="fp32"
             )
-            transform = stage.refine(fixed.normalized(), moving.normalized(), start)
-            velocities.append(transform.parts()[-1])
+            velocities.append(stage.refine(pair, IDENTITY).parts()[-1])
     skipped, full = velocities
     assert (skipped.velocity == 0).sum() > (full.velocity == 0).sum()
-    points = inside(fixed)
+    points = inside(images()[0])
     assert (full(points) - points).norm(dim=-1).mean() > 0.1
     # Equal but for the order of summation.
     assert (skipped(points) - full(points)).norm(dim=-1).max() < 1e-4
 
 
-def test_jitter_draws_from_the_seed(model):
-    start = start_at(*pair(), POSE)
-    points = inside(start.fixed)
+def test_jitter_draws_from_the_seed():
+    points = inside(images()[0])
     overlapping = estimating_model(**ESTIMATING, overlap=0.7)  # three patches along an axis: one is inner
 
     def mapped(**options):
-        return proceed(start, overlapping, Options(**options)).transform(points)
+        return register_pair(prepared(), AT_POSE, overlapping, RegistrationOptions(**options)).transform(
+            points
+        )
 
     plain, first, again, other = mapped(seed=5), *(mapped(jitter=True, seed=seed) for seed in (1, 1, 2))
     torch.testing.assert_close(first, again, atol=0, rtol=0)
@@ -209,37 +219,49 @@ def test_jitter_draws_from_the_seed(model):
 
 @pytest.mark.parametrize("without_networks", [False, True])
 def test_options_of_refinement_reach_its_stages(monkeypatch, model, without_networks):
-    """Stages of refinement that note what they are and move nothing."""
-    dense, affine = [], []
-    monkeypatch.setattr(RefinementStage, "refine", lambda self, _, __, given: dense.append(self) or given)
-    monkeypatch.setattr(
-        AffineRefinementStage, "refine", lambda self, _, __, given: affine.append(self) or given
-    )
-    start = start_at(*pair(), POSE)
-    chosen = None if without_networks else model
-    proceed(start, chosen)
-    assert dense == []  # by default none
-    proceed(start, chosen, Options(refine=7, seed=13, similarity="mind"))
-    spec, radius = ModelSpec() if without_networks else model.spec, start.fixed_seen.content.radius_mm
+    """Stages of refinement that are recorded and move nothing."""
+    dense, affine, pairs = [], [], []
+    for stage, recorded in ((VelocityRefinementStage, dense), (AffineRefinementStage, affine)):
+
+        def refine(self, pair, transform, recorded=recorded):
+            recorded.append(self)
+            pairs.append(pair)
+            return transform
+
+        monkeypatch.setattr(stage, "refine", refine)
+    pair, chosen = prepared(), None if without_networks else model
+    register_pair(pair, AT_POSE, chosen)
+    assert CLASSICAL_PASSES == 40
+    assert [stage.passes for stage in dense] == ([40] * 3 if without_networks else [])  # by default
+    dense.clear()
+    affine.clear()
+    register_pair(pair, AT_POSE, chosen, RegistrationOptions(refine=7, seed=13, similarity="mind"))
+    spec, radius = ModelSpec() if without_networks else model.spec, pair.fixed.content.radius_mm
     spacings = spec.spacings_for(radius) if without_networks else spec.spacings_for(radius)[-1:]
     assert [stage.spacing_mm for stage in dense] == pytest.approx(spacings)
+    objective = REFINEMENT.comparing_by("mind")
+    assert (objective.similarity, objective.diffusion, objective.folding) == ("mind", 0.08, 12.0)
     for stage in dense:
-        assert (stage.passes, stage.generator.initial_seed(), stage.similarity) == (7, 13, "mind")
-        assert stage.content is start.fixed_seen.content
-    assert [(stage.similarity, stage.spacing_mm) for stage in affine[1:]] == (
-        [("mind", spacings[0])] if without_networks else []
+        assert (stage.passes, stage.generator.initial_seed(), stage.objective) == (7, 13, objective)
+    assert all(given is pair for given in pairs)
+    assert [(stage.objective, stage.spacing_mm) for stage in affine] == (
+        [(objective, spacings[0])] if without_networks else []
     )
 
 
-def test_refinement_goes_on_from_the_networks(found, model):
-    start = start_at(*pair(), POSE)
-    refined = proceed(start, model, Options(refine=3))
+def test_without_passes_there_is_no_velocity_refinement(model):
+    for chosen, count in ((model, 3), (None, 1)):
+        assert len(schedule(chosen, prepared(), RegistrationOptions(refine=0))) == count
+
+
+def test_refinement_continues_from_the_networks(found, model):
+    refined = register_pair(prepared(), AT_POSE, model, RegistrationOptions(refine=3))
     assert len(refined.history) == len(found.history) + 1
     assert error_mm(refined.transform) < 1.0  # a quarter of a voxel: three passes are few
-    finest = model.spec.spacings_for(start.fixed_seen.content.radius_mm)[-1]
+    finest = model.spec.spacings_for(prepared().fixed.content.radius_mm)[-1]
     assert refined.transform.parts()[-1].grid.spacing_mm[0, 0].item() == pytest.approx(2 * finest)
     with pytest.raises(PatchMorphError, match="must come from the patches of a network"):
-        proceed(start, None, Options(uncertainty=True))
+        register_pair(prepared(), AT_POSE, None, RegistrationOptions(uncertainty=True))
 
 
 def test_the_result_is_invertible_and_its_history_leads_to_it(found):
@@ -255,35 +277,37 @@ def test_the_result_is_invertible_and_its_history_leads_to_it(found):
 
 
 def test_uncertainty_is_where_overlapping_patches_disagree(model):
-    start = start_at(*pair(), POSE)
-    inner = start.fixed.data > 0.2
+    fixed = images()[0]
+    inner = fixed.data > 0.2
+
+    def registered(**options) -> Registration:
+        return register_pair(prepared(), AT_POSE, model, RegistrationOptions(**options))
+
     with pytest.raises(PatchMorphError, match="must be asked for"):
-        proceed(start, model).uncertainty()
-    result = proceed(start, model, Options(uncertainty=True))
-    doubt = result.uncertainty()
-    assert doubt.data.shape == start.fixed.data.shape
-    assert (doubt.data[inner] > 0).float().mean() > 0.9  # patches never agree to the last digit
-    assert doubt.data.max() < 10  # mm
-    kept = proceed(start, model, Options(uncertainty=True, refine=1))
+        registered().uncertainty()
+    deviation = registered(uncertainty=True).uncertainty()
+    assert deviation.data.shape == fixed.data.shape
+    assert (deviation.data[inner] > 0).float().mean() > 0.9  # patches never agree to the last digit
+    assert deviation.data.max() < 10  # mm
+    kept = registered(uncertainty=True, refine=1)
     assert kept.has_uncertainty
-    close = (kept.uncertainty().data - doubt.data).abs()[inner]
-    assert close.median() < 0.2 * doubt.data[inner].median()  # refinement keeps it
+    close = (kept.uncertainty().data - deviation.data).abs()[inner]
+    assert close.median() < 0.2 * deviation.data[inner].median()  # refinement keeps it
 
 
-def test_a_scale_may_look_again(model):
-    start = start_at(*pair(), POSE)
-    again = estimating_model(**ESTIMATING, repeats=[1, 3])
-    result, once = proceed(start, again), proceed(start, model)
+def test_a_scale_may_have_several_passes(model):
+    again = estimating_model(**ESTIMATING, passes=[1, 3])
+    result, once = (register_pair(prepared(), AT_POSE, chosen) for chosen in (again, model))
     assert len(result.history) == 2 + 1 + 4
-    points = inside(start.fixed)
+    points = inside(images()[0])
     torch.testing.assert_close(result.history[4](points), once.transform(points))
     assert error_mm(result.transform) < error_mm(result.history[3])
-    with pytest.raises(ValueError, match="repeats must be one number a scale"):
-        ModelSpec.model_validate({**SMALL, "repeats": [1]})
+    with pytest.raises(ValueError, match="passes must be one number a scale"):
+        ModelSpec.model_validate({**SMALL, "passes": [1]})
 
 
 def test_a_symmetric_stage_is_inverse_consistent_whatever_the_weights(random_model):
-    fixed, moving = pair()
+    fixed, moving = images()
     patch = Grid.centered((32, 32, 32), 6.0, fixed.grid.center_world)
     there = torch.cat([extract(fixed, patch, 6.0), extract(moving, patch, 6.0)], dim=1)
     back = there.flip(1)
@@ -300,7 +324,9 @@ def test_a_symmetric_stage_is_inverse_consistent_whatever_the_weights(random_mod
     torch.testing.assert_close(forth, -opposite)
     torch.testing.assert_close(affine.inverse().matrix, other.matrix)
     spec = random_model.spec.model_copy(update={"symmetric": True})
-    assert all(stage.symmetric for stage in schedule(PatchMorphModel(spec), find_content(fixed.normalized())))
+    guarded, *dense = schedule(PatchMorphModel(spec), prepared(), RegistrationOptions())
+    assert len(dense) == 2
+    assert all(stage.symmetric for stage in (guarded.stage, *dense))
 
 
 def test_content_is_a_box_around_the_foreground():
@@ -311,42 +337,54 @@ def test_content_is_a_box_around_the_foreground():
     assert (content.box_world[1, 1] - content.box_world[0, 1]).item() == pytest.approx(176, abs=8)
 
 
-def test_images_of_several_channels_are_refused(model):
-    fixed, moving = pair()
+@pytest.mark.parametrize("points", [10, 25, 50])
+def test_the_grid_of_content_covers_its_box(points):
+    box = torch.tensor([[10.0, -70, 5], [109, -21, 30]], dtype=torch.float64)
+    content = Content(box.mean(0, keepdim=True) + 3, box, 40.0, 2.0)
+    grid = content.grid(points)
+    spacing_mm = 99 / points
+    torch.testing.assert_close(grid.spacing_mm, torch.full((1, 3), spacing_mm).double())
+    torch.testing.assert_close(grid.center_world, box.mean(0, keepdim=True))
+    assert grid.shape[0] in (points, points + 1)  # rounding of 99 / (99 / points)
+    for count, length in zip(grid.shape[1:], (49, 25), strict=True):
+        assert length < count * spacing_mm <= length + spacing_mm
+
+
+def test_images_of_several_channels_are_rejected(model):
+    fixed, moving = images()
     colour = Image(moving.data.expand(-1, 3, -1, -1, -1), moving.grid, "rgb.nii")
     with pytest.raises(PatchMorphError, match=r"one channel, got 3 in rgb\.nii"):
-        register(fixed, colour, model)
+        register_images(fixed, colour, model)
 
 
-def test_where_some_is_missing_the_dense_networks_begin_again(model):
-    fixed, moving = pair()
+def test_where_some_is_missing_the_dense_networks_restart(model):
+    fixed, moving = images()
     x, y, z = moving.grid.shape
     kept = 2 * x // 3
     part = Image(moving.data[:, :, :kept], moving.grid.crop((0, 0, 0), (kept, y, z)), "part")
-    start = start_at(fixed, part, POSE)
-    assert start.moving_seen.image.cuts == ((0, 1),)
-    result = proceed(start, model)
+    pair = prepare_pair(fixed, part)
+    assert pair.moving.image.truncated_faces == ((0, 1),)
+    result = register_pair(pair, AT_POSE, model)
     assert len(result.history) == 2 + 1 + 2 + RESTARTS * (1 + 2)
     again = [part for k in range(RESTARTS) for part in result.history[5 + 3 * k].parts()]
     assert len(again) == RESTARTS
     assert all(isinstance(part, AffineTransform) for part in again)
-    assert len(proceed(start, model, restarts=0).history) == 2 + 1 + 2
-    assert result.missing == pytest.approx(start.missing(TRUTH), abs=0.03)
-    assert 0.05 < result.missing < 0.4
+    assert len(register_pair(pair, AT_POSE, model, restarts=0).history) == 2 + 1 + 2
+    missing = result.fraction_without_counterpart
+    assert missing == pytest.approx(pair.fraction_without_counterpart(TRUTH), abs=0.03)
+    assert 0.05 < missing < 0.4
     points = inside(fixed)
     there = points[part.grid.to_voxel(TRUTH(points))[..., 0] < kept - 3][None]
     assert (result.transform(there) - TRUTH(there)).norm(dim=-1).mean() < 1.5  # voxels are 4 mm
 
 
 def test_the_nearest_affine_map_of_an_affine_map_is_itself():
-    fixed, moving = pair()
-    stage = NearestAffineStage(find_content(fixed.normalized()))
+    pair, stage = given_pair(*map(normalized, images())), NearestAffineStage()
     pose = rotation(12)
-    found = stage.refine(fixed.normalized(), moving.normalized(), pose)
-    torch.testing.assert_close(found.matrix, pose.matrix, atol=1e-4, rtol=0)
+    torch.testing.assert_close(stage.refine(pair, pose).matrix, pose.matrix, atol=1e-4, rtol=0)
     flow = smooth_velocity(grid_around((40, 40, 40), AFFINES["RAS"] * 5), 4.0)
-    points = inside(fixed)
-    near = stage.refine(fixed.normalized(), moving.normalized(), pose @ flow)
+    points = inside(images()[0])
+    near = stage.refine(pair, pose @ flow)
     bent = (pose @ flow)(points)
     assert isinstance(near, AffineTransform)
     assert ((near(points) - bent) ** 2).mean() < ((pose(points) - bent) ** 2).mean()

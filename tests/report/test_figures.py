@@ -12,12 +12,11 @@ import torch
 from PIL import Image as Picture
 from synthetic import AFFINES, grid_around, rotation
 
-from patchmorph.images.in_memory import Image
-from patchmorph.registration.result import Registration
+from patchmorph.images.volume import Image
 from patchmorph.report import figures
+from patchmorph.report.figures import PairView
 from patchmorph.spatial.grid import Grid
-from patchmorph.transforms.affine import AffineTransform
-from patchmorph.transforms.base import Transform
+from patchmorph.transforms.base import AffineTransform, Transform
 from patchmorph.transforms.displacement import DisplacementField
 
 CUBE_MM = 40.0
@@ -50,9 +49,9 @@ def fixed_grid(orientation: str) -> Grid:
     return grid_around(SHAPE, AFFINES[orientation] * VOXEL_MM, from_middle(0.3, -0.2, 0.1))
 
 
-def register(transform: Transform, orientation="RAS", offset=(0.0, 0.0, 0.0)) -> Registration:
+def view_of(transform: Transform, orientation="RAS", offset=(0.0, 0.0, 0.0)) -> PairView:
     moving = cross(grid_around(SHAPE, AFFINES["LPS"] * VOXEL_MM, from_middle(*offset)), offset)
-    return Registration(cross(fixed_grid(orientation)), moving, transform, (transform,))
+    return PairView(cross(fixed_grid(orientation)), moving, transform)
 
 
 def letters(axes) -> tuple[str, str]:
@@ -64,13 +63,13 @@ def letters(axes) -> tuple[str, str]:
 
 
 def upright(axes, picture: np.ndarray) -> np.ndarray:
-    """A picture of ``axes`` as an array (right, up) of what a reader sees; rows and columns count pixels."""
+    """A picture of ``axes`` as it is displayed, an array (right, up); rows and columns count pixels."""
     right, up = axes.transData.transform((1, 1)) - axes.transData.transform((0, 0))
     rows_up = picture if up > 0 else picture[::-1]
     return (rows_up if right > 0 else rows_up[:, ::-1]).swapaxes(0, 1)
 
 
-def seen_reach(shown: np.ndarray, dim: float) -> dict[str, float]:
+def shown_reach(shown: np.ndarray, dim: float) -> dict[str, float]:
     """How far bright pixels go from the middle of the dim square, in mm."""
     reach = {}
     for axis, (after, before) in enumerate((("right", "left"), ("up", "down"))):
@@ -89,14 +88,14 @@ def check_reach(axes, shown: np.ndarray) -> None:
     right, up = letters(axes)
     expected = {"right": right, "left": OPPOSITE[right], "up": up, "down": OPPOSITE[up]}
     # Voxels are 2 mm; edges are interpolated.
-    found = seen_reach(shown, 0.3)
+    found = shown_reach(shown, 0.3)
     assert found == pytest.approx({edge: REACH_MM[letter] for edge, letter in expected.items()}, abs=1.5)
 
 
 @pytest.mark.parametrize("orientation", ["RAS", "LPS", "LIA"])
 def test_the_edges_of_every_plane_are_where_their_letters_say(orientation):
-    registration = register(AffineTransform.identity(), orientation)
-    comparison, deformation = figures.comparison(registration), figures.deformation(registration)
+    view = view_of(AffineTransform.identity(), orientation)
+    comparison, deformation = figures.comparison(view), figures.deformation(view)
     for figure, channels in ((comparison, (0, 1, 2)), (deformation, (None,))):
         assert len(figure.axes) == 6
         for axes in figure.axes:
@@ -106,21 +105,21 @@ def test_the_edges_of_every_plane_are_where_their_letters_say(orientation):
 
 
 def test_planes_are_named_by_the_axis_across_them():
-    registration = register(AffineTransform.identity())
+    view = view_of(AffineTransform.identity())
     rows = (("before, by the headers", "after"), ("deformed grid", "log₂ Jacobian"))
     planes = ("sagittal", "coronal", "axial")
     for draw, titles in zip((figures.comparison, figures.deformation), rows, strict=True):
         wanted = [(title, name) for title in titles for name in planes]
-        for axes, (title, name) in zip(draw(registration).axes, wanted, strict=True):
+        for axes, (title, name) in zip(draw(view).axes, wanted, strict=True):
             assert axes.get_title() == f"{name}, {title}"
             assert {AXIS[letter] for letter in letters(axes)} == {0, 1, 2} - {planes.index(name)}
 
 
 def test_before_and_after_show_the_moving_image_in_green_by_headers_and_through_the_map():
-    """The moving cross lies off by a few mm: it is seen there before, and over the fixed one after."""
+    """The moving cross lies off by a few mm: it is displayed there before, and over the fixed one after."""
     offset = (6.0, -8.0, 4.0)
     shift = AffineTransform.translation(torch.tensor([offset], dtype=torch.float64))
-    figure = figures.comparison(register(shift, offset=offset))
+    figure = figures.comparison(view_of(shift, offset=offset))
     assert len(figure.axes) == 6
     for number, axes in enumerate(figure.axes):
         picture = upright(axes, np.asarray(axes.images[0].get_array(), dtype=float))
@@ -142,7 +141,7 @@ def stretching() -> DisplacementField:
 
 
 def test_the_jacobian_is_red_where_the_moving_image_is_larger_and_outlined_where_it_folds():
-    figure = figures.deformation(register(stretching()))
+    figure = figures.deformation(view_of(stretching()))
     for axes in figure.axes[3:]:
         log = upright(axes, np.asarray(axes.images[1].get_array(), dtype=float))
         red, _, blue = axes.images[1].cmap(axes.images[1].norm(np.array([1.0, 0.0, -1.0])))[:, :3].T
@@ -173,7 +172,7 @@ def gaps(collection, along: int) -> np.ndarray:
 
 @pytest.mark.parametrize("affine", [AffineTransform.identity(), rotation(15)], ids=["none", "rotation"])
 def test_grid_lines_stand_closer_where_the_map_stretches_and_leave_the_affine_part_out(affine):
-    figure = figures.deformation(register(affine @ stretching()))
+    figure = figures.deformation(view_of(affine @ stretching()))
     axial = figure.axes[2]
     assert letters(axial) == ("R", "A")
     across_right, across_up = axial.collections
@@ -186,7 +185,7 @@ def test_grid_lines_stand_closer_where_the_map_stretches_and_leave_the_affine_pa
 
 
 def test_an_affine_map_leaves_the_grid_straight():
-    figure = figures.deformation(register(rotation(15)))
+    figure = figures.deformation(view_of(rotation(15)))
     for axes in figure.axes[:3]:
         longest = max(np.asarray(axes.images[0].get_array()).shape)
         for along, collection in enumerate(axes.collections):
@@ -195,8 +194,7 @@ def test_an_affine_map_leaves_the_grid_straight():
 
 def test_a_figure_is_a_picture_and_grey_where_both_images_agree():
     fixed = cross(fixed_grid("RAS"))
-    identity = AffineTransform.identity()
-    data = figures.png(figures.comparison(Registration(fixed, fixed, identity, (identity,))))
+    data = figures.png(figures.comparison(PairView(fixed, fixed, AffineTransform.identity())))
     picture = Picture.open(io.BytesIO(data))
     assert picture.format == "PNG"
     pixels = np.asarray(picture.convert("RGB"), dtype=int)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from synthetic import grid_around
 
-from patchmorph.images.in_memory import Image
+from patchmorph.images.volume import Image
 from patchmorph.spatial.sampling import sample_label, sample_linear, sample_nearest
 
 

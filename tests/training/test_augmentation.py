@@ -8,10 +8,12 @@ import torch
 from scipy.spatial.transform import Rotation
 from tiny import CPU, SPACINGS, STILL, draw, still_draw
 
+from patchmorph.images.abstract import AbstractImage
 from patchmorph.spatial.grid import Grid
-from patchmorph.training.augmentation.pair import Draw, augmented_pair
+from patchmorph.training.augmentation.draw import Draw
+from patchmorph.training.augmentation.pair import View, augmented_pair
 from patchmorph.training.config import Augmentation, Data
-from patchmorph.training.data.cohort import Cohort
+from patchmorph.training.data.cohort import Cohort, Selection
 
 OFFSETS = torch.tensor(
     [[[0.0, 0, 0], [20, 0, 0], [0, 20, 0], [0, 0, 20], [-11, 23, 37]]], dtype=torch.float64
@@ -150,7 +152,7 @@ def test_the_truth_takes_the_moving_view_exactly_onto_the_fixed_view(cohort):
     points = Grid.centered((16, 16, 16), 8.0, pair.fixed_center).points_world()
     seen = pair.fixed.transform(points)
     fixed, moving = pair.fixed.sample(points, 6.0), pair.moving.sample(pair.truth(seen), 6.0)
-    assert pair.known.tolist() == [1, 1, 1]
+    assert pair.has_truth.tolist() == [1, 1, 1]
     assert fixed.std() > 0.1
     # Both are the same voxels interpolated at points that differ by rounding.
     torch.testing.assert_close(moving, fixed, atol=1e-4, rtol=0)
@@ -160,7 +162,7 @@ def test_only_pairs_of_one_person_have_a_known_truth(cohort):
     drawn = replace(
         draw(batch=4), fixed_index=torch.tensor([0, 0, 1, 1]), moving_index=torch.tensor([0, 1, 0, 1])
     )
-    assert augmented_pair(cohort, drawn, STILL).known.tolist() == [1, 0, 0, 1]
+    assert augmented_pair(cohort, drawn, STILL).has_truth.tolist() == [1, 0, 0, 1]
 
 
 def test_the_centres_of_a_pair_are_where_its_views_show_the_centres_of_its_images(cohort):
@@ -219,3 +221,28 @@ def test_a_draw_is_a_function_of_its_seed_and_a_part_of_it_is_a_slice():
         assert not torch.equal(numbers, getattr(other, name))
         assert numbers.abs().max() <= 1
         assert (numbers.min() < -0.2) == (name != "amplitude")
+
+
+def test_selections_and_views_are_images_without_truncated_faces(cohort):
+    """Each has an intensity at every point, zero outside, and no end of its field of view."""
+    index = torch.tensor([0, 1, 0])
+    drawn = draw(batch=3)
+    pair = augmented_pair(cohort, drawn, Augmentation())
+    still = augmented_pair(cohort, still_draw(batch=3, fixed_index=index, moving_index=index), STILL)
+    images = {"selection": cohort.select(index), "fixed": pair.fixed, "moving": pair.moving}
+    assert isinstance(images["selection"], Selection)
+    assert isinstance(images["fixed"], View)
+    points = (cohort.centers_world[index][:, None] + OFFSETS).float()
+    for name, image in images.items():
+        assert isinstance(image, AbstractImage), name
+        for arranged in (points, points[:, None, :, None]):
+            values = image.sample(arranged, 6.0)
+            assert values.shape == (3, 1, *arranged.shape[1:-1])
+            assert values.dtype == torch.float32
+            assert values.max() > 0.2
+        assert image.sample(points + 5000, 6.0).max() < 0.02  # 1e-4 to the power gamma
+        assert image.in_field_of_view(points) is None
+        assert image.truncation_normals() == []
+    # A view that changes nothing shows what the selection shows (1e-4 is added to its intensities).
+    expected = images["selection"].sample(points, 6.0)
+    torch.testing.assert_close(still.fixed.sample(points, 6.0), expected, atol=2e-4, rtol=0)

@@ -8,7 +8,7 @@ from tiny import CPU, EXACT, SPACINGS, STILL, all_terms, config, still_draw
 from torch import nn
 from torch.nn import functional
 
-from patchmorph.images.in_memory import Image
+from patchmorph.images.volume import Image
 from patchmorph.io.images import save_image
 from patchmorph.networks.model import PatchMorphModel
 from patchmorph.training.config import Data
@@ -95,7 +95,7 @@ def test_no_gradient_flows_from_an_affine_look_into_the_one_before(cohort):
     gradients = {}
     for looks in (1, 3):
         network = Looks()
-        asked = config(optimization={"affine_repeats": looks}, objective={"affine_weight": 0.7})
+        asked = config(optimization={"affine_passes": looks}, objective={"affine_weight": 0.7})
         loss, _ = next(chain_losses(model_of(network, flow(), flow()), cohort, drawn, asked))
         loss.mean().backward()
         assert network.calls == looks
@@ -110,7 +110,7 @@ def test_every_affine_look_goes_on_from_the_one_before(cohort):
     generator[0, :3, 3] = torch.tensor([0.5, 0.0, 0.0])  # patch voxels of 12 mm: 6 mm a look
     errors = []
     for looks in (1, 2, 3):
-        asked = config(optimization={"affine_repeats": looks}, augmentation=STILL.model_dump(), pairs=EXACT)
+        asked = config(optimization={"affine_passes": looks}, augmentation=STILL.model_dump(), pairs=EXACT)
         model = model_of(Answer(generator), flow(), flow())
         errors.append(all_terms(model, cohort, still_draw(), asked)["error_mm/affine"].item())
     # Huber distance beyond 2 mm: the distance less 1 mm; foreground points all move alike.
@@ -122,7 +122,7 @@ def test_the_affine_loss_is_the_weighted_sum_over_looks_and_only_a_known_truth_c
     drawn = still_draw(batch=2, start=torch.ones(2, 3), fixed_index=torch.tensor([0, 1]))
     drawn = replace(drawn, moving_index=drawn.fixed_index if same else 1 - drawn.fixed_index)
     asked = config(
-        optimization={"affine_repeats": 4},
+        optimization={"affine_passes": 4},
         objective={"affine_weight": 0.7, "supervision": 0.3},
         augmentation=STILL.model_dump(),
         pairs={**EXACT, "start_mm": 5.0},
@@ -158,7 +158,7 @@ def test_stages_are_composed_on_the_inner_side_of_the_map(landmarked):
         augmentation=STILL.model_dump(),
         pairs=EXACT,
         objective={"landmarks": 1.0},
-        optimization={"affine_repeats": 1},
+        optimization={"affine_passes": 1},
     )
     model = model_of(quarter_turn(), flow(x=1.0), flow(y=1.0))
     fixed, moving = landmarked.centers_world[:2].float()
@@ -180,7 +180,7 @@ def test_regularity_is_that_of_the_whole_map_without_its_affine_part_in_mm(cohor
     The energy is a mean over the three components, of which one has a gradient. Of its 15 steps across the
     patch the first and the last are half as large, as velocities stand half a voxel further in: 0.9 is left.
     """
-    asked = config(augmentation=STILL.model_dump(), pairs=EXACT, optimization={"affine_repeats": 1})
+    asked = config(augmentation=STILL.model_dump(), pairs=EXACT, optimization={"affine_passes": 1})
     terms = all_terms(
         model_of(quarter_turn(), flow(slope=0.06), flow(slope=0.04)), cohort, still_draw(), asked
     )

@@ -5,8 +5,9 @@ import torch
 from tiny import config
 
 from patchmorph.errors import PatchMorphError
+from patchmorph.io.tensors import read_tensors, write_tensors
 from patchmorph.networks.model import PatchMorphModel
-from patchmorph.training.checkpoint import TrainingState
+from patchmorph.training.checkpoint import FILE, TrainingState
 
 
 def state(seed=0, **model) -> TrainingState:
@@ -74,3 +75,27 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     state().save(tmp_path)
     with pytest.raises(PatchMorphError, match="checkpoint must be of the configured model, got another in"):
         state(integration_steps=3).load(tmp_path)
+
+
+def with_older_names(folder) -> None:
+    """Rewrite a checkpoint as it was written before passes had their name."""
+    tensors, metadata = read_tensors(folder / FILE)
+    spec = metadata["spec"]
+    metadata["spec"] = {name.replace("passes", "repeats"): value for name, value in spec.items()}
+    assert {"repeats", "affine_repeats"} <= metadata["spec"].keys()
+    assert not {"passes", "affine_passes"} & metadata["spec"].keys()
+    write_tensors(folder / FILE, tensors, metadata)
+
+
+def test_a_checkpoint_with_the_older_names_of_the_passes_is_resumed(tmp_path):
+    passes = {"passes": [1, 2], "affine_passes": 3}
+    training = state(**passes)
+    go_on(training)
+    training.save(tmp_path)
+    with_older_names(tmp_path)
+    resumed = state(seed=9, **passes)
+    resumed.load(tmp_path)
+    assert_equal(resumed, training)
+    for other in ({"passes": [2, 1], "affine_passes": 3}, {"passes": [1, 2], "affine_passes": 2}, {}):
+        with pytest.raises(PatchMorphError, match="checkpoint must be of the configured model, got another"):
+            state(**other).load(tmp_path)

@@ -4,7 +4,7 @@ from synthetic import AFFINES, grid_around, smooth_image
 from tiny import CPU, SPACINGS
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.images.in_memory import Image
+from patchmorph.images.volume import Image
 from patchmorph.io.images import save_image
 from patchmorph.training.config import Data
 from patchmorph.training.data.cohort import GIB, Cohort

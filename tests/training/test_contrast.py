@@ -8,7 +8,7 @@ import torch
 from tiny import CPU, SPACINGS, all_terms, config, draw
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.images.in_memory import Image
+from patchmorph.images.volume import Image
 from patchmorph.io.images import save_image
 from patchmorph.networks.model import PatchMorphModel
 from patchmorph.spatial.grid import Grid
@@ -20,7 +20,8 @@ from patchmorph.training.augmentation.contrast import (
     check_labels,
     one_contrast,
 )
-from patchmorph.training.augmentation.pair import Draw, augmented_pair
+from patchmorph.training.augmentation.draw import Draw
+from patchmorph.training.augmentation.pair import augmented_pair
 from patchmorph.training.config import Augmentation, Data
 from patchmorph.training.data.cohort import Cohort
 

@@ -22,11 +22,11 @@ from patchmorph.cli import main
 from patchmorph.errors import PatchMorphError
 from patchmorph.evaluation.benchmark import PairResult, evaluate
 from patchmorph.evaluation.pairs import load_pairs
-from patchmorph.images.in_memory import Image
+from patchmorph.images.volume import Image
 from patchmorph.io.images import save_image
-from patchmorph.registration.pipeline import register
+from patchmorph.registration.pipeline import register_images
 from patchmorph.training import loop, validation
-from patchmorph.training.augmentation.pair import Draw
+from patchmorph.training.augmentation.draw import Draw
 from patchmorph.training.checkpoint import FILE, TrainingState
 from patchmorph.training.config import Optimization, load_config
 from patchmorph.training.interruption import Interruption, deferred
@@ -88,7 +88,7 @@ def test_training_starts_from_given_weights(trained, config_file):
     content = yaml.safe_load(config_file.read_text())
     content["run"] |= {"output": "second", "weights": "run/model.safetensors"}
     content["optimization"] |= {"learning_rate": 1e-12, "weight_decay": 1e-12, "steps": 1}
-    content["model"]["repeats"] = [1, 2]  # looks share weights, so they may differ
+    content["model"]["passes"] = [1, 2]  # looks share weights, so they may differ
     config_file.write_text(yaml.safe_dump(content))
     train(load_config(config_file), CPU)
     first, second = weights(trained), weights(config_file.parent / "second")
@@ -404,7 +404,7 @@ def test_validation_measures_labelled_pairs_with_the_weights_of_its_step(quick, 
     assert line["step"] == 1
     assert "validation/folding_percent" in line
     best = api.load_model(tmp_path / "run" / "best.safetensors", "cpu")
-    (again,) = evaluate(load_pairs(labelled_pair), lambda fixed, moving: register(fixed, moving, best))
+    (again,) = evaluate(load_pairs(labelled_pair), lambda fixed, moving: register_images(fixed, moving, best))
     assert again.dice == pytest.approx(line["validation/dice"], abs=1e-4)
 
 

@@ -7,7 +7,7 @@ import torch
 from tiny import CPU, EXACT, SPACINGS, STILL, all_terms, config, draw, still_draw
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.images.in_memory import Image
+from patchmorph.images.volume import Image
 from patchmorph.io.images import load_image, save_image
 from patchmorph.spatial.grid import Grid
 from patchmorph.training.config import Data
@@ -88,7 +88,7 @@ def test_a_weight_adds_its_term_to_the_loss(model, cohort_with_all, name):
     if name == "folding":  # for which an untrained network moves too little
         for network in model.dense:
             network.velocity.weight.data *= 1000
-    drawn, once = draw(1.0), {"affine_repeats": 1}
+    drawn, once = draw(1.0), {"affine_passes": 1}
     # With a weight of nearly nothing the term is computed and adds nothing.
     asked, more = (config(objective={**none, name: weight}, optimization=once) for weight in (1e-12, 0.5))
     before, after = (all_terms(model, cohort_with_all, drawn, chosen) for chosen in (asked, more))
@@ -114,7 +114,7 @@ def test_the_gradient_of_the_overlap_is_its_slope(model, cohort_with_all):
     drawn, gradients = draw(1.0, batch=2), []
     for weight in (0.0, 50.0):
         flat = FlatGradients(model)
-        asked = config(objective={"overlap": weight}, optimization={"affine_repeats": 1})
+        asked = config(objective={"overlap": weight}, optimization={"affine_passes": 1})
         add_gradients(model, cohort_with_all, drawn, asked)
         gradients.append([parameter.grad.clone() for parameter in model.parameters()])
         assert flat.buffer.norm() > 0
@@ -167,8 +167,8 @@ def test_what_a_mask_hides_does_not_count(model, cohort_with_all, labelled, imag
         cohort = Cohort(subjects, SPACINGS, Data(images=["unused"]), CPU)
         before = all_terms(model, cohort, drawn, asked)["similarity/1"]
         level = images[0].normalized().level(6.0)
-        data = (level.data * 255).round()
-        hidden = level.data.shape[2] // 2 - 2
+        data = (level.values() * 255).round()
+        hidden = level.values().shape[2] // 2 - 2
         data[:, :, :hidden] = 255 - data[:, :, :hidden]
         cohort.levels[6.0].put(0, data.to(torch.uint8), level.grid)
         found[name] = all_terms(model, cohort, drawn, asked)["similarity/1"] - before

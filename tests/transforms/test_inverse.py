@@ -4,10 +4,10 @@ import torch
 from synthetic import grid_around, rotation, smooth_velocity
 
 from patchmorph.spatial.grid import Grid
-from patchmorph.transforms.affine import AffineTransform
+from patchmorph.transforms.base import AffineTransform
 from patchmorph.transforms.displacement import DisplacementField
 from patchmorph.transforms.fields import as_fields
-from patchmorph.transforms.inverse import LONGEST, TOLERANCE_MM, round_trip_mm, solve
+from patchmorph.transforms.inverse import MAX_STEP_RATIO, TOLERANCE_MM, round_trip_mm, solve
 
 
 def test_steep_fields_are_inverted_where_the_plain_iteration_fails(linear):
@@ -80,7 +80,7 @@ def test_no_step_is_longer_than_twice_the_smallest_miss():
     least = torch.inf
     for before, after in pairwise(visited):
         least = min(least, (10 * torch.tanh(before / 10) - targets).norm().item())
-        assert (after - before).norm().item() <= LONGEST * least * (1 + 1e-5)
+        assert (after - before).norm().item() <= MAX_STEP_RATIO * least * (1 + 1e-5)
     misses = [(10 * torch.tanh(point / 10) - targets).norm() for point in visited]
     torch.testing.assert_close(saturating(found), targets + torch.tensor([[[-5.0, 0, 0]]]), atol=1e-2, rtol=0)
     assert (saturating(found) - targets).norm() <= min(misses) + 1e-6  # the best of all

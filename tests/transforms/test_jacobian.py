@@ -5,7 +5,7 @@ import torch
 from synthetic import grid_around, rotation, smooth_velocity
 
 from patchmorph.spatial.grid import Grid
-from patchmorph.transforms.affine import AffineTransform
+from patchmorph.transforms.base import AffineTransform
 from patchmorph.transforms.displacement import DisplacementField
 from patchmorph.transforms.jacobian import (
     DIFFERENCES,

@@ -4,9 +4,9 @@ import torch
 from scipy import ndimage
 from synthetic import AFFINES, grid_around, rotation, smooth_image, smooth_velocity
 
-from patchmorph.images.in_memory import Image
+from patchmorph.images.volume import Image
 from patchmorph.spatial.sampling import INTERPOLATIONS
-from patchmorph.transforms.affine import AffineTransform
+from patchmorph.transforms.base import AffineTransform
 from patchmorph.transforms.displacement import DisplacementField
 from patchmorph.transforms.resample import resample
 from patchmorph.transforms.velocity import VelocityField

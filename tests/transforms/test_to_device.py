@@ -8,7 +8,9 @@ import pytest
 import torch
 from synthetic import AFFINES, grid_around, rotation
 
-from patchmorph.io.transforms.grids import Pair
+from patchmorph.images.volume import Image
+from patchmorph.io.grids import GridPair
+from patchmorph.transforms.base import Transform
 from patchmorph.transforms.displacement import DisplacementField
 from patchmorph.transforms.velocity import VelocityField
 
@@ -27,8 +29,9 @@ MOVABLE = {
     "flow without variance": VelocityField(VALUES, GRID, 2),
     "inverse of a flow": FLOW.inverse().within(0.5),
     "chain": rotation() @ FLOW @ FIELD.inverse(),
-    "pair": Pair(GRID, grid_around((3, 3, 3), AFFINES["LAS"]), ("--a", "--b")),
-    "half a pair": Pair(None, GRID),
+    "pair": GridPair(GRID, grid_around((3, 3, 3), AFFINES["LAS"]), ("--a", "--b")),
+    "half a pair": GridPair(None, GRID),
+    "image": Image(VALUES, GRID, "sub-07", ((0, 1), (2, 0)), grid_around((3, 3, 3), AFFINES["LAS"])),
 }
 
 
@@ -49,7 +52,7 @@ def test_nothing_is_lost_or_left_behind_on_the_way_to_another_device(name):
     assert described(MOVABLE[name].to("meta")) == described(MOVABLE[name], "meta")
 
 
-@pytest.mark.parametrize("name", [name for name in MOVABLE if "pair" not in name and name != "grid"])
+@pytest.mark.parametrize("name", [name for name in MOVABLE if isinstance(MOVABLE[name], Transform)])
 def test_a_transform_that_was_moved_takes_points_to_the_same_places(name):
     points = torch.rand(1, 200, 3, generator=torch.Generator().manual_seed(1)) * 60 - 30  # also outside
     assert torch.equal(MOVABLE[name].to("cpu")(points), MOVABLE[name](points))

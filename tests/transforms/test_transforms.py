@@ -4,8 +4,7 @@ from synthetic import grid_around, rotation, smooth_velocity
 
 from patchmorph.spatial.affine import about_point, exponential, skew
 from patchmorph.spatial.grid import Grid
-from patchmorph.transforms.affine import AffineTransform
-from patchmorph.transforms.chain import Chain
+from patchmorph.transforms.base import AffineTransform, Chain, compose
 from patchmorph.transforms.displacement import DisplacementField
 from patchmorph.transforms.velocity import VelocityField, merged
 
@@ -177,3 +176,45 @@ def test_tabulating_takes_any_transform_at_the_points_of_the_grid(linear):
     assert table.outside == "border"
     torch.testing.assert_close(table.displacement, (chain(points) - points).movedim(-1, 1), atol=1e-5, rtol=0)
     torch.testing.assert_close(table(points), chain(points), atol=1e-4, rtol=0)
+
+
+def test_composing_applies_the_last_part_first_and_nothing_is_the_identity(linear):
+    field = smooth_velocity(grid_around((8, 8, 8), linear * 3), 2.0)
+    shift = AffineTransform.translation(torch.tensor([[10.0, 0, 0]]))
+    points = inner_points()
+    assert torch.equal(compose()(points), points)
+    assert compose(field) is field
+    three = compose(rotation(), field, shift)
+    torch.testing.assert_close(three(points), rotation()(field(shift(points))))
+    nested = compose(compose(shift, field), compose(field, shift), rotation())
+    assert [type(part) for part in nested.parts()] == [
+        AffineTransform,
+        VelocityField,
+        VelocityField,
+        AffineTransform,
+    ]
+    torch.testing.assert_close(nested(points), shift(field(field(shift(rotation()(points))))))
+
+
+def test_the_affine_part_is_the_outermost_part_if_that_is_affine():
+    field = smooth_velocity(grid_around((8, 8, 8), torch.eye(3).numpy() * 3), 2.0)
+    identity = torch.eye(4, dtype=torch.float64)[None]
+    assert torch.equal(rotation().affine_part().matrix, rotation().matrix)
+    assert torch.equal((rotation() @ field).affine_part().matrix, rotation().matrix)
+    assert torch.equal((rotation() @ field @ rotation(30)).affine_part().matrix, rotation().matrix)
+    assert torch.equal((field @ rotation()).affine_part().matrix, identity)
+    assert torch.equal(field.affine_part().matrix, identity)
+
+
+def test_the_remainder_of_a_map_is_its_displacement_without_the_affine_part():
+    """By hand: 2 (x + (1, 2, 3)) + (5, 0, 0) is the affine map 2 x + (5, 0, 0) after a shift by (1, 2, 3)."""
+    matrix = torch.diag(torch.tensor([2.0, 2, 2, 1], dtype=torch.float64))[None]
+    matrix[0, 0, 3] = 5
+    points = inner_points()
+    mapped = 2 * (points + torch.tensor([1.0, 2, 3])) + torch.tensor([5.0, 0, 0])
+    found = AffineTransform(matrix).remainder(points, mapped)
+    torch.testing.assert_close(found, torch.tensor([1.0, 2, 3]).expand_as(points), atol=1e-4, rtol=0)
+    field = smooth_velocity(grid_around((20, 20, 20), torch.eye(3).numpy() * 3), 2.0)
+    chain = rotation() @ field
+    residual = chain.affine_part().remainder(points, chain(points))
+    torch.testing.assert_close(residual, field(points) - points, atol=1e-4, rtol=0)

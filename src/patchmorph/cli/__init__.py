@@ -1,6 +1,6 @@
-"""The command line: parse, call, save, explain errors; no mathematics."""
+"""The command line: argument parsing, calls, output and error messages; no mathematics."""
 
-from patchmorph.cli import registration, transforms  # noqa: F401  (each adds its commands)
+from patchmorph.cli import registration, training, transforms  # noqa: F401  (each registers its commands)
 from patchmorph.cli.app import app, main
 
 __all__ = ["app", "main"]

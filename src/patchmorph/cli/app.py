@@ -1,7 +1,9 @@
-"""What the commands share, and how the process ends."""
+"""Options and output shared by the commands, and the entry point."""
 
 import signal
 import sys
+from pathlib import Path
+from typing import Annotated
 
 import torch
 import typer
@@ -16,11 +18,18 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+ModelOption = Annotated[
+    str, typer.Option("--model", help="Name of a packaged model (see `patchmorph models`), or a model file.")
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+FolderOption = Annotated[
+    Path, typer.Option("--output", "-o", help="Folder for the results; created if missing.")
+]
 console = Console(highlight=False, markup=False, soft_wrap=True)
 
 
 def print_table(title: str, values: dict[str, float]) -> None:
-    """Names and numbers in two columns."""
+    """Print names and numbers in two columns."""
     table = Table(title=title, show_header=False, title_justify="left")
     for name, value in values.items():
         table.add_row(name.replace("_", " "), f"{value:.4f}" if isinstance(value, float) else str(value))
@@ -28,7 +37,7 @@ def print_table(title: str, values: dict[str, float]) -> None:
 
 
 def main() -> None:
-    """Run the command line, which ends the process; what a user got wrong is one line and status 2."""
+    """Run the command line and exit; a user error prints one line and exits with status 2."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that unfinished outputs are removed
     try:
         app()

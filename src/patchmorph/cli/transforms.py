@@ -1,6 +1,5 @@
-"""Commands that use transforms: on images, points and surfaces, and in the files of other tools."""
+"""Commands that apply, combine, convert and analyse transforms."""
 
-import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,37 +9,38 @@ import typer
 
 from patchmorph.cli.app import app, console, print_table
 from patchmorph.errors import PatchMorphError
-from patchmorph.images.in_memory import Image
+from patchmorph.images.volume import Image
 from patchmorph.io.atomic import check_folder
+from patchmorph.io.grids import GridPair
 from patchmorph.io.images import check_ending, load_grid, save_image
 from patchmorph.io.points import Frame, map_points
 from patchmorph.io.series import warp_files
 from patchmorph.io.transforms.formats import TOOLS, format_of, load_transform, save_transform
-from patchmorph.io.transforms.grids import Pair
 from patchmorph.spatial.grid import Grid
 from patchmorph.spatial.sampling import INTERPOLATIONS
 from patchmorph.transforms.base import Transform
+from patchmorph.transforms.base import compose as compose_transforms
 from patchmorph.transforms.inverse import round_trip_mm
 from patchmorph.transforms.jacobian import DIFFERENCES, folding, jacobian_determinant, log_determinant
 
-Given = Annotated[Path, typer.Argument(help="Transform file of any kind; see `patchmorph convert --help`.")]
+TransformPath = Annotated[Path, typer.Argument(help="Transform file; see `patchmorph convert --help`.")]
 Output = Annotated[
-    Path, typer.Option("--output", "-o", help="Transform file; its ending says of which kind.")
+    Path, typer.Option("--output", "-o", help="Transform file; its ending determines the format.")
 ]
-Then = Annotated[
-    list[Path] | None, typer.Option(help="Transform to go on through where the one before ends; repeatable.")
+NextTransforms = Annotated[
+    list[Path] | None, typer.Option(help="Further transform, applied after the previous one; repeatable.")
 ]
 Inverse = Annotated[bool, typer.Option(help="Apply the inverse of the transform, or of the whole list.")]
 Reference = Annotated[Path | None, typer.Option(help="Fixed image: its grid, for files that need it.")]
 Moving = Annotated[Path | None, typer.Option(help="Moving image: its grid, for files that need it.")]
-Tool = Annotated[str | None, typer.Option("--to", help=f"Whose convention: {', '.join(TOOLS)}.")]
-HELD_MM = 0.01
-"""An inverse that misses by more is said to fail there."""
+Tool = Annotated[str | None, typer.Option("--to", help=f"Tool whose convention to use: {', '.join(TOOLS)}.")]
+MAX_ERROR_MM = 0.01
+"""Largest error of a correct inverse; points above it are reported as failed."""
 
 
 @app.command()
 def apply(
-    transform: Given,
+    transform: TransformPath,
     images: Annotated[list[Path], typer.Argument(help="Images in the moving space, of three or more axes.")],
     reference: Annotated[Path, typer.Option(help="Image whose grid the result is on.")],
     output: Annotated[
@@ -50,13 +50,13 @@ def apply(
         str, typer.Option(help="linear, cubic (B-spline), nearest, or label (most trilinear weight).")
     ] = "linear",
     inverse: Inverse = False,
-    then: Then = None,
+    then: NextTransforms = None,
     spacing: Annotated[
-        float | None, typer.Option(help="Voxels of so many mm over the reference, instead of its own.")
+        float | None, typer.Option(help="Voxel size of the result in mm, instead of the reference's.")
     ] = None,
-    background: Annotated[float, typer.Option(help="Value where the images do not reach.")] = 0.0,
+    background: Annotated[float, typer.Option(help="Value outside the images.")] = 0.0,
 ) -> None:
-    """Pull images through a transform onto a reference grid, frame by frame, in one resampling."""
+    """Resample images through a transform onto a reference grid, each frame interpolated once."""
     if interpolation not in INTERPOLATIONS:
         raise PatchMorphError(
             f"interpolation must be one of {', '.join(INTERPOLATIONS)}, got {interpolation}"
@@ -83,48 +83,51 @@ def apply(
 
 @app.command()
 def apply_points(
-    transform: Given,
+    transform: TransformPath,
     points: Annotated[
         Path, typer.Argument(help="Table (.csv with x,y,z) or surface (.gii, .vtk, .vtp, .ply).")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Result, of the same kind.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Result, in the same file format.")],
     inverse: Inverse = False,
-    then: Then = None,
+    then: NextTransforms = None,
     frame: Annotated[
-        str | None, typer.Option(help="Of the points: ras, lps, or an image whose voxels they are. [ras]")
+        str | None,
+        typer.Option(help="Frame of the points: ras, lps, or an image (its voxels); by default the file's."),
     ] = None,
-    output_frame: Annotated[str | None, typer.Option(help="Of the result; by default the same.")] = None,
+    output_frame: Annotated[
+        str | None, typer.Option(help="Frame of the result; by default the same.")
+    ] = None,
 ) -> None:
-    """Move points from the fixed to the moving image; with --inverse from the moving to the fixed one."""
+    """Map points from the fixed to the moving image; with --inverse from the moving to the fixed image."""
     frames = [None if name is None else Frame.named(name) for name in (frame, output_frame)]
-    count = map_points(points, output, _chain([transform, *(then or [])], inverse, Pair()), *frames)
+    count = map_points(points, output, _chain([transform, *(then or [])], inverse, GridPair()), *frames)
     console.print(f"wrote {output}: {count} points")
 
 
 @app.command()
 def compose(
     transforms: Annotated[
-        list[Path], typer.Argument(help="In the order in which points of the first fixed image pass them.")
+        list[Path], typer.Argument(help="In the order in which they map points of the first fixed image.")
     ],
     output: Output,
     reference: Reference = None,
     moving: Moving = None,
     to: Tool = None,
 ) -> None:
-    """Write one transform that does the work of several."""
-    _save(_chain(transforms, False, Pair()), output, to, _pair(reference, moving))
+    """Compose several transforms into one."""
+    _save(_chain(transforms, False, GridPair()), output, to, _pair(reference, moving))
 
 
 @app.command()
 def invert(
-    transform: Given,
+    transform: TransformPath,
     output: Output,
     reference: Reference = None,
     moving: Moving = None,
     to: Tool = None,
     missed: Annotated[
         Path | None,
-        typer.Option(help="Image of how far the inverse misses, in mm, on the moving image's grid."),
+        typer.Option(help="Image of the inverse's round-trip error in mm, on the moving image's grid."),
     ] = None,
 ) -> None:
     """Write the inverse: exact for velocity fields, to 0.0002 mm at each point for displacement fields."""
@@ -138,8 +141,8 @@ def invert(
     grid = pair.moving or _finest(forward)
     if grid is not None:
         miss = round_trip_mm(forward, inverse, grid)
-        failed = int((miss > HELD_MM).sum())
-        console.print(f"inverse misses by over {HELD_MM} mm at {failed} of {miss.numel()} points")
+        failed = int((miss > MAX_ERROR_MM).sum())
+        console.print(f"inverse misses by over {MAX_ERROR_MM} mm at {failed} of {miss.numel()} points")
         if missed is not None:
             save_image(Image(miss[None, None], grid), missed)
             console.print(f"wrote {missed}")
@@ -148,18 +151,20 @@ def invert(
         written = load_transform(output, to, pair.swapped())
         points = grid.points_world().reshape(1, -1, 3)[:, :: max(1, math.prod(grid.shape) // 100_000)]
         off = float((written(points) - inverse(points)).norm(dim=-1).mean())
-        if off > HELD_MM:
-            console.print(f"in this format it is {off:.3f} mm off on average; .safetensors keeps it exact")
+        if off > MAX_ERROR_MM:
+            console.print(
+                f"in this format the inverse is {off:.3f} mm off on average; .safetensors keeps it exact"
+            )
 
 
 @app.command()
 def convert(
-    transform: Given,
+    transform: TransformPath,
     output: Output,
     reference: Reference = None,
     moving: Moving = None,
     to: Tool = None,
-    of: Annotated[str | None, typer.Option("--from", help="Whose convention TRANSFORM has.")] = None,
+    of: Annotated[str | None, typer.Option("--from", help="Tool whose convention TRANSFORM follows.")] = None,
 ) -> None:
     """Write a transform as another tool's file.
 
@@ -173,24 +178,24 @@ def convert(
 
 @app.command()
 def jacobian(
-    transform: Given,
+    transform: TransformPath,
     reference: Annotated[Path, typer.Option(help="Image whose grid the result is on.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Image of the determinant.")],
-    log: Annotated[bool, typer.Option("--log", help="Its natural logarithm instead.")] = False,
-    differences: Annotated[str, typer.Option(help="forward or central.")] = "forward",
+    log: Annotated[bool, typer.Option("--log", help="Write its natural logarithm instead.")] = False,
+    differences: Annotated[str, typer.Option(help="Finite differences: forward or central.")] = "forward",
     inverse: Inverse = False,
 ) -> None:
-    """Write how a transform changes volume, and say where it folds."""
+    """Write the Jacobian determinant of a transform, and report where the transform folds."""
     if differences not in DIFFERENCES:
         raise PatchMorphError(f"differences must be {' or '.join(DIFFERENCES)}, got {differences}")
     check_ending(output)
     grid = load_grid(reference)
-    chain = _chain([transform], inverse, Pair(grid))
+    chain = _chain([transform], inverse, GridPair(grid))
     by = {name: jacobian_determinant(chain, grid, name) for name in DIFFERENCES}
     folds = folding(chain, grid)
-    shown = log_determinant(by[differences]) if log else by[differences]
-    save_image(Image(shown[None, None], grid), output)
-    shares = {
+    determinant = log_determinant(by[differences]) if log else by[differences]
+    save_image(Image(determinant[None, None], grid), output)
+    percentages = {
         f"folding, % of voxels by {name} differences": 100 * float((by[name] <= 0).float().mean())
         for name in by
     }
@@ -200,35 +205,33 @@ def jacobian(
         "non-diffeomorphic volume, %": 100 * folds.volume_share,
     }
     lowest, highest = float(by[differences].min()), float(by[differences].max())
-    print_table(str(output), {"smallest": lowest, "largest": highest} | shares | cells)
+    print_table(str(output), {"smallest": lowest, "largest": highest} | percentages | cells)
 
 
-def _chain(paths: Sequence[Path], inverse: bool, pair: Pair) -> Transform:
-    """The transforms one after the other; ``pair`` is that of a single one."""
-    lone = pair if len(paths) == 1 else Pair()
-    chain = functools.reduce(
-        lambda inner, outer: outer @ inner, [load_transform(p, pair=lone) for p in paths]
-    )
+def _chain(paths: Sequence[Path], inverse: bool, pair: GridPair) -> Transform:
+    """The composed transforms, the first applied first; ``pair`` is used for a single one only."""
+    grids = pair if len(paths) == 1 else GridPair()
+    chain = compose_transforms(*(load_transform(path, pair=grids) for path in reversed(paths)))
     return chain.inverse() if inverse else chain
 
 
-def _ends(reference: Path, image: Path, inverse: bool) -> Pair:
-    pair = Pair(load_grid(reference), load_grid(image))
+def _ends(reference: Path, image: Path, inverse: bool) -> GridPair:
+    pair = GridPair(load_grid(reference), load_grid(image))
     return pair.swapped() if inverse else pair
 
 
-def _pair(reference: Path | None, moving: Path | None) -> Pair:
+def _pair(reference: Path | None, moving: Path | None) -> GridPair:
     fixed, other = (None if path is None else load_grid(path) for path in (reference, moving))
-    return Pair(fixed, other)
+    return GridPair(fixed, other)
 
 
 def _finest(transform: Transform) -> Grid | None:
-    """The finest grid that a field of ``transform`` reaches, if all fields end somewhere."""
+    """The finest of the grids that support fields of ``transform``; ``None`` if there are none."""
     grids = [grid for part in transform.parts() if (grid := part.support()) is not None]
     return min(grids, key=lambda grid: float(grid.spacing_mm.min()), default=None)
 
 
-def _save(transform: Transform, output: Path, to: str | None, pair: Pair) -> None:
+def _save(transform: Transform, output: Path, to: str | None, pair: GridPair) -> None:
     form = save_transform(transform, output, to, pair)
     size = sum(file.stat().st_size for file in ([output] if output.is_file() else output.rglob("*")))
     console.print(f"wrote {output}: {form.tool}, {form.holds}, {size / 1e6:.1f} MB")

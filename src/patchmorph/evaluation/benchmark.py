@@ -1,4 +1,4 @@
-"""Register a table of pairs and measure each."""
+"""Registration of a table of pairs, with measurements of each."""
 
 import math
 import time
@@ -12,31 +12,31 @@ import torch
 from patchmorph.errors import PatchMorphError
 from patchmorph.evaluation import metrics
 from patchmorph.evaluation.pairs import PairPaths
-from patchmorph.images.foreground import foreground
-from patchmorph.images.in_memory import Image
+from patchmorph.evaluation.quality import measure_quality
+from patchmorph.images.volume import Image
 from patchmorph.io.images import load_image
 from patchmorph.registration.result import Registration
-from patchmorph.transforms.affine import AffineTransform
+from patchmorph.transforms.base import AffineTransform
 from patchmorph.transforms.resample import resample
 
 ASEG = (2, 3, 4, 7, 8, 10, 11, 12, 13, 16, 17, 18, 26, 28, 41, 42, 43, 46, 47, 49, 50, 51, 52, 53, 54, 58, 60)
-"""FreeSurfer's subcortical structures and the two cortices (3 and 42) that registrations are judged by."""
+"""FreeSurfer's subcortical structures and the two cortices (3 and 42), over which `dice_aseg` is averaged."""
 
 
 @dataclass(frozen=True)
 class PairResult:
-    """What was measured on one pair.
+    """Measurements of one pair.
 
     Attributes:
         fixed: path.
         moving: path.
-        seconds: of the registration, loading excluded.
-        ncc_before: correlation of intensities inside the fixed content, by the headers alone.
+        seconds: duration of the registration, loading excluded.
+        ncc_before: correlation of intensities inside the fixed content, aligned by the headers alone.
         ncc_after: the same after registration.
-        folding_percent: voxels with a Jacobian determinant ≤ 0, inside the fixed labels, or the content where
-            there are none.
-        sd_log_jacobian: there, too.
-        dice: mean over the labels that the fixed image has; `label_groups` for FreeSurfer's ids.
+        folding_percent: voxels with a Jacobian determinant ≤ 0 inside the fixed labels, or inside the fixed
+            content without labels.
+        sd_log_jacobian: standard deviation of the log-Jacobian in the same region.
+        dice: mean over the labels of the fixed image (see `label_groups`).
         dice_aseg: mean over `ASEG` with all cortical parcels merged, for FreeSurfer's ids.
         dice_cortex: mean over the cortical parcels of the fixed image, for FreeSurfer's ids.
     """
@@ -56,10 +56,10 @@ class PairResult:
 def evaluate(
     pairs: list[PairPaths], register: Callable[[Image, Image], Registration]
 ) -> Iterator[PairResult]:
-    """Register and measure one pair after the other.
+    """Register and measure the pairs in turn.
 
     Raises:
-        PatchMorphError: a file that cannot be used, or labels that are not where their image is.
+        PatchMorphError: a file that cannot be used, or fixed labels outside their image.
     """
     for pair in pairs:
         fixed, moving = load_image(pair.fixed), load_image(pair.moving)
@@ -77,42 +77,42 @@ def evaluate(
 def measure(
     registration: Registration, warped: Image, labels: tuple[Image, Image] | None, seconds: float
 ) -> PairResult:
-    """All figures of one registration.
+    """Measure one registration.
 
     Args:
         registration: what to measure.
         warped: its warped image.
         labels: of the fixed and of the moving image, each in its image's world.
-        seconds: what the registration took.
+        seconds: duration of the registration.
+
+    Raises:
+        PatchMorphError: fixed labels outside their image.
     """
-    fixed = registration.fixed.normalized()
-    content = foreground(fixed.data)
-    inside = content[0, 0]
-    identity = AffineTransform.identity(fixed.grid.device)
+    grid = registration.fixed.grid
     overlaps: dict[str, float] = {}
+    fixed_labels = None
     if labels:
-        fixed_labels = resample(labels[0].to(fixed.grid.device), identity, fixed.grid, "nearest")
-        if not (fixed_labels.data > 0).any():
+        identity = AffineTransform.identity(grid.device)
+        fixed_labels = resample(labels[0].to(grid.device), identity, grid, "nearest")
+        fixed_ids = fixed_labels.values()[0, 0].long()
+        if not (fixed_ids > 0).any():
             raise PatchMorphError(f"labels must lie inside their image, got none there in {labels[0].name}")
-        warped_labels = registration.warped(labels[1], "nearest")
-        overlaps = label_groups(fixed_labels.data[0, 0].long(), warped_labels.data[0, 0].long())
-        inside = fixed_labels.data[0, 0] > 0
-    determinant = registration.jacobian()
-    before = resample(registration.moving, identity, fixed.grid)
+        overlaps = label_groups(fixed_ids, registration.warped(labels[1], "nearest").values()[0, 0].long())
+    quality = measure_quality(registration, warped, fixed_labels)
     return PairResult(
         fixed=registration.fixed.name,
         moving=registration.moving.name,
         seconds=seconds,
-        ncc_before=metrics.correlation(fixed.data, before.data.float(), content),
-        ncc_after=metrics.correlation(fixed.data, warped.data.float(), content),
-        folding_percent=100 * metrics.folding_fraction(determinant, inside),
-        sd_log_jacobian=metrics.sd_log_jacobian(determinant, inside),
+        ncc_before=quality.similarity_before,
+        ncc_after=quality.similarity_after,
+        folding_percent=quality.folding_percent,
+        sd_log_jacobian=quality.sd_log_jacobian,
         **overlaps,
     )
 
 
 def label_groups(fixed: torch.Tensor, warped: torch.Tensor) -> dict[str, float]:
-    """Mean Dice over all labels of ``fixed``; for FreeSurfer's ids also over subcortex and cortex."""
+    """Mean Dice over the labels of ``fixed``; for FreeSurfer's ids also over `ASEG` and over the parcels."""
     present = [label for label in torch.unique(fixed).tolist() if label != 0]
     assert present, "the fixed image has no labels"
     groups = {"dice": _mean(metrics.dice(fixed, warped, present))}
@@ -126,7 +126,7 @@ def label_groups(fixed: torch.Tensor, warped: torch.Tensor) -> dict[str, float]:
 
 
 def summarize(results: list[PairResult]) -> dict[str, float]:
-    """The mean of every figure over the pairs that have it."""
+    """The mean of every measurement over the pairs for which it is not NaN."""
     columns = [name for name, value in asdict(results[0]).items() if isinstance(value, float)]
     means = {}
     for name in columns:
@@ -137,7 +137,7 @@ def summarize(results: list[PairResult]) -> dict[str, float]:
 
 
 def merge_cortex(labels: torch.Tensor) -> torch.Tensor:
-    """FreeSurfer's cortical parcels as the two cortices, 3 and 42."""
+    """Merge FreeSurfer's cortical parcels into the two cortices, 3 and 42."""
     left, right = (labels >= 1000) & (labels < 2000), (labels >= 2000) & (labels < 3000)
     return torch.where(left, 3, torch.where(right, 42, labels))
 
@@ -147,11 +147,11 @@ def _mean(overlaps: dict[int, float]) -> float:
 
 
 def load_labels(path: Path) -> Image:
-    """A label map; ids that were stored as floats are rounded."""
+    """Read a label map; ids stored as floats are rounded."""
     labels = load_image(path)
-    if labels.data.is_floating_point():
-        labels = Image(labels.data.round().to(torch.int32), labels.grid, labels.name)
-    return labels
+    if not labels.dtype.is_floating_point:
+        return labels
+    return Image(labels.values().round().to(torch.int32), labels.grid, labels.name)
 
 
 def _synchronize() -> None:

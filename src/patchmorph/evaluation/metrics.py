@@ -1,12 +1,56 @@
-"""Figures of merit: pure functions of labels, points and Jacobians."""
+"""Metrics: pure functions of labels, points, intensities and Jacobian determinants."""
+
+import math
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+MIN_DETERMINANT = 1e-9
+"""Lower bound of determinants in the SD of the log-Jacobian, as in the Learn2Reg challenges."""
+
+
+@dataclass
+class Moments:
+    """Running sums over pairs of values in float64, so that large volumes can be measured block by block."""
+
+    count: int = 0
+    sum_a: float = 0.0
+    sum_b: float = 0.0
+    sum_aa: float = 0.0
+    sum_bb: float = 0.0
+    sum_ab: float = 0.0
+
+    def add(self, a: Float[Tensor, "*n"], b: Float[Tensor, "*n"]) -> None:
+        """Add pairs of values."""
+        a, b = a.double(), b.double()
+        self.count += a.numel()
+        self.sum_a += float(a.sum())
+        self.sum_b += float(b.sum())
+        self.sum_aa += float((a * a).sum())
+        self.sum_bb += float((b * b).sum())
+        self.sum_ab += float((a * b).sum())
+
+    def correlation(self) -> float:
+        """Pearson correlation; 0 if either side is constant."""
+        if not self.count:
+            return 0.0
+        a = self.sum_aa - self.sum_a**2 / self.count
+        b = self.sum_bb - self.sum_b**2 / self.count
+        product = self.sum_ab - self.sum_a * self.sum_b / self.count
+        varies = a > 1e-12 * self.sum_aa and b > 1e-12 * self.sum_bb
+        return product / math.sqrt(a * b) if varies else 0.0
+
+    def deviation(self) -> float:
+        """Sample standard deviation of the first values; NaN for fewer than two."""
+        if self.count < 2:
+            return math.nan
+        return math.sqrt(max(0.0, self.sum_aa - self.sum_a**2 / self.count) / (self.count - 1))
+
 
 def dice(fixed: Int[Tensor, "*n"], warped: Int[Tensor, "*n"], labels: list[int]) -> dict[int, float]:
-    """Dice overlap of each label: 2 |A ∩ B| / (|A| + |B|); NaN where neither image has it."""
+    """Dice overlap of each label: 2 |A ∩ B| / (|A| + |B|); NaN for a label in neither image."""
     both, in_fixed, in_warped = _count(fixed[fixed == warped]), _count(fixed), _count(warped)
     overlaps = {}
     for label in labels:
@@ -16,26 +60,30 @@ def dice(fixed: Int[Tensor, "*n"], warped: Int[Tensor, "*n"], labels: list[int])
 
 
 def folding_fraction(determinant: Float[Tensor, "x y z"], mask: Bool[Tensor, "x y z"]) -> float:
-    """Share of the voxels in ``mask`` whose Jacobian determinant is ≤ 0."""
+    """Fraction of the voxels in ``mask`` whose Jacobian determinant is ≤ 0."""
     return float((determinant[mask] <= 0).float().mean())
 
 
+def log_jacobian(determinant: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """Natural logarithm of Jacobian determinants, clamped below at `MIN_DETERMINANT`."""
+    return determinant.clamp(min=MIN_DETERMINANT).log()
+
+
 def sd_log_jacobian(determinant: Float[Tensor, "x y z"], mask: Bool[Tensor, "x y z"]) -> float:
-    """Standard deviation of the log determinant in ``mask``, determinants below 1e-9 counted as 1e-9."""
-    return float(determinant[mask].clamp(min=1e-9).log().std())
+    """Standard deviation of the log-Jacobian in ``mask``."""
+    return float(log_jacobian(determinant[mask]).std())
 
 
 def tre_mm(mapped: Float[Tensor, "*n 3"], truth: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n"]:
-    """Target registration error: the distance between mapped points and where they belong."""
+    """Target registration error (mm): the distance between mapped points and their true positions."""
     return (mapped - truth).norm(dim=-1)
 
 
 def correlation(fixed: Float[Tensor, "*n"], warped: Float[Tensor, "*n"], mask: Bool[Tensor, "*n"]) -> float:
-    """Pearson correlation of intensities in ``mask``; 0 where one image does not vary."""
-    a, b = fixed[mask].double(), warped[mask].double()
-    a, b = a - a.mean(), b - b.mean()
-    norm = a.norm() * b.norm()
-    return float((a * b).sum() / norm) if norm > 0 else 0.0
+    """Pearson correlation of intensities in ``mask``; 0 if either image is constant there."""
+    moments = Moments()
+    moments.add(fixed[mask], warped[mask])
+    return moments.correlation()
 
 
 def _count(labels: Tensor) -> dict[int, int]:

@@ -21,11 +21,11 @@ class PairPaths:
 
 
 def load_pairs(path: str | Path) -> list[PairPaths]:
-    """Read a CSV; paths in it are relative to its folder, and all must exist.
+    """Read a CSV table of pairs; its paths are relative to its folder.
 
     Raises:
-        PatchMorphError: no such file, missing or unknown columns, no rows, a file that is not there, or
-            labels for one image only.
+        PatchMorphError: no such file, missing or unknown columns, no rows, a listed file that does not exist,
+            or labels for one image only.
     """
     path = Path(path)
     rows = read_files(path, "table of pairs", REQUIRED, OPTIONAL)

@@ -1,4 +1,4 @@
-"""Where in the world an image has something to show."""
+"""Foreground and background of normalised images, and the position of the foreground in the world."""
 
 from dataclasses import dataclass
 
@@ -7,19 +7,26 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.images.in_memory import Face, Image
+from patchmorph.images.volume import FACES, AbstractVolume, Face
+from patchmorph.spatial.grid import Grid, triple
 
-THRESHOLD = 0.06
-"""Normalised intensity above which a voxel counts as content."""
+FOREGROUND = 0.06
+"""Normalised intensity above which a voxel is foreground."""
+
+BACKGROUND = 0.02
+"""Normalised intensity up to which a voxel is background; values between the two thresholds are ambiguous."""
 
 MARGIN = 0.05
-"""Room around the content's box, as a share of its longest side."""
+"""Margin around the box of the content, as a fraction of its longest side."""
 
-CUT = 0.04
-"""Share of a face of the array that shows content where the content goes on beyond it."""
+MIN_TRUNCATED_FRACTION = 0.04
+"""Fraction of foreground voxels on a face of the array above which the face counts as truncated."""
 
-LEAST_VOXELS = 8
-"""Fewer voxels of a 64th of the image's longest side are no content to register."""
+LEVEL_VOXELS = 64
+"""Voxels along the image's longest side in the pyramid level in which the content is measured."""
+
+MIN_CONTENT_VOXELS = 8
+"""Foreground voxels of that level below which an image cannot be registered."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +34,10 @@ class Content:
     """The foreground of an image, in RAS+ mm.
 
     Attributes:
-        center_world: float64 ``[1, 3]``, centre of mass of the intensities.
+        center_world: float64 ``[1, 3]``, centre of mass of the foreground intensities.
         box_world: float64 ``[2, 3]``, corners of the box around the foreground, with a margin.
-        radius_mm: root mean square distance of the foreground from its middle. Its size, whatever its pose.
-        margin_mm: room around the foreground in the box.
+        radius_mm: root mean square distance of the foreground from its centroid: a size independent of pose.
+        margin_mm: margin of the box around the foreground.
     """
 
     center_world: Float[Tensor, "1 3"]
@@ -38,23 +45,31 @@ class Content:
     radius_mm: float
     margin_mm: float
 
+    def grid(self, points: int) -> Grid:
+        """An isotropic grid over the box with about ``points`` points along its longest side."""
+        extent_mm = self.box_world[1] - self.box_world[0]
+        spacing_mm = float(extent_mm.max()) / points
+        shape = triple(int(length / spacing_mm) + 1 for length in extent_mm.tolist())
+        return Grid.centered(shape, spacing_mm, self.box_world.sum(0, keepdim=True) / 2)
 
-def find_content(image: Image) -> Content:
-    """The content of a normalised image, seen at a 64th of its longest side, so in no unit.
+
+def find_content(image: AbstractVolume) -> Content:
+    """The content of a normalised image, measured at a 64th of its longest side, whatever its size in mm.
 
     Raises:
-        PatchMorphError: nothing stands out of the background, or nothing larger than a point.
+        PatchMorphError: fewer than `MIN_CONTENT_VOXELS` voxels are foreground.
     """
     longest = max(n * spacing for n, spacing in zip(image.grid.shape, image.spacing_mm, strict=True))
-    level = image.level(longest / 64)
-    weight = foreground(level.data.float())[0, 0] * level.data[0, 0].double()
+    level = image.level(longest / LEVEL_VOXELS)
+    values = level.values().float()
+    weight = foreground(values)[0, 0] * values[0, 0].double()
     points = level.grid.points_world()[0].double()
     center = (weight[..., None] * points).sum((0, 1, 2)) / weight.sum()
     inside = points[weight > 0]
-    if len(inside) < LEAST_VOXELS:
+    if len(inside) < MIN_CONTENT_VOXELS:
         raise PatchMorphError(
             f"image must have content larger than a point, got {len(inside)} bright voxels of "
-            f"{longest / 64:.3g} mm in {image.name}"
+            f"{longest / LEVEL_VOXELS:.3g} mm in {image.name}"
         )
     lower, upper = inside.amin(0), inside.amax(0)
     margin = MARGIN * float((upper - lower).max())
@@ -63,13 +78,15 @@ def find_content(image: Image) -> Content:
     return Content(center[None], box, radius, margin)
 
 
-def find_cuts(image: Image) -> tuple[Face, ...]:
-    """The faces of the array of a normalised image that cut through its content."""
-    shown = foreground(image.data[0, 0].float())
-    faces = [(axis, side) for axis in range(3) for side in (0, 1)]
-    return tuple((a, side) for a, side in faces if float(shown.select(a, -side).float().mean()) > CUT)
+def find_truncated_faces(image: AbstractVolume) -> tuple[Face, ...]:
+    """The faces of the array that cut through the content of a normalised image."""
+    return tuple(
+        face
+        for face in FACES
+        if float(foreground(image.face(face).float()).float().mean()) > MIN_TRUNCATED_FRACTION
+    )
 
 
 def foreground(values: Float[Tensor, "*n"]) -> Bool[Tensor, "*n"]:
-    """Which normalised intensities are content."""
-    return values > THRESHOLD
+    """Whether each normalised intensity is foreground."""
+    return values > FOREGROUND

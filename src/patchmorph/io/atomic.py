@@ -1,4 +1,4 @@
-"""Outputs appear whole or not at all: written under a temporary name beside the target, then renamed."""
+"""Atomic output: files are written under a temporary name beside the target, then renamed."""
 
 import os
 import shutil
@@ -12,10 +12,10 @@ from patchmorph.errors import PatchMorphError
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path (with the same ending) that becomes ``path`` when the block ends well.
+    """A temporary path (with the same ending) that becomes ``path`` when the block succeeds.
 
     Raises:
-        PatchMorphError: the file system refuses (no right, no room, a folder in the way).
+        PatchMorphError: ``path`` cannot be written (no permission, a full disk, a folder of that name).
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -27,12 +27,12 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder that becomes ``path`` when the block ends well.
+    """A temporary folder that becomes ``path`` when the block succeeds.
 
-    Where ``path`` is there already its other files stay, and each new file replaces its namesake.
+    If ``path`` exists, files of the same name are replaced and its other files are kept.
 
     Raises:
-        PatchMorphError: ``path`` is a file, or the file system refuses.
+        PatchMorphError: ``path`` is a file, or cannot be written.
     """
     check_folder(path)
     with writing(path):
@@ -52,10 +52,10 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_tree(path: Path) -> Iterator[Path]:
-    """A temporary folder that replaces the folder ``path`` and all in it when the block ends well.
+    """A temporary folder that replaces the folder ``path`` and its contents when the block succeeds.
 
     Raises:
-        PatchMorphError: ``path`` is a file, or the file system refuses.
+        PatchMorphError: ``path`` is a file, or cannot be written.
     """
     check_folder(path)
     with writing(path):
@@ -68,17 +68,21 @@ def whole_tree(path: Path) -> Iterator[Path]:
 
 
 def check_folder(path: Path) -> None:
-    """Refuse an output folder that is a file, before any work is done for it."""
+    """Check, before any work starts, that an output folder is not a file.
+
+    Raises:
+        PatchMorphError: it is a file.
+    """
     if path.exists() and not path.is_dir():
         raise PatchMorphError(f"output must be a folder, got the file {path}")
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Within the block, what the file system refuses is said in one line about ``path``.
+    """Turn any ``OSError`` in the block into a one-line error about ``path``.
 
     Raises:
-        PatchMorphError: no right, no room, a folder in the way.
+        PatchMorphError: no permission, a full disk, a folder of that name.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Libraries that only some files need: they come with ``pip install 'patchmorph[formats]'``."""
+"""Optional libraries for some file formats, installed by ``pip install 'patchmorph[formats]'``."""
 
 import importlib
 from typing import Any
@@ -7,7 +7,7 @@ from patchmorph.errors import PatchMorphError
 
 
 def extra(module: str) -> Any:
-    """An optional library's module.
+    """Import a module of an optional library.
 
     Raises:
         PatchMorphError: it is not installed.

@@ -10,24 +10,24 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.images.in_memory import Image
+from patchmorph.images.volume import Image
 from patchmorph.io.atomic import whole_file
 from patchmorph.spatial.grid import Grid, Shape, triple
 
 ENDINGS = (".nii", ".nii.gz", ".mgz", ".mgh")
 UNREADABLE = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error)
-"""What nibabel raises for broken files."""
+"""Exceptions that nibabel raises for broken files."""
 _WIDER = {np.dtype("u2"): np.int32, np.dtype("u4"): np.int64, np.dtype("u8"): np.int64}
 
 
 def load_image(path: str | Path) -> Image:
-    """Read a 3D volume (a fourth axis of one frame is dropped) with its affine, in RAS+ mm.
+    """Read a 3D volume (a fourth axis of length 1 is dropped) with its affine, in RAS+ mm.
 
-    The array keeps its order and integer types: nothing is reoriented or rescaled but by the header's own
-    slope and intercept.
+    The array keeps its axis order and integer type. Nothing is reoriented, and values are rescaled only by
+    the header's slope and intercept.
 
     Raises:
-        PatchMorphError: no such file, no image, not one 3D frame, or an affine that has no inverse.
+        PatchMorphError: no such file, not an image, not one 3D frame, or a singular affine.
     """
     path = Path(path)
     volume = open_volume(path)
@@ -39,20 +39,20 @@ def load_image(path: str | Path) -> Image:
 
 
 def image_from(array: np.ndarray, volume: SpatialImage, path: Path, exact: bool = False) -> Image:
-    """One frame ``[X, Y, Z]`` of a volume; ``exact`` keeps float64, which may hold large ids.
+    """One frame ``[X, Y, Z]`` of a volume; ``exact`` keeps float64, which may hold large label ids.
 
     Raises:
-        PatchMorphError: no plain numbers, or an affine that has no inverse.
+        PatchMorphError: a type that is not a plain number, or a singular affine.
     """
     grid = Grid(triple(array.shape), _affine(volume, path))
     return Image(_to_tensor(array, path, exact)[None, None], grid, str(path))
 
 
 def load_grid(path: str | Path) -> Grid:
-    """The grid of the volume in a file, from its header alone; further axes do not count.
+    """The grid of a volume, from the file's header alone; axes after the third are ignored.
 
     Raises:
-        PatchMorphError: no such file, no image of three axes, or an affine that has no inverse.
+        PatchMorphError: no such file, not an image of three or more axes, or a singular affine.
     """
     volume = open_volume(Path(path))
     if len(volume.shape) < 3:
@@ -61,15 +61,15 @@ def load_grid(path: str | Path) -> Grid:
 
 
 def open_volume(path: Path) -> SpatialImage:
-    """A volume whose numbers are read when they are asked for.
+    """Open a volume whose voxels are read on access.
 
     Raises:
-        PatchMorphError: no such file, or no image.
+        PatchMorphError: no such file, or not an image.
     """
     if not path.is_file():
         raise PatchMorphError(f"image must be an existing file, got {path}")
     try:
-        volume = nibabel.load(path, keep_file_open=True)  # so that frames are read one after the other
+        volume = nibabel.load(path, keep_file_open=True)  # successive frames are read without reopening
         if not isinstance(volume, SpatialImage):
             raise ImageFileError(f"a {type(volume).__name__} is no volume")
     except UNREADABLE as error:
@@ -78,7 +78,7 @@ def open_volume(path: Path) -> SpatialImage:
 
 
 def unreadable(path: Path, error: Exception) -> PatchMorphError:
-    """What to raise for one of `UNREADABLE`."""
+    """The error to raise for an exception of `UNREADABLE`."""
     return PatchMorphError(f"image must be a readable NIfTI or MGZ volume, got {path}: {error}")
 
 
@@ -90,10 +90,10 @@ def _shape(volume: SpatialImage, path: Path) -> Shape:
 
 
 def save_image(image: Image, path: str | Path) -> None:
-    """Write a one-channel image as NIfTI or MGZ, by its ending.
+    """Write a one-channel image as NIfTI or MGZ, by the ending of ``path``.
 
     Raises:
-        PatchMorphError: another ending.
+        PatchMorphError: another ending, or a path that cannot be written.
     """
     path = Path(path)
     check_ending(path)
@@ -111,7 +111,11 @@ def save_image(image: Image, path: str | Path) -> None:
 
 
 def check_ending(path: Path) -> None:
-    """Refuse a file name of a format that cannot be written, before any work is done for it."""
+    """Check, before any work starts, that a file name has the ending of a format that can be written.
+
+    Raises:
+        PatchMorphError: another ending.
+    """
     if not path.name.endswith(ENDINGS):
         raise PatchMorphError(f"image file must end in {', '.join(ENDINGS)}, got {path}")
 

@@ -1,6 +1,7 @@
-"""Point files: tables (CSV) and surfaces (GIFTI, VTK, PLY), whose points are mapped and all else kept.
+"""Point files: tables (CSV) and surfaces (GIFTI, VTK, PLY).
 
-Points are in RAS+ mm, LPS+ mm (ITK, 3D Slicer), or voxel indices of an image.
+Points are in RAS+ mm, LPS+ mm (ITK, 3D Slicer), or voxel indices of an image. Mapping a file keeps its other
+content, except surface normals and, in PLY files, all data but colours.
 """
 
 import csv
@@ -17,9 +18,9 @@ from nibabel.filebasedimages import ImageFileError
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.atomic import whole_file
 from patchmorph.io.extras import extra
+from patchmorph.io.grids import LPS, matrix_of
 from patchmorph.io.images import load_grid
 from patchmorph.io.tables import read_rows
-from patchmorph.io.transforms.grids import matrix_of
 from patchmorph.transforms.base import Transform
 
 COLUMNS = ("x", "y", "z")
@@ -27,19 +28,19 @@ SURFACES = (".gii", ".vtk", ".vtp", ".ply")
 ENDINGS = (".csv", *SURFACES)
 POINTSET = "NIFTI_INTENT_POINTSET"
 OFFSETS = ("VolGeomC_R", "VolGeomC_A", "VolGeomC_S")
-"""Where FreeSurfer says what must be added to a surface's points to get scanner RAS."""
+"""GIFTI metadata keys of FreeSurfer's offset from surface coordinates to scanner RAS (mm)."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Coordinates of a point file, by the matrix that takes them to RAS+ mm."""
+    """Coordinate frame of a point file: the matrix ``[4, 4]`` that maps it to RAS+ mm."""
 
     to_world: np.ndarray
     name: str = ""
 
     @classmethod
     def named(cls, name: str) -> "Frame":
-        """``ras``, ``lps``, or the path of an image, whose voxel indices (from 0) they are.
+        """``ras``, ``lps``, or the path of an image for its voxel indices (from 0).
 
         Raises:
             PatchMorphError: none of these.
@@ -47,7 +48,7 @@ class Frame:
         if name == "ras":
             return cls(np.eye(4), name)
         if name == "lps":
-            return cls(np.diag([-1.0, -1.0, 1.0, 1.0]), name)
+            return cls(LPS, name)
         if not Path(name).is_file():
             raise PatchMorphError(f"frame must be ras, lps or an image (its voxels), got {name}")
         return cls(matrix_of(load_grid(name)))
@@ -56,17 +57,20 @@ class Frame:
 def map_points(
     source: Path, target: Path, transform: Transform, frame: Frame | None = None, to: Frame | None = None
 ) -> int:
-    """Write ``source`` to ``target`` with its points where ``transform`` takes them; how many they are.
+    """Write ``source`` to ``target`` with its points mapped by ``transform``.
 
     Args:
         source: CSV with columns x, y, z, or a surface.
-        target: of the same kind.
+        target: file of the same kind.
         transform: world → world, RAS+ mm.
-        frame: of the points; by default what a VTK or PLY file's ``SPACE=`` says, else RAS+ mm.
+        frame: of the points; by default that of ``SPACE=`` in the header of a VTK or PLY file, else RAS+ mm.
         to: of the mapped points; by default the same.
 
+    Returns:
+        Number of points.
+
     Raises:
-        PatchMorphError: no such file, another kind, or coordinates that are no numbers.
+        PatchMorphError: no such file, another kind of file, or coordinates that are not numbers.
     """
     kind = _kind(source)
     if _kind(target) != kind:
@@ -75,17 +79,17 @@ def map_points(
         raise PatchMorphError(f"points must be an existing file, got {source}")
 
     def mapping(points: np.ndarray, default: Frame) -> np.ndarray:
-        inside = frame or default
-        world = torch.from_numpy(_apply(inside.to_world, points)).float()[None]
-        there = transform(world)[0].double().numpy() if len(points) else points
-        return _apply(np.linalg.inv((to or inside).to_world), there)
+        source_frame = frame or default
+        world = torch.from_numpy(_apply(source_frame.to_world, points)).float()[None]
+        mapped = transform(world)[0].double().numpy() if len(points) else points
+        return _apply(np.linalg.inv((to or source_frame).to_world), mapped)
 
     writers = {".csv": _map_table, ".gii": _map_gifti}
     with whole_file(target) as temporary:
         if kind in writers:
             return writers[kind](source, temporary, mapping)
-        inside = frame or _said(source)
-        return _map_polydata(source, temporary, lambda points: mapping(points, inside), (to or inside).name)
+        own = frame or _header_frame(source)
+        return _map_polydata(source, temporary, lambda points: mapping(points, own), (to or own).name)
 
 
 def _kind(path: Path) -> str:
@@ -117,7 +121,7 @@ def _map_table(source: Path, target: Path, mapping: Callable[[np.ndarray, Frame]
 
 
 def _map_gifti(source: Path, target: Path, mapping: Callable[[np.ndarray, Frame], np.ndarray]) -> int:
-    """FreeSurfer's offset is added and set to zero, as fMRIPrep does, so that no tool adds it again."""
+    """FreeSurfer's offset is added and then set to zero, as in fMRIPrep, so that no tool adds it twice."""
     try:
         image = nibabel.load(source)
         arrays = image.get_arrays_from_intent(POINTSET)  # pyright: ignore[reportAttributeAccessIssue]
@@ -134,16 +138,16 @@ def _map_gifti(source: Path, target: Path, mapping: Callable[[np.ndarray, Frame]
     return sum(len(array.data) for array in arrays)
 
 
-def _said(path: Path) -> Frame:
-    """What 3D Slicer writes into the head of a VTK or PLY file; without it RAS."""
+def _header_frame(path: Path) -> Frame:
+    """The frame that 3D Slicer writes into the header of a VTK or PLY file; RAS if there is none."""
     with path.open("rb") as file:
         return Frame.named("lps" if b"SPACE=LPS" in file.read(2000) else "ras")
 
 
 def _map_polydata(source: Path, target: Path, mapping: Callable[[np.ndarray], np.ndarray], frame: str) -> int:
-    """By VTK, with all of the surface's arrays but for normals, which no longer hold (PLY: colours only).
+    """Map a surface with VTK; normals, which become invalid, are dropped (PLY: only colours are kept).
 
-    The head names the ``frame`` of the result.
+    The header of the result names its ``frame``.
     """
     geometry, ply, numpy_support = (
         extra(f"vtkmodules.{name}") for name in ("vtkIOLegacy", "vtkIOPLY", "util.numpy_support")
@@ -175,7 +179,7 @@ def _map_polydata(source: Path, target: Path, mapping: Callable[[np.ndarray], np
     space = f"SPACE={frame.upper()}" if frame else ""
     if source.suffix.lower() == ".vtk":
         writer.SetHeader(f"PatchMorph {space}".strip())
-        writer.SetFileVersion(42)  # which all readers know
+        writer.SetFileVersion(42)  # version 4.2, which all readers support
     if source.suffix.lower() == ".ply":
         writer.AddComment(space)
         if surface.GetPointData().HasArray("RGB"):

@@ -1,4 +1,4 @@
-"""Image files of one or many frames, pulled through a transform one frame at a time."""
+"""Image files of one or many 3D frames, resampled through a transform one frame at a time."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -13,27 +13,28 @@ from nibabel.spatialimages import HeaderDataError, SpatialImage
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.atomic import whole_file
+from patchmorph.io.grids import matrix_of
 from patchmorph.io.images import UNREADABLE, check_ending, image_from, open_volume, unreadable
-from patchmorph.io.transforms.grids import matrix_of
 from patchmorph.spatial.grid import Grid
 from patchmorph.spatial.sampling import Interpolation
 from patchmorph.transforms.base import Transform
-from patchmorph.transforms.resample import Mapped, mapped, resample_at
+from patchmorph.transforms.blocks import MappedBlock, mapped_blocks
+from patchmorph.transforms.resample import resample_at
 
 KEPT_POINTS = 2**26
-"""Mapped points that are kept for the next frame or image (0.8 GB); more are mapped again each time."""
+"""Most mapped points kept between frames (0.8 GB); a larger grid is mapped again for each frame."""
 MGH = (".mgz", ".mgh")
 MGH_TYPES = ("uint8", "int16", "int32", "float32")
-MGH_LIKE = {"f": "float32", "i": "int32", "u": "int32", "b": "uint8"}
-"""For the types that MGH lacks, by numpy's letter."""
+MGH_FALLBACK = {"f": "float32", "i": "int32", "u": "int32", "b": "uint8"}
+"""MGH type for each numpy kind, where MGH lacks the type itself."""
 
 
 class Frames:
-    """An image file of 3D frames (one, where it has three dimensions), read when they are asked for.
+    """An image file as a sequence of 3D frames (one for a 3D image), each read on access.
 
     Attributes:
         path: of the file.
-        dtype: of its numbers, which results keep; float32 where the header scales them.
+        dtype: number type, kept in results; float32 where the header rescales the values.
     """
 
     def __init__(self, path: str | Path):
@@ -71,10 +72,10 @@ def warp_files(
     interpolation: Interpolation = "linear",
     background: int | float = 0,
 ) -> None:
-    """Pull each source file through ``transform`` onto ``grid`` and write its target, NIfTI or MGZ.
+    """Resample each source file through ``transform`` onto ``grid`` and write its target, NIfTI or MGZ.
 
-    Frames pass one by one, so that a long series needs no more memory than a short one. The number type and
-    what the header says of time stay.
+    Frames are processed one by one, so memory does not grow with their number. The number type and the time
+    information in the header are kept.
 
     Args:
         paths: sources with their targets.
@@ -84,24 +85,24 @@ def warp_files(
         background: value outside the images.
 
     Raises:
-        PatchMorphError: an image that cannot be read, a target that cannot be written, or a background that
-            the number type does not hold.
+        PatchMorphError: an image that cannot be read, a target that cannot be written, or a background
+            outside the range of the number type.
     """
     series = [(Frames(source), target) for source, target in paths]
     for frames, target in series:
         check_ending(target)
         if not _holds(frames.dtype, background):
             raise PatchMorphError(f"background must be a number of {frames.dtype}, got {background:g}")
-    places: Iterable[Mapped] | None = None
+    places: Iterable[MappedBlock] | None = None
     many = sum(int(np.prod(frames.further)) for frames, _ in series) > 1
     if many and np.prod(grid.shape) <= KEPT_POINTS:
-        places = list(mapped(transform, grid))
+        places = list(mapped_blocks(transform, grid))
     number = int(background) if _whole(background) else background
     for frames, target in series:
         ids = interpolation in ("nearest", "label")
         images = (image_from(frame, frames.volume, frames.path, ids) for frame in frames)
         results = (
-            resample_at(image, places or mapped(transform, grid), grid, interpolation, number)
+            resample_at(image, places or mapped_blocks(transform, grid), grid, interpolation, number)
             for image in images
         )
         arrays = (_typed(result.data[0, 0].numpy(), frames) for result in results)
@@ -122,7 +123,7 @@ def _holds(dtype: np.dtype, number: int | float) -> bool:
 
 
 def _typed(array: np.ndarray, source: Frames) -> np.ndarray:
-    """In the source's number type, which torch may lack; what a wider one let out of range is clipped."""
+    """The array in the source's number type, which torch may lack; values out of its range are clipped."""
     if source.dtype.kind in "iu" and source.dtype.itemsize < array.dtype.itemsize:
         limits = np.iinfo(source.dtype.name)
         array = array.clip(limits.min, limits.max)
@@ -143,32 +144,32 @@ def _write_frames(arrays: Iterator[np.ndarray], source: Frames, grid: Grid, path
         else:
             header.write_to(file)
         for array in arrays:
-            held = array.astype(dtype)
-            if dtype.kind in "iu" and not np.array_equal(held, array):
+            converted = array.astype(dtype)
+            if dtype.kind in "iu" and not np.array_equal(converted, array):
                 raise PatchMorphError(f"image must hold numbers of {dtype}, got larger ones for {path}")
-            file.write(held.tobytes(order="F"))
+            file.write(converted.tobytes(order="F"))
         if isinstance(header, MGHHeader):
             header.writeftr_to(file)
 
 
 def _nifti_header(source: Frames, grid: Grid) -> Any:
-    """Of the source, where it has one, so that what it says of time stays."""
-    kept = source.volume.header if isinstance(source.volume, nibabel.Nifti1Image) else None
-    header: Any = nibabel.Nifti1Header() if kept is None else kept.copy()
+    """A copy of the source's header if it is NIfTI, so that its time information is kept."""
+    original = source.volume.header if isinstance(source.volume, nibabel.Nifti1Image) else None
+    header: Any = nibabel.Nifti1Header() if original is None else original.copy()
     header.set_data_dtype(np.uint8 if source.dtype.kind == "b" else source.dtype)
     header.set_data_shape((*grid.shape, *source.further))
-    for place in (header.set_sform, header.set_qform):
-        place(matrix_of(grid), code=1)
+    for set_form in (header.set_sform, header.set_qform):
+        set_form(matrix_of(grid), code=1)
     header.set_slope_inter(1, 0)
     header.set_xyzt_units("mm", header.get_xyzt_units()[1])
     header["cal_min"] = header["cal_max"] = 0
     header["magic"] = header.single_magic
-    header["vox_offset"] = 0  # it then finds the place itself
-    header.extensions.clear()  # other tools keep the source's grid there
+    header["vox_offset"] = 0  # nibabel computes it when the header is written
+    header.extensions.clear()  # other tools store the source's grid in them
     return header
 
 
 def _mgh_header(source: Frames, grid: Grid) -> Any:
-    known = source.dtype if source.dtype.name in MGH_TYPES else MGH_LIKE[source.dtype.kind]
-    volume: Any = np.broadcast_to(np.zeros((), known), (*grid.shape, *source.further))  # takes no memory
+    dtype = source.dtype if source.dtype.name in MGH_TYPES else MGH_FALLBACK[source.dtype.kind]
+    volume: Any = np.broadcast_to(np.zeros((), dtype), (*grid.shape, *source.further))  # allocates nothing
     return nibabel.MGHImage(volume, matrix_of(grid)).header

@@ -1,4 +1,4 @@
-"""Tables of files: CSV whose cells are paths."""
+"""CSV tables with a header: rows of text, and rows of file paths."""
 
 import csv
 from collections.abc import Sequence
@@ -10,11 +10,16 @@ from patchmorph.errors import PatchMorphError
 def read_rows(
     path: Path, what: str, required: Sequence[str], optional: Sequence[str] | None = None
 ) -> list[dict[str, str]]:
-    """The rows of a CSV with a head, cells and names stripped of blanks.
+    """The rows of a CSV file with a header; names and cells are stripped of blanks.
+
+    Args:
+        path: CSV file, UTF-8.
+        what: the table's name in messages.
+        required: columns that must be present.
+        optional: further columns that are allowed; ``None``: any.
 
     Raises:
-        PatchMorphError: no such file, not CSV, no rows, a required column that is missing, or one that is not
-            even ``optional`` (``None``: any may be there).
+        PatchMorphError: no such file, not CSV, no rows, a missing or unknown column, or a row too long.
     """
     if not path.is_file():
         raise PatchMorphError(f"{what} must be an existing file, got {path}")
@@ -46,10 +51,10 @@ def read_rows(
 def read_files(
     path: Path, what: str, required: Sequence[str], optional: Sequence[str]
 ) -> list[dict[str, Path]]:
-    """The rows of a table of files; paths are relative to its folder, and empty cells are left out.
+    """The rows of a table of files; paths are relative to its folder, and empty cells are omitted.
 
     Raises:
-        PatchMorphError: as `read_rows`, or a file that is not there.
+        PatchMorphError: as for `read_rows`, an empty required cell, or a file that does not exist.
     """
     return [
         _files(row, required, f"line {line} of {path}", path.parent)

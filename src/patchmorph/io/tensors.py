@@ -1,4 +1,4 @@
-"""Model files: weights as safetensors, everything else as JSON in the file's metadata. Never pickle."""
+"""Files of tensors (safetensors) with JSON metadata: models, checkpoints and transforms. Never pickle."""
 
 import json
 from collections.abc import Mapping
@@ -17,25 +17,25 @@ KEY = "patchmorph"
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, Any]) -> None:
-    """Write tensors and JSON-able ``metadata`` to one file.
+    """Write tensors and JSON-serializable ``metadata`` to one file.
 
     Raises:
-        PatchMorphError: the file system refuses; what was there before stays.
+        PatchMorphError: ``path`` cannot be written; an existing file is then kept.
     """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with whole_file(path) as temporary:
         try:
             save_file(contiguous, temporary, {KEY: json.dumps(metadata)})
-            temporary.chmod(0o644)  # it makes files for their owner only
-        except SafetensorError as error:  # how it says that there is no room
+            temporary.chmod(0o644)  # safetensors creates files that only their owner can read
+        except SafetensorError as error:  # raised for a full disk
             raise OSError(error) from None
 
 
 def read_tensors(path: Path, what: str = "model") -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `write_tensors` wrote, onto the CPU; messages call it ``what``.
+    """Read a file of `write_tensors` onto the CPU; ``what`` names it in messages.
 
     Raises:
-        PatchMorphError: no such file, or not one of ours.
+        PatchMorphError: no such file, or not a PatchMorph file.
     """
     if not path.is_file():
         raise PatchMorphError(f"{what} must be an existing file, got {path}")
@@ -51,5 +51,5 @@ def read_tensors(path: Path, what: str = "model") -> tuple[dict[str, Tensor], di
 
 
 def half_precision(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors with floats as float16, as packaged models hold them."""
+    """The same tensors with floating-point ones as float16, as in packaged models."""
     return {name: t.to(torch.float16) if t.is_floating_point() else t for name, t in tensors.items()}

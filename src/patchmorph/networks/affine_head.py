@@ -1,4 +1,4 @@
-"""An encoder that answers with one affine map."""
+"""An encoder that predicts one affine map."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -11,19 +11,18 @@ from patchmorph.networks.blocks import conv_block, init_near_zero
 
 LINEAR_SCALE = 0.2
 SHIFT_SCALE = 5.0  # patch voxels
-"""What an output of one means: both sides of the head then learn at a like pace."""
+"""Scales of the outputs, chosen so that the linear part and the translation learn at similar rates."""
 
 
 class AffineEncoder(nn.Module):
-    """Affine network (see `contract`): the generator of the map, for the matrix exponential.
+    """Affine network (see `contract`): predicts the generator of the map, for the matrix exponential.
 
-    Keeps positions: the last features are flattened, not averaged, because where a structure lies is the
-    question.
+    The last features are flattened, not averaged, since the map depends on the positions of structures.
 
     Args:
         patch_size: voxels along each side, a multiple of 16.
-        channels: of the blocks; every other one, from the first, halves the resolution.
-        hidden: width of the layer between the features and the twelve numbers.
+        channels: channels of the blocks; every second block, from the first, halves the resolution.
+        hidden: width of the layer between the features and the twelve outputs.
     """
 
     def __init__(
@@ -48,9 +47,9 @@ class AffineEncoder(nn.Module):
         init_near_zero(self.generator, std=1e-3)
 
     def forward(self, pair: Float[Tensor, "b 2 n n n"]) -> Float[Tensor, "b 4 4"]:
-        """Generator ``[B, 4, 4]`` (last row zero) of the affine map, in patch voxels about the middle."""
-        numbers = self.generator(self.hidden(self.encoder(pair))).float()
-        linear = numbers[:, :9].reshape(-1, 3, 3) * LINEAR_SCALE
-        shift = numbers[:, 9:, None] * SHIFT_SCALE
+        """Generator ``[B, 4, 4]`` (last row zero) of the map, in patch voxels about the patch centre."""
+        outputs = self.generator(self.hidden(self.encoder(pair))).float()
+        linear = outputs[:, :9].reshape(-1, 3, 3) * LINEAR_SCALE
+        shift = outputs[:, 9:, None] * SHIFT_SCALE
         top = torch.cat([linear, shift], dim=-1)
         return torch.cat([top, torch.zeros_like(top[:, :1])], dim=1)

@@ -1,4 +1,4 @@
-"""The pieces that the networks here are made of."""
+"""Building blocks of the networks."""
 
 import torch
 from torch import Tensor, nn
@@ -6,35 +6,36 @@ from torch.utils.checkpoint import checkpoint
 
 from patchmorph.errors import PatchMorphError
 
-UNSTEADY = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
+NOT_REPEATABLE = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
+"""Layers whose second forward pass on the same input may differ, or changes their state."""
 
 
 class Block(nn.Sequential):
-    """Layers in a row, whose activations can be computed again instead of kept.
+    """A sequence of layers whose activations can be recomputed instead of stored.
 
-    With ``recompute`` set, only the input stays in memory, and the backward pass runs the layers once more
-    (activation checkpointing; Chen et al., *Training deep nets with sublinear memory cost*, 2016). Every
-    network here is made of blocks, so `set_recompute` serves them all.
+    With ``recompute`` set, only the input is stored, and the backward pass runs the layers once more
+    (activation checkpointing; Chen et al., *Training deep nets with sublinear memory cost*, 2016). All
+    networks in this package consist of blocks, so `set_recompute` applies to all of them.
     """
 
     recompute = False
 
     def forward(self, input: Tensor) -> Tensor:
-        """The layers, one after the other."""
+        """Apply the layers in order."""
         if self.recompute and torch.is_grad_enabled():
-            # No layer here draws random numbers (see `set_recompute`), so there is no state to bring back.
+            # No layer draws random numbers (see `set_recompute`), so no generator state needs to be restored.
             return checkpoint(super().forward, input, use_reentrant=False, preserve_rng_state=False)
         return super().forward(input)
 
 
 def set_recompute(network: nn.Module, recompute: bool) -> None:
-    """Choose for a whole network whether its blocks keep their activations.
+    """Choose for a whole network whether its blocks recompute their activations.
 
     Raises:
-        PatchMorphError: it has layers that a second run would change (dropout, batch normalisation).
+        PatchMorphError: the network has layers that are not repeatable (dropout, batch normalisation).
     """
     for module in network.modules():
-        if recompute and isinstance(module, UNSTEADY) and getattr(module, "p", 1) > 0:
+        if recompute and isinstance(module, NOT_REPEATABLE) and getattr(module, "p", 1) > 0:
             raise PatchMorphError(
                 f"network to recompute must do the same twice, got a layer {type(module).__name__}"
             )
@@ -53,7 +54,7 @@ def conv_block(inputs: int, outputs: int, stride: int = 1) -> Block:
 
 
 def init_near_zero(layer: nn.Conv3d | nn.Linear, std: float) -> None:
-    """Start an output layer so that the network answers "nothing moves"."""
+    """Initialise an output layer so that the outputs of the network are near zero."""
     nn.init.normal_(layer.weight, std=std)
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)

@@ -1,4 +1,4 @@
-"""A small U-Net that says where the brain is in a patch that shows the whole content of an image."""
+"""A small U-Net that segments the brain in a patch that covers the whole content of an image."""
 
 from itertools import pairwise
 
@@ -10,17 +10,17 @@ from torch.nn import functional
 from patchmorph.networks.blocks import conv_block, init_near_zero
 
 PATCH_SIZE = 96
-"""Voxels along each side of the patch that the packaged weights were trained on."""
+"""Voxels along each side of the patches on which the packaged weights were trained."""
 
 WIDTHS = (32, 64, 96, 128)
 """Channels at 1/2, 1/4, 1/8 and 1/16 of the patch resolution."""
 
 
 class BrainMask(nn.Module):
-    """Encoder–decoder with skip connections; whole heads and stripped brains of any contrast and pose.
+    """Encoder–decoder with skip connections, for heads and skull-stripped brains of any contrast and pose.
 
-    It works at half the resolution: eight voxels of the patch are its first channels, eight voxels of the
-    answer its last ones. What it learns, and from what, is in ``recipes/brain_mask.py`` (after SynthStrip;
+    It works at half the resolution: blocks of 2³ voxels of the patch are its eight input channels, and its
+    eight output channels are blocks of 2³ logits. ``recipes/brain_mask.py`` trains it (after SynthStrip;
     Hoopes et al., NeuroImage 2022).
     """
 
@@ -34,8 +34,9 @@ class BrainMask(nn.Module):
         init_near_zero(self.answer, std=1e-2)
 
     def forward(self, patch: Float[Tensor, "b 1 x y z"]) -> Float[Tensor, "b 1 x y z"]:
-        """Logits of "this is brain", for intensities from 0 to 1; each side must divide by 16."""
-        assert all(n % 16 == 0 for n in patch.shape[2:]), f"sides must divide by 16, got {patch.shape[2:]}"
+        """Logits of brain for intensities from 0 to 1; each side must be divisible by 16."""
+        sides = tuple(patch.shape[2:])
+        assert all(n % 16 == 0 for n in sides), f"sides must be divisible by 16, got {sides}"
         features = self.stem(_fold(patch))
         skips = [features]
         for layers in self.down:

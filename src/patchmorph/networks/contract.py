@@ -1,13 +1,14 @@
-"""What a backbone must be: the seam where any network plugs in.
+"""The contract of networks: inputs, outputs and precision.
 
-A network gets a pair of patches ``[B, 2, N, N, N]`` (channel 0 fixed, channel 1 the moving patch pulled
-through everything estimated so far), with intensities from 0 to 1, and answers in the frame of the patch:
+The input is a pair of patches ``[B, 2, N, N, N]`` (channel 0 fixed, channel 1 moving, warped by the transform
+estimated so far), with intensities from 0 to 1. The output is in the frame of the patch:
 
-- a **dense** network: a velocity ``[B, 3, N/2, N/2, N/2]`` in patch voxels along the patch's array axes;
-- an **affine** network: generators ``[B, 4, 4]`` whose matrix exponential maps fixed to moving points, in
-  patch voxels about the middle of the patch.
+- a **dense** network returns a velocity ``[B, 3, N/2, N/2, N/2]`` in patch voxels along the patch's array
+  axes;
+- an **affine** network returns generators ``[B, 4, 4]`` whose matrix exponential maps fixed to moving points,
+  in patch voxels about the centre of the patch.
 
-It knows no coordinates, spacings or images, and may be any ``torch.nn.Module``.
+A network has no access to coordinates, spacings or images, and may be any ``torch.nn.Module``.
 """
 
 import functools
@@ -24,22 +25,35 @@ VELOCITY_STRIDE = 2
 
 
 Precision = Literal["bf16", "fp32"]
-"""What networks compute in where the device has units for it (`_computes_bf16`), else float32. Coordinates
-are float32 or float64 always."""
+"""Precision of networks on devices with bf16 units (`_computes_bf16`), else float32. Coordinates are always
+float32 or float64."""
 
 
 def predict(
-    network: nn.Module, pair: Float[Tensor, "b c n n n"], precision: Precision = "bf16"
+    network: nn.Module,
+    pair: Float[Tensor, "b c n n n"],
+    precision: Precision = "bf16",
+    symmetric: bool = False,
 ) -> Float[Tensor, "b *out"]:
-    """Run a network on patches, in ``precision`` where the device computes in it; the answer is float32."""
-    pair = pair.contiguous(memory_format=torch.channels_last_3d)
-    half = precision == "bf16" and _computes_bf16(pair.device)
-    with torch.autocast(pair.device.type, torch.bfloat16, enabled=half):
-        return network(pair).float()
+    """Run a network on patches.
+
+    Args:
+        network: dense or affine network, or one of single patches.
+        pair: intensities from 0 to 1.
+        precision: of the network, where the device supports it; the output is float32.
+        symmetric: return half the difference to the output for the swapped pair. Generators of maps change
+            sign with the direction, so a stage is then inverse consistent for any weights (Greer et al.,
+            *Inverse consistency by construction*, MICCAI 2023).
+    """
+    patches = pair.contiguous(memory_format=torch.channels_last_3d)
+    use_bf16 = precision == "bf16" and _computes_bf16(pair.device)
+    with torch.autocast(pair.device.type, torch.bfloat16, enabled=use_bf16):
+        output = network(patches).float()
+    return (output - predict(network, pair.flip(1), precision)) / 2 if symmetric else output
 
 
 def _computes_bf16(device: torch.device) -> bool:
-    """CUDA always; processors with such units for inference only: half the time (docs/decisions/004)."""
+    """Whether bf16 pays off: on CUDA, and for inference on CPUs with bf16 units (docs/decisions/004)."""
     return device.type == "cuda" or (
         device.type == "cpu" and not torch.is_grad_enabled() and _processor_bf16()
     )
@@ -47,27 +61,27 @@ def _computes_bf16(device: torch.device) -> bool:
 
 @functools.cache
 def _processor_bf16() -> bool:
-    """Whether this processor has AVX-512 BF16 or AMX; a PyTorch that cannot tell is taken to say no."""
+    """Whether this CPU has AVX-512 BF16, as CPUs with AMX do; ``False`` if PyTorch cannot determine it."""
     return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
 
 
 def check_answer(network: nn.Module, patch_size: int, affine: bool) -> None:
-    """Run a network once on empty patches.
+    """Run a network once on empty patches and check the shape of its output.
 
     Raises:
-        PatchMorphError: it does not take patches of this size, or its answer is not what the contract says.
+        PatchMorphError: the network fails on patches of this size, or the output violates the contract.
     """
     device = next(network.parameters()).device
     side = patch_size // VELOCITY_STRIDE
     wanted = (1, 4, 4) if affine else (1, 3, side, side, side)
     network.eval()
     try:
-        answer = predict(network, torch.zeros(1, 2, patch_size, patch_size, patch_size, device=device))
+        output = predict(network, torch.zeros(1, 2, patch_size, patch_size, patch_size, device=device))
     except (RuntimeError, ValueError, AttributeError) as error:
         if isinstance(error, PatchMorphError | torch.OutOfMemoryError):
             raise
         raise PatchMorphError(
             f"network must take patches [1, 2, {patch_size}, {patch_size}, {patch_size}], got: {error}"
         ) from None
-    if answer.shape != wanted:
-        raise PatchMorphError(f"network must answer {list(wanted)}, got {list(answer.shape)}")
+    if output.shape != wanted:
+        raise PatchMorphError(f"network must answer {list(wanted)}, got {list(output.shape)}")

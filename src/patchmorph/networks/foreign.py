@@ -1,4 +1,4 @@
-"""Networks of other packages by import path: any module that takes two channels and answers three."""
+"""Networks of other packages by import path: any module from two input to three output channels."""
 
 from importlib import import_module
 from typing import Any
@@ -13,14 +13,14 @@ from patchmorph.networks.blocks import Block
 from patchmorph.networks.contract import VELOCITY_STRIDE
 
 INITIAL_GAIN = 0.05
-"""What a foreign network's answer is multiplied by at first, so that it starts near "nothing moves"."""
+"""Initial factor on the output of a foreign network, so that training starts near zero velocity."""
 
 
 def find_class(path: str) -> type[nn.Module]:
-    """The class at ``module:Class``. Only subclasses of ``torch.nn.Module`` are ever called.
+    """The class at ``module:Class``, which must be a subclass of ``torch.nn.Module``.
 
     Raises:
-        PatchMorphError: no such module or class, or not a ``torch.nn.Module``.
+        PatchMorphError: the class does not exist, or is no ``torch.nn.Module``.
     """
     module, _, name = path.partition(":")
     try:
@@ -33,12 +33,12 @@ def find_class(path: str) -> type[nn.Module]:
 
 
 class Foreign(nn.Module):
-    """Dense network (see `contract`) around a module that answers at full or at half resolution.
+    """Dense network (see `contract`) around a module whose output has full or half the patch resolution.
 
     Args:
         path: ``module:Class`` of a network from ``[B, 2, N, N, N]`` to ``[B, 3, N, N, N]`` or
             ``[B, 3, N/2, N/2, N/2]``.
-        options: its keyword arguments.
+        options: keyword arguments of the network.
     """
 
     def __init__(self, path: str, options: dict[str, Any]):
@@ -49,15 +49,15 @@ class Foreign(nn.Module):
 
     def forward(self, pair: Float[Tensor, "b 2 n n n"]) -> Float[Tensor, "b 3 m m m"]:
         """Velocity in patch voxels at half the patch resolution."""
-        answer = self.network(pair)
-        if not isinstance(answer, Tensor):
-            raise PatchMorphError(f"network {self.path} must answer a tensor, got {type(answer).__name__}")
-        if answer.shape[2:] == pair.shape[2:]:
-            answer = functional.avg_pool3d(answer, VELOCITY_STRIDE)
+        output = self.network(pair)
+        if not isinstance(output, Tensor):
+            raise PatchMorphError(f"network {self.path} must return a tensor, got {type(output).__name__}")
+        if output.shape[2:] == pair.shape[2:]:
+            output = functional.avg_pool3d(output, VELOCITY_STRIDE)
         wanted = (len(pair), 3, *(n // VELOCITY_STRIDE for n in pair.shape[2:]))
-        if answer.shape != wanted:
+        if output.shape != wanted:
             raise PatchMorphError(
                 f"network {self.path} must answer three channels at full or half resolution, "
-                f"got shape {tuple(answer.shape)} for patches {tuple(pair.shape)}"
+                f"got shape {tuple(output.shape)} for patches {tuple(pair.shape)}"
             )
-        return answer * self.gain
+        return output * self.gain

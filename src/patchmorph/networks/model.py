@@ -1,10 +1,11 @@
-"""A registration model: its networks, and the schedule that they were trained for."""
+"""A registration model: its networks and the schedule for which they were trained."""
 
 from itertools import pairwise
 from typing import Any
 
 import torch
 from pydantic import (
+    AliasChoices,
     BaseModel,
     ConfigDict,
     Field,
@@ -20,7 +21,7 @@ from patchmorph.networks.contract import Precision
 
 
 class NetworkSpec(BaseModel):
-    """A network by its name in the registry, and its keyword arguments."""
+    """The name of a network in the registry, and its keyword arguments."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -29,35 +30,37 @@ class NetworkSpec(BaseModel):
 
 
 class ModelSpec(BaseModel):
-    """Everything but the weights; travels as JSON inside the model file.
+    """A model without its weights, stored as JSON in the model file.
 
     Attributes:
         patch_size: voxels along each side of a patch, at every scale; a multiple of 16, since networks halve
             the resolution four times.
         spacings_mm: voxel size of the patches, coarse to fine, for content of the reference radius.
-        repeats: how often the network of each scale looks, every time at what it left; ``null``: once.
+        passes: passes of the network of each scale, each applied to the residual motion; ``null``: one each.
         reference_radius_mm: root mean square radius of the fixed image's content for which ``spacings_mm``
-            holds; for other content all spacings scale along, so one model serves a human and a mouse.
-            ``null``: the spacings are mm whatever the content.
-        affine: network of the affine stage, at the coarsest scale; ``null``: the start is a shift only.
-        affine_repeats: how often the affine stage looks again.
+            holds; for other content all spacings are scaled in proportion, so one model serves a human and a
+            mouse. ``null``: the spacings are in mm for any content.
+        affine: network of the affine stage, at the coarsest scale; ``null``: no affine stage.
+        affine_passes: passes of the affine network.
         dense: network of each dense stage.
         integration_steps: squarings per dense stage.
-        overlap: least share of a patch that its lattice neighbour covers too.
+        overlap: minimum fraction of a patch that its lattice neighbour covers too.
         smoothing: standard deviation, in velocity voxels, of the kernel that smooths each blended velocity.
-        symmetric: every network also sees the pair swapped, and half the difference of its answers counts, so
-            that each stage is inverse consistent by construction; twice the work of the networks.
-        precision: what the networks compute in where the device can (see `patchmorph.networks.contract`).
+        symmetric: every network is also applied to the exchanged pair, and half the difference of both
+            outputs is used: each stage is inverse consistent by construction, at twice the computation.
+        precision: precision of the networks (see `patchmorph.networks.contract`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     patch_size: PositiveInt = Field(default=64, multiple_of=16)
     spacings_mm: list[PositiveFloat] = Field(default=[4.0, 2.0, 1.0], min_length=1)
-    repeats: list[PositiveInt] | None = None
+    passes: list[PositiveInt] | None = Field(default=None, validation_alias=AliasChoices("passes", "repeats"))
     reference_radius_mm: PositiveFloat | None = 60.0
     affine: NetworkSpec | None = NetworkSpec(name="affine-encoder")
-    affine_repeats: PositiveInt = 4
+    affine_passes: PositiveInt = Field(
+        default=4, validation_alias=AliasChoices("affine_passes", "affine_repeats")
+    )
     dense: NetworkSpec = NetworkSpec(name="unet")
     integration_steps: PositiveInt = 6
     overlap: float = Field(default=0.25, ge=0, lt=1)
@@ -73,25 +76,25 @@ class ModelSpec(BaseModel):
         return spacings
 
     @model_validator(mode="after")
-    def _repeats_fit(self) -> "ModelSpec":
-        if self.repeats is not None and len(self.repeats) != len(self.spacings_mm):
-            raise ValueError(f"repeats must be one number a scale, got {self.repeats}")
+    def _passes_fit(self) -> "ModelSpec":
+        if self.passes is not None and len(self.passes) != len(self.spacings_mm):
+            raise ValueError(f"passes must be one number a scale, got {self.passes}")
         return self
 
     @property
-    def looks(self) -> list[int]:
-        """The scale of each dense stage: a scale stands there as often as its network looks."""
-        repeats = self.repeats or [1] * len(self.spacings_mm)
-        return [scale for scale, count in enumerate(repeats) for _ in range(count)]
+    def stage_scales(self) -> list[int]:
+        """The scale of each dense stage: one entry per pass of a scale."""
+        passes = self.passes or [1] * len(self.spacings_mm)
+        return [scale for scale, count in enumerate(passes) for _ in range(count)]
 
     def spacings_for(self, radius_mm: float) -> list[float]:
-        """``spacings_mm`` for content of another radius than the reference."""
+        """``spacings_mm`` for content of radius ``radius_mm``."""
         unit = 1.0 if self.reference_radius_mm is None else radius_mm / self.reference_radius_mm
         return [spacing * unit for spacing in self.spacings_mm]
 
 
 class PatchMorphModel(nn.Module):
-    """The networks of a model: one affine network, if any, and one dense network a scale."""
+    """The networks of a model: one affine network, if any, and one dense network per scale."""
 
     def __init__(self, spec: ModelSpec):
         super().__init__()
@@ -106,5 +109,5 @@ class PatchMorphModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie."""
+        """Device of the weights."""
         return next(self.parameters()).device

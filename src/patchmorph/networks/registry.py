@@ -1,4 +1,4 @@
-"""From a name in a configuration to a network: one table a kind, or the import path of any module."""
+"""Networks by their name in a configuration: one table per kind, or the import path of any module."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +21,7 @@ def build_dense(name: str, options: dict[str, Any]) -> nn.Module:
     """The dense network ``name``, or the class at ``module:Class``, with ``options`` as keyword arguments.
 
     Raises:
-        PatchMorphError: no such network, or options that it does not take.
+        PatchMorphError: there is no such network, or it does not accept ``options``.
     """
     if ":" in name:
         return _call(name, lambda **chosen: Foreign(name, chosen), options)

@@ -20,12 +20,12 @@ Sides = tuple[int, int, int]
 
 
 class Swin(nn.Module):
-    """Dense network (see `contract`): shifted-window attention on tokens of 4³ voxels, convolutions above.
+    """Dense network (see `contract`): shifted-window attention on tokens of 4³ voxels, convolutional decoder.
 
-    The encoder is that of Liu et al. (*Swin Transformer*, ICCV 2021) in 3D, put to registration with a
-    convolutional decoder as in TransMorph (Chen et al., Med Image Anal 2022). The decoder stops at half the
-    patch resolution, where the contract wants the velocity. Patches may have any size that divides by 4:
-    windows that reach beyond the tokens are padded and masked.
+    The encoder is that of Liu et al. (*Swin Transformer*, ICCV 2021) in 3D, combined with a convolutional
+    decoder as in TransMorph (Chen et al., Med Image Anal 2022). The decoder stops at half the patch
+    resolution, that of the velocity in the contract. The patch size must be divisible by 4: windows that
+    extend beyond the tokens are padded and masked.
 
     Args:
         embedding: channels of the first level, a multiple of 32; each further level has twice as many.
@@ -70,7 +70,7 @@ class Swin(nn.Module):
             skips.append(tokens.movedim(-1, 1))
         features = skips.pop()
         for block, skip in zip(list(self.up)[::-1], skips[::-1], strict=True):
-            # Levels of an odd number of tokens were padded when they were merged.
+            # Levels with an odd number of tokens were padded before merging.
             x, y, z = skip.shape[2:]
             features = functional.interpolate(features, scale_factor=2)[..., :x, :y, :z]
             features = block(torch.cat([features, skip], dim=1))
@@ -79,7 +79,7 @@ class Swin(nn.Module):
 
 
 class SwinLayer(nn.Module):
-    """Attention within windows, then a two-layer perceptron, each added to its normalised input."""
+    """Attention within windows, then a two-layer perceptron, each pre-normalised and with a residual sum."""
 
     offsets: Tensor
 
@@ -98,15 +98,15 @@ class SwinLayer(nn.Module):
         self.register_buffer("offsets", _offsets(window), persistent=False)
 
     def forward(self, tokens: Float[Tensor, "b x y z c"]) -> Float[Tensor, "b x y z c"]:
-        """Tokens of the same number and width."""
+        """Tokens of the same shape."""
         tokens = tokens + self._attend(self.norm_attention(tokens))
         return tokens + self.perceptron(tokens)
 
     def _attend(self, tokens: Float[Tensor, "b x y z c"]) -> Float[Tensor, "b x y z c"]:
         batch, *sides, _ = tokens.shape
         x, y, z = sides
-        padded = (_up(x, self.window), _up(y, self.window), _up(z, self.window))
-        # Where one window holds all, shifting would only cut it.
+        padded = (_round_up(x, self.window), _round_up(y, self.window), _round_up(z, self.window))
+        # Along an axis that one window covers, a shift would only split the window.
         shift = [self.shift if n > self.window else 0 for n in padded]
         cells = functional.pad(tokens, (0, 0, 0, padded[2] - z, 0, padded[1] - y, 0, padded[0] - x))
         cells = _to_windows(cells.roll([-s for s in shift], (1, 2, 3)), self.window)
@@ -123,7 +123,7 @@ class SwinLayer(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Blocks of 2³ tokens become one of twice the width."""
+    """Merge blocks of 2³ tokens into one token of twice the width."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -137,12 +137,12 @@ class PatchMerging(nn.Module):
         return self.reduce(blocks.permute(0, 1, 3, 5, 2, 4, 6, 7).flatten(4))
 
 
-def _up(count: int, multiple: int) -> int:
+def _round_up(count: int, multiple: int) -> int:
     return -(-count // multiple) * multiple
 
 
 def _offsets(window: int) -> Int[Tensor, "t t"]:
-    """Which bias belongs to each pair of tokens of a window: one a relative position."""
+    """Index of the relative-position bias of each pair of tokens of a window."""
     position = torch.cartesian_prod(*[torch.arange(window)] * 3)
     x, y, z = (position[:, None] - position[None] + window - 1).unbind(-1)
     return (x * (2 * window - 1) + y) * (2 * window - 1) + z
@@ -164,14 +164,14 @@ def _from_windows(
 def _same_region(
     sides: Sides, padded: Sides, shift: Sequence[int], window: int, device: torch.device
 ) -> Bool[Tensor, "n t t"]:
-    """Which tokens of each window may see each other: neighbours in the volume, or both padding."""
+    """Which pairs of tokens of each window attend: both from the same side of the roll, or both padding."""
     region = torch.zeros(1, 1, 1, 1, 1, device=device)
     padding = torch.zeros(1, 1, 1, 1, 1, dtype=torch.bool, device=device)
-    for axis, (count, full, by) in enumerate(zip(sides, padded, shift, strict=True)):
+    for axis, (count, full, offset) in enumerate(zip(sides, padded, shift, strict=True)):
         index = torch.arange(full, device=device)
-        # After the roll the last window holds both ends of the axis.
-        wrapped = (index >= full - by).float()
-        outside = (index + by) % full >= count
+        # After the roll, the last window contains both ends of the axis.
+        wrapped = (index >= full - offset).float()
+        outside = (index + offset) % full >= count
         column = [-1 if k == axis + 1 else 1 for k in range(5)]
         region = region + wrapped.reshape(column) * 2**axis
         padding = padding | outside.reshape(column)

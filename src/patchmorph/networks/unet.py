@@ -1,4 +1,4 @@
-"""A small U-Net that stops at half the patch resolution."""
+"""A small U-Net whose decoder stops at half the patch resolution."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ class UNet(nn.Module):
 
     Args:
         encoder: channels at 1/2, 1/4, … of the patch resolution.
-        decoder: channels of the blocks from the second-coarsest level up; the last entry belongs to one more
+        decoder: channels of the blocks from the second-coarsest level up; the last entry is that of one more
             block at half resolution.
     """
 

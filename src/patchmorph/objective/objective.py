@@ -1,4 +1,4 @@
-"""The training objective: which terms, with what weight."""
+"""The objective of training and refinement: its terms and their weights."""
 
 import inspect
 from collections.abc import Callable
@@ -16,22 +16,22 @@ SIMILARITIES: dict[str, Callable[..., Float[Tensor, " b"]]] = {
     "mind": mind,
     "mi": mutual_information,
 }
-"""By the name that users give: a dissimilarity of fixed, moving and mask, one value a patch."""
+"""Dissimilarities of fixed, moving and mask by the name in a configuration: one value per patch."""
 
 
 class Objective(BaseModel):
-    """Weights of the terms, which are summed over stages. A term of the weight zero is not computed.
+    """Weights of the terms, which are summed over stages. A term of weight zero is not computed.
 
     Attributes:
-        similarity: name in the table of similarities.
+        similarity: name in `SIMILARITIES`.
         similarity_options: its keyword arguments, such as the ``radius`` of LNCC in patch voxels.
-        affine_weight: of the similarity after each affine step; dense stages count one.
+        affine_weight: weight of the similarity after each affine pass; it is one after dense stages.
         diffusion: weight of the diffusion energy of the displacement (without its affine part) after each
             dense stage.
         folding: weight of the folding penalty of the same displacement.
-        supervision: weight of the point error, per mm, for pairs whose truth is known.
-        overlap: weight of one minus the soft Dice of the label maps, for subjects that have them.
-        landmarks: weight of the landmark error, per mm, for landmarks that both images have.
+        supervision: weight of the point error, per mm, for pairs with a known true map.
+        overlap: weight of one minus the soft Dice of the label maps, for subjects with label maps.
+        landmarks: weight of the landmark error, per mm, for landmarks present in both images.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -47,7 +47,7 @@ class Objective(BaseModel):
 
     @field_validator("similarity")
     @classmethod
-    def _known(cls, name: str) -> str:
+    def _is_listed(cls, name: str) -> str:
         if name not in SIMILARITIES:
             raise ValueError(f"must be one of {', '.join(SIMILARITIES)}, got {name}")
         return name
@@ -64,16 +64,20 @@ class Objective(BaseModel):
             )
         return self
 
+    def comparing_by(self, similarity: str) -> "Objective":
+        """The same weights with another similarity, by name and with default options."""
+        return self.model_copy(update={"similarity": similarity, "similarity_options": {}})
+
     def dissimilarity(
         self,
         fixed: Float[Tensor, "b 1 x y z"],
         warped: Float[Tensor, "b 1 x y z"],
         mask: Float[Tensor, "b 1 x y z"] | None = None,
     ) -> Float[Tensor, " b"]:
-        """How unlike two patches look, by the chosen similarity."""
+        """Dissimilarity of two patches by the chosen similarity: one value per patch."""
         return SIMILARITIES[self.similarity](fixed, warped, mask, **self.similarity_options)
 
     def weighted(self, terms: dict[str, Float[Tensor, " b"]]) -> Float[Tensor, " b"]:
-        """The sum of a dense stage's terms, each times its weight; ``similarity`` counts one."""
+        """Weighted sum of a dense stage's terms; ``similarity`` has weight one."""
         parts = [getattr(self, name) * value for name, value in terms.items() if name != "similarity"]
         return sum(parts, start=terms["similarity"])

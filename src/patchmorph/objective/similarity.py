@@ -1,17 +1,21 @@
-"""How alike two patches look: one value a patch, lower is better."""
+"""Dissimilarities of two patches: one value per patch, lower is better."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from patchmorph.images.foreground import BACKGROUND
 from patchmorph.spatial.compilation import compilable
 
 NOISE = 3e-4
-"""Local variance (intensities 0 to 1) of noise: two images count as alike where they vary by less."""
+"""Local variance of noise (intensities 0 to 1): two images count as similar where they vary by less."""
+
+BINS = 16
+"""Bins of the fixed intensities in `correlation_ratio`."""
 
 STRUCTURE = 3e-3
-"""Local variance of the fixed image that a voxel needs to count half."""
+"""Local variance of the fixed image at which the weight of a voxel is one half."""
 
 
 @compilable
@@ -51,7 +55,7 @@ def mind(
 ) -> Float[Tensor, " b"]:
     """Mean absolute difference of `self_similarity`, for any two contrasts.
 
-    A voxel counts by `structure`, and by ``mask`` if one is given; a gradient flows to ``moving`` only.
+    Voxels are weighted by `structure`, and by ``mask`` if one is given. Only ``moving`` receives a gradient.
     """
     difference = (self_similarity(fixed.detach(), radius) - self_similarity(moving, radius)).abs()
     weight = structure(fixed)
@@ -69,53 +73,46 @@ def mutual_information(
 ) -> Float[Tensor, " b"]:
     """One minus the mutual information over the mean of both entropies: 0 to 1, for any two contrasts.
 
-    From Parzen windows (cubic B-splines; Mattes et al., IEEE TMI 2003) over intensities from 0 to 1, where
-    the fixed image is no background, and ``mask`` if one is given; a gradient flows to ``moving`` only.
+    Estimated with Parzen windows (cubic B-splines; Mattes et al., IEEE TMI 2003) for intensities from 0 to 1,
+    over voxels where the fixed image exceeds `BACKGROUND`, weighted by ``mask`` if one is given. Only
+    ``moving`` receives a gradient.
     """
     weight = (fixed.detach() > BACKGROUND).float()
     if mask is not None:
         weight = weight * mask
-    shares = [_parzen(image.float().flatten(1), bins) for image in (fixed.detach(), moving)]
-    joint = torch.einsum("bn,bnf,bnm->bfm", weight.flatten(1), *shares)
+    memberships = [_parzen(image.float().flatten(1), bins) for image in (fixed.detach(), moving)]
+    joint = torch.einsum("bn,bnf,bnm->bfm", weight.flatten(1), *memberships)
     joint = joint / joint.sum((1, 2), keepdim=True).clamp(min=1)
     entropies = _entropy(joint.sum(2)) + _entropy(joint.sum(1))
-    shared = entropies - _entropy(joint.flatten(1))
-    return 1 - 2 * shared / entropies.clamp(min=1e-3)
-
-
-BACKGROUND = 0.02
-"""Intensity up to which a voxel is background."""
+    mutual = entropies - _entropy(joint.flatten(1))
+    return 1 - 2 * mutual / entropies.clamp(min=1e-3)
 
 
 def _parzen(values: Float[Tensor, "b n"], bins: int) -> Float[Tensor, "b n k"]:
-    """How much each value belongs to each of the bins from 0 to 1, which sums to one inside."""
+    """Membership of each value in each bin; the memberships of a value from 0 to 1 sum to one."""
     steps = torch.arange(bins, device=values.device) - 1
-    away = (values[..., None] * (bins - 3) - steps).abs()
-    near = 2 / 3 - away.square() + away.pow(3) / 2
-    return torch.where(away < 1, near, (2 - away).clamp(min=0).pow(3) / 6)
+    distance = (values[..., None] * (bins - 3) - steps).abs()
+    near = 2 / 3 - distance.square() + distance.pow(3) / 2
+    return torch.where(distance < 1, near, (2 - distance).clamp(min=0).pow(3) / 6)
 
 
-def _entropy(share: Float[Tensor, "b n"]) -> Float[Tensor, " b"]:
-    return -(share * share.clamp(min=1e-12).log()).sum(1)
-
-
-BINS = 16
-"""Of the fixed intensities."""
+def _entropy(probability: Float[Tensor, "b n"]) -> Float[Tensor, " b"]:
+    return -(probability * probability.clamp(min=1e-12).log()).sum(1)
 
 
 def correlation_ratio(
     fixed: Float[Tensor, "1 n"], moving: Float[Tensor, "k n"], weight: Float[Tensor, "#k n"] | None = None
 ) -> Float[Tensor, " k"]:
-    """Share of the variance of ``moving`` that is explained by ``fixed``, whatever the relation: 0 to 1.
+    """Fraction of the variance of ``moving`` that any function of ``fixed`` explains: 0 to 1.
 
-    Intensities from 0 to 1 share two of `BINS` bins linearly (Roche et al., MICCAI 1998). Points count by
-    ``weight``, if one is given.
+    Each fixed intensity, from 0 to 1, is divided linearly between two of `BINS` bins (Roche et al., MICCAI
+    1998). Points are weighted by ``weight``, if it is given.
     """
     steps = torch.arange(BINS, device=fixed.device) / (BINS - 1)
-    shares = (1 - (fixed[0, :, None] - steps).abs() * (BINS - 1)).clamp(min=0)
+    memberships = (1 - (fixed[0, :, None] - steps).abs() * (BINS - 1)).clamp(min=0)
     weight = torch.ones_like(fixed) if weight is None else weight
-    sizes = (weight @ shares).clamp(min=1e-3)
-    means = (weight * moving) @ shares / sizes
+    sizes = (weight @ memberships).clamp(min=1e-3)
+    means = (weight * moving) @ memberships / sizes
     mean = (weight * moving).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1e-3)
     variance = (weight * (moving - mean).square()).sum(1)
     return (sizes * (means - mean).square()).sum(1) / variance.clamp(min=1e-6)
@@ -124,13 +121,14 @@ def correlation_ratio(
 def correlation_map(
     fixed: Float[Tensor, "b 1 x y z"], moving: Float[Tensor, "b 1 x y z"], radius: int
 ) -> tuple[Float[Tensor, "b 1 x y z"], Float[Tensor, "b 1 x y z"]]:
-    """Squared local normalised cross-correlation (Avants et al., Med Image Anal 2008), and voxels' weights.
+    """Squared local normalised cross-correlation (Avants et al., Med Image Anal 2008), and voxel weights.
 
-    Means run over boxes of ``2 radius + 1`` voxels a side. Both images are taken to share a pattern of the
-    variance ``NOISE``, so the correlation tends to one where they vary by less, and a voxel counts by how
-    much the fixed image varies around it (v / (v + ``STRUCTURE``)): the inside of uniform tissue is left to
-    the regulariser, and empty background counts nothing (docs/decisions/008). Computed in float32, since
-    variances are small differences of large sums; a gradient flows to ``moving`` only.
+    Means are over boxes of ``2 radius + 1`` voxels a side. ``NOISE`` is added to the covariance and to both
+    variances, as if the images shared a pattern of that variance, so the correlation tends to one where they
+    vary by less. A voxel has the weight v / (v + ``STRUCTURE``), where v is the local variance of the fixed
+    image: uniform tissue is left to the regulariser, and empty background has weight zero
+    (docs/decisions/008). Computed in float32, since variances are small differences of large sums. Only
+    ``moving`` receives a gradient.
     """
     fixed, moving = fixed.float().detach(), moving.float()
     fixed_mean, fixed_square = _BoxMean.apply(torch.cat([fixed, fixed * fixed], 1), radius).split(1, 1)
@@ -144,7 +142,7 @@ def correlation_map(
 
 
 def structure(fixed: Float[Tensor, "b 1 x y z"], radius: int = 3) -> Float[Tensor, "b 1 x y z"]:
-    """How much each voxel counts: 0 in uniform surroundings to nearly 1 (see `correlation_map`)."""
+    """Weight of each voxel, from 0 in uniform surroundings to nearly 1 (see `correlation_map`)."""
     fixed = fixed.float().detach()
     mean, square = _BoxMean.apply(torch.cat([fixed, fixed * fixed], 1), radius).split(1, 1)
     variance = (square - mean * mean).clamp(min=0)
@@ -152,10 +150,11 @@ def structure(fixed: Float[Tensor, "b 1 x y z"], radius: int = 3) -> Float[Tenso
 
 
 def self_similarity(image: Float[Tensor, "b 1 x y z"], radius: int = 1) -> Float[Tensor, "b 12 x y z"]:
-    """How alike the neighbours of a voxel are to one another: 0 to 1, in whatever contrast (MIND-SSC).
+    """MIND-SSC (Heinrich et al., MICCAI 2013): similarity of a voxel's neighbours, 0 to 1, in any contrast.
 
-    Twelve pairs of the six nearest voxels, those that are no opposites, by the mean squared difference over
-    boxes of ``2 radius + 1`` voxels a side, over its mean of all pairs (Heinrich et al., MICCAI 2013).
+    The twelve channels are the pairs of non-opposite voxels among the six nearest neighbours. Each is
+    computed from the mean squared difference over boxes of ``2 radius + 1`` voxels a side, less the smallest
+    of the twelve and relative to their mean.
     """
     padded = functional.pad(image.float(), [1] * 6, mode="replicate")
     inner = slice(1, -1)
@@ -172,9 +171,9 @@ def self_similarity(image: Float[Tensor, "b 1 x y z"], radius: int = 1) -> Float
 
 
 class _BoxMean(torch.autograd.Function):
-    """Mean over a box around each voxel, over what lies inside the array: three passes of one axis each.
+    """Mean over a box around each voxel, restricted to the array and computed along one axis at a time.
 
-    Its adjoint is the same box sum again, so the backward pass is as cheap as the forward pass; that of
+    The adjoint is a box sum, too, so the backward pass is as cheap as the forward pass; that of
     ``avg_pool3d`` scatters with atomic adds.
     """
 
@@ -196,7 +195,7 @@ def _box_sum(values: Tensor, radius: int) -> Tensor:
 
 
 def _inverse_counts(values: Tensor, radius: int) -> Tensor:
-    """One over the number of voxels inside the array in each box."""
+    """Inverse of the number of voxels of each box that lie inside the array."""
     result = torch.ones((), device=values.device)
     for axis, size in enumerate(values.shape[2:]):
         index = torch.arange(size, device=values.device)

@@ -1,21 +1,20 @@
-"""How far from what is known: a true map, landmarks, or label maps of both images."""
+"""Errors against ground truth: a true map, landmarks, or label maps of both images."""
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 HUBER_MM = 2.0
-"""Errors above this count linearly, so that a chain that starts far off does not outweigh the others."""
-LANES = 64
-"""Sums kept side by side for every label: neighbouring points add to different ones, so that a GPU need not
-wait for one address."""
+"""Distance above which errors count linearly, so that chains with a large initial error do not dominate."""
+PARTIAL_SUMS = 64
+"""Partial sums per label: neighbouring points add to different ones, which avoids contention on a GPU."""
 
 
 def point_error(
     mapped: Float[Tensor, "b *n 3"], truth: Float[Tensor, "b *n 3"], mask: Bool[Tensor, "b *n"]
 ) -> Float[Tensor, " b"]:
-    """Mean Huber distance (mm) between two maps of the same points, over ``mask``: one value a patch."""
-    # The square root of zero has no gradient; 1e-6 mm² moves no distance that matters.
+    """Mean Huber distance (mm) between two maps of the same points, over ``mask``: one value per patch."""
+    # The gradient of the square root is infinite at zero; 1e-6 mm² is negligible.
     distance = ((mapped - truth).square().sum(-1) + 1e-6).sqrt()
     huber = torch.where(distance < HUBER_MM, distance.square() / (2 * HUBER_MM), distance - HUBER_MM / 2)
     flat = tuple(range(1, distance.ndim))
@@ -28,25 +27,25 @@ def soft_dice_loss(
     weights: Float[Tensor, "b 8 m"],
     count: int,
 ) -> Float[Tensor, " b"]:
-    """One minus the soft Dice overlap, mean over the labels that the fixed patch has: one value a patch.
+    """One minus the soft Dice overlap, mean over the labels present in the fixed patch: one value per patch.
 
-    Equal to Dice between the fixed one-hot volumes and trilinearly warped moving ones (Balakrishnan et al.,
-    VoxelMorph, IEEE TMI 2019), but no one-hot array is ever made: overlaps and sizes are sums by label.
+    Equal to Dice between the fixed and the trilinearly warped moving one-hot volumes (Balakrishnan et al.,
+    VoxelMorph, IEEE TMI 2019) without one-hot arrays: overlaps and sizes are summed by label.
 
     Args:
-        fixed: numbers of the labels at each point, 0 for none.
-        corners: those of the eight moving voxels around where each point goes.
-        weights: of the corners; the gradient flows through these.
-        count: the largest number.
+        fixed: label index at each point, 0 for background.
+        corners: label indices of the eight moving voxels around each mapped point.
+        weights: trilinear weights of the corners, which carry the gradient.
+        count: the largest label index.
     """
     fixed, corners = fixed.long(), corners.long()
     batch, labels_and_none = len(fixed), count + 1
 
     def by_label(labels: Int[Tensor, "b n"], values: Float[Tensor, "b n"]) -> Float[Tensor, "b l"]:
-        lane = torch.arange(labels.shape[1], device=labels.device) % LANES
-        sums = values.new_zeros(batch, LANES * labels_and_none)
-        sums = sums.scatter_add(1, labels + lane * labels_and_none, values)
-        return sums.reshape(batch, LANES, labels_and_none).sum(1)[:, 1:]
+        partial = torch.arange(labels.shape[1], device=labels.device) % PARTIAL_SUMS
+        sums = values.new_zeros(batch, PARTIAL_SUMS * labels_and_none)
+        sums = sums.scatter_add(1, labels + partial * labels_and_none, values)
+        return sums.reshape(batch, PARTIAL_SUMS, labels_and_none).sum(1)[:, 1:]
 
     agreement = (weights * (corners == fixed[:, None])).sum(1)
     size_fixed = by_label(fixed, torch.ones_like(agreement))

@@ -1,4 +1,4 @@
-"""Many local velocities into one continuous velocity grid: a partition of unity."""
+"""Blending of local velocities into one continuous velocity grid, by a partition of unity."""
 
 import functools
 from collections.abc import Sequence
@@ -7,25 +7,25 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from patchmorph.patches.lattice import PatchLattice, Start
-from patchmorph.spatial.grid import Shape
+from patchmorph.patches.lattice import PatchLattice
+from patchmorph.spatial.grid import Shape, VoxelIndex
 
-FLOOR = 1e-4
-"""Weight at a patch's outermost corner: keeps the sum of weights positive on the rim of the lattice."""
+MIN_WEIGHT = 1e-4
+"""Weight added everywhere in a patch: keeps the sum of weights positive at the rim of the lattice."""
 
 
 @functools.lru_cache(maxsize=8)
 def window(width: int, device: torch.device) -> Float[Tensor, "w w w"]:
     """Separable Hann window, positive everywhere."""
     profile = torch.hann_window(width + 2, periodic=False, device=device)[1:-1]
-    return profile[:, None, None] * profile[:, None] * profile + FLOOR
+    return profile[:, None, None] * profile[:, None] * profile + MIN_WEIGHT
 
 
 class Blend:
-    """Sums windowed patches, then divides by the windows of *all* patches of the lattice.
+    """The windowed velocities of patches, summed and divided by the windows of *all* patches of the lattice.
 
-    A patch that was never added counts as zero velocity. It shares no voxel with the content, so leaving
-    it out changes nothing there, while the field still fades smoothly into the empty space.
+    A patch that was not added counts as zero velocity. Only patches without content may be left out: the
+    velocity within the content is then unaffected, and the field fades smoothly into the background.
     """
 
     def __init__(self, lattice: PatchLattice):
@@ -34,8 +34,8 @@ class Blend:
         self.sum = torch.zeros(1, 3, *lattice.grid.shape, device=lattice.grid.device)
         self.square = torch.zeros(1, 1, *lattice.grid.shape, device=lattice.grid.device)
 
-    def add(self, starts: Sequence[Start], velocities: Float[Tensor, "b 3 w w w"]) -> None:
-        """Put each patch's velocity (mm, world axes) in its place."""
+    def add(self, starts: Sequence[VoxelIndex], velocities: Float[Tensor, "b 3 w w w"]) -> None:
+        """Add each patch's velocity (mm, world axes) at its position in the lattice."""
         weighted = velocities * self.window
         squares = (weighted * velocities).sum(1, keepdim=True)
         for start, values, square in zip(starts, weighted, squares, strict=True):
@@ -47,9 +47,9 @@ class Blend:
         return self.sum / total_weight(self.lattice)
 
     def variance(self) -> Float[Tensor, "1 1 x y z"]:
-        """How far patches that overlap are from agreeing, mm²: the variance of their velocities at a point.
+        """Variance of the velocities of overlapping patches at each point, mm².
 
-        Zero where one patch stands alone: only overlaps of a half or more say something everywhere.
+        Zero where a single patch contributes: only overlaps of at least one half are informative everywhere.
         """
         weight = total_weight(self.lattice)
         mean = self.sum / weight
@@ -58,23 +58,23 @@ class Blend:
 
 def smooth(velocity: Float[Tensor, "1 c x y z"], deviation: float) -> Float[Tensor, "1 c x y z"]:
     """Convolve with a separable three-point kernel of the given standard deviation (voxels, at most 0.7)."""
-    share = deviation**2 / 2
-    assert 0 <= share <= 0.25, "three points hold a standard deviation of at most 0.7 voxels"
+    side = deviation**2 / 2
+    assert 0 <= side <= 0.25, f"deviation must be at most 0.7 voxels, got {deviation}"
     for axis in (2, 3, 4):
         first, last = velocity.narrow(axis, 0, 1), velocity.narrow(axis, velocity.shape[axis] - 1, 1)
         padded = torch.cat([first, velocity, last], dim=axis)
         neighbours = padded.narrow(axis, 0, velocity.shape[axis]) + padded.narrow(
             axis, 2, velocity.shape[axis]
         )
-        velocity = (1 - 2 * share) * velocity + share * neighbours
+        velocity = (1 - 2 * side) * velocity + side * neighbours
     return velocity
 
 
 def rim(shape: Shape, width: int, device: torch.device) -> Float[Tensor, "x y z"]:
     """A window over a velocity grid: one inside, falling to zero over its outer ``width`` voxels.
 
-    A velocity that vanishes at the rim of its grid gives a displacement that does, and then "constant beyond
-    the border" and "zero outside" (as in ITK) are the same.
+    A velocity that vanishes at the rim of its grid yields a displacement that vanishes there, so that
+    "constant beyond the border" and "zero outside" (as in ITK) agree.
     """
     weight = torch.ones((), device=device)
     for axis, count in enumerate(shape):

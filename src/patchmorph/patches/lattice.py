@@ -1,4 +1,4 @@
-"""Where patches lie at inference: a lattice that covers a box, aligned with one velocity grid."""
+"""Patch positions at inference: a lattice that covers a box, aligned with one velocity grid."""
 
 import math
 from collections.abc import Sequence
@@ -10,29 +10,26 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchmorph.spatial.affine import constant, from_linear
-from patchmorph.spatial.grid import Grid, triple
-
-Start = tuple[int, int, int]
-"""A patch's first voxel in the velocity grid."""
+from patchmorph.spatial.grid import Grid, VoxelIndex, triple
 
 
 @dataclass(frozen=True)
 class PatchLattice:
     """Overlapping patches over a box of the world.
 
-    Each patch covers a block of ``width``³ voxels of one common velocity grid, so local answers are put
-    together by plain slicing.
+    Each patch covers a block of ``width``³ voxels of one common velocity grid, so that predictions are
+    assembled by slicing.
 
     Attributes:
         grid: the velocity grid, axis-aligned, at least one patch wide along each axis.
         width: velocity voxels along each side of a patch.
-        rows: first velocity voxel of each patch; patches of a row are neighbours
-            across the first axis.
+        rows: first velocity voxel of each patch; the patches of a row share their position along the first
+            axis, up to jitter.
     """
 
     grid: Grid
     width: int
-    rows: tuple[tuple[Start, ...], ...]
+    rows: tuple[tuple[VoxelIndex, ...], ...]
 
     @classmethod
     def cover(
@@ -46,36 +43,34 @@ class PatchLattice:
         """The lattice whose patches cover ``box_world`` (lower and upper corner, RAS+ mm).
 
         Args:
-            box_world: what must be covered.
-            spacing_mm: of the velocity grid.
-            width: velocity voxels along a side of a patch.
-            overlap: the least share of a patch that its neighbour covers too, from 0 to below 1.
+            box_world: the box to cover.
+            spacing_mm: voxel size of the velocity grid.
+            width: velocity voxels along each side of a patch.
+            overlap: minimum fraction of a patch that its neighbour covers too, from 0 to below 1.
             jitter: draws a random shift of each inner patch; the patches still cover the box.
         """
-        extent = (box_world[1] - box_world[0]).tolist()
-        shape = triple(max(width, math.ceil(length / spacing_mm)) for length in extent)
-        grid = Grid.centered(shape, spacing_mm, box_world.double().mean(0, keepdim=True))
-        axes = [_axis_starts(count, width, overlap) for count in shape]
+        grid = Grid.covering(box_world, spacing_mm, width)
+        axes = [_axis_starts(count, width, overlap) for count in grid.shape]
         rows = [
-            tuple(_jittered((x, y, z), shape, axes, width, jitter) for y, z in product(*axes[1:]))
+            tuple(_jittered((x, y, z), grid.shape, axes, width, jitter) for y, z in product(*axes[1:]))
             for x in axes[0]
         ]
         return cls(grid, width, tuple(rows))
 
     @property
-    def starts(self) -> list[Start]:
+    def starts(self) -> list[VoxelIndex]:
         """First velocity voxel of every patch."""
         return [start for row in self.rows for start in row]
 
-    def block(self, start: Start, origin: Start = (0, 0, 0), factor: int = 1) -> tuple[slice, ...]:
-        """The voxels of the patch at ``start`` in a grid ``factor`` times finer that begins at ``origin``."""
+    def block(self, start: VoxelIndex, origin: VoxelIndex = (0, 0, 0), factor: int = 1) -> tuple[slice, ...]:
+        """Slices of the patch at ``start`` in a grid ``factor`` times finer that begins at ``origin``."""
         firsts = [factor * (a - b) for a, b in zip(start, origin, strict=True)]
         return tuple(slice(first, first + factor * self.width) for first in firsts)
 
     def trim(self, box_world: Float[Tensor, "2 3"]) -> tuple[tuple[slice, ...], Grid]:
-        """The part of the velocity grid that holds a box: its voxels, and it as a grid.
+        """The part of the velocity grid that contains a box: its slices, and its grid.
 
-        A lattice is at least a patch wide, so a coarse one reaches far beyond a box that it covers.
+        A lattice is at least one patch wide, so a coarse lattice extends far beyond the box that it covers.
         """
         voxel = self.grid.to_voxel(box_world[None])[0]
         lower = triple(max(0, math.floor(first)) for first in voxel.amin(0).tolist())
@@ -86,8 +81,8 @@ class PatchLattice:
         shape = triple(last - first for first, last in zip(lower, upper, strict=True))
         return tuple(slice(a, b) for a, b in zip(lower, upper, strict=True)), self.grid.crop(lower, shape)
 
-    def region(self, starts: Sequence[Start], factor: int) -> tuple[Start, Grid]:
-        """The box around some patches: its first velocity voxel, and its grid, ``factor`` times finer."""
+    def region(self, starts: Sequence[VoxelIndex], factor: int) -> tuple[VoxelIndex, Grid]:
+        """The bounding box of patches: its first velocity voxel, and its grid, ``factor`` times finer."""
         lower = triple(min(first) for first in zip(*starts, strict=True))
         upper = tuple(max(first) + self.width for first in zip(*starts, strict=True))
         shape = triple(factor * (b - a) for a, b in zip(lower, upper, strict=True))
@@ -105,13 +100,13 @@ def _axis_starts(count: int, width: int, overlap: float) -> list[int]:
 
 
 def _jittered(
-    start: Start,
+    start: VoxelIndex,
     shape: tuple[int, ...],
     axes: list[list[int]],
     width: int,
     generator: torch.Generator | None,
-) -> Start:
-    """Shift inner patches by up to half of what they share with their neighbours on both sides."""
+) -> VoxelIndex:
+    """Shift inner patches by up to half of their overlap with the neighbours on both sides."""
     if generator is None:
         return start
     moved = []

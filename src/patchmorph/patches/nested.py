@@ -1,4 +1,4 @@
-"""Where patches lie in training: a random chain, each child somewhere inside its parent."""
+"""Patch positions in training: a random chain, each child inside its parent."""
 
 from itertools import pairwise
 
@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from patchmorph.spatial.grid import Grid
+from patchmorph.spatial.grid import Grid, cube
 
 
 def nested_chain(
@@ -16,18 +16,18 @@ def nested_chain(
     spacings_mm: list[float],
     inward: float = 1.0,
 ) -> list[Grid]:
-    """Patches from coarse to fine, each inside the one before.
+    """Patches from coarse to fine, each inside the previous one.
 
     Args:
-        root_center: middle of the coarsest patches, RAS+ mm.
-        placement: for each finer scale, where in its parent the child lies: −1 and 1 touch the parent's
-            faces, 0 is the middle. Drawn uniformly in training.
+        root_center: centre of the coarsest patches, RAS+ mm.
+        placement: for each finer scale, the position of the child in its parent: −1 and 1 touch the parent's
+            faces, 0 is the centre. Drawn uniformly in training.
         patch_size: voxels along each side, the same at every scale.
-        spacings_mm: one value a scale, decreasing.
-        inward: share of the first child's freedom that is used. The coarsest patch is larger than the
-            content, and a child at its rim would see nothing.
+        spacings_mm: voxel size of the patches at each scale, decreasing.
+        inward: fraction of the first child's range of positions that is used. The coarsest patch is larger
+            than the content, so a child at its rim would contain only background.
     """
-    shape = (patch_size, patch_size, patch_size)
+    shape = cube(patch_size)
     center = root_center.double()
     chain = [Grid.centered(shape, spacings_mm[0], center)]
     for scale, (parent, child) in enumerate(pairwise(spacings_mm)):

@@ -1,130 +1,150 @@
-"""What a registration begins with: the two brains, their pose, and whether they look alike."""
+"""The two images as registration uses them: normalised, masked, with their content measured."""
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.images.foreground import foreground
-from patchmorph.images.in_memory import Image
-from patchmorph.objective.similarity import correlation_ratio
-from patchmorph.registration.brain import Subject, prepared
-from patchmorph.registration.stages.pose import PoseStage
-from patchmorph.spatial.grid import Grid
-from patchmorph.transforms.affine import AffineTransform
-from patchmorph.transforms.base import Transform
+from patchmorph.images.foreground import Content, find_content, find_truncated_faces, foreground
+from patchmorph.images.intensity import Curve, Masked
+from patchmorph.images.volume import AbstractVolume, Image, MappedImage
+from patchmorph.registration.acceptance import IntensityAgreement
+from patchmorph.registration.brain import find_brain
+from patchmorph.transforms.base import AffineTransform, Transform
 
-SIDE = 48
-"""Points along each side of the fixed content's box in which contrasts are compared."""
-
-ALIKE = 0.92
-"""Least share of a rising straight line in the relation between images that may have one contrast: 0.93 to 1
-for T1 of many scanners (docs/decisions/009)."""
-
-
-class Relation(NamedTuple):
-    """Between the intensities of two images.
-
-    Attributes:
-        line: share of the variance that a rising straight line explains; below zero for a falling one.
-        any: share that any function of one or the other explains.
-    """
-
-    line: float
-    any: float
-
-    @classmethod
-    def of(cls, first: Float[Tensor, " n"], second: Float[Tensor, " n"]) -> "Relation":
-        """Of values from 0 to 1 at the same points."""
-        slope = torch.corrcoef(torch.stack([first, second]))[0, 1]
-        ratios = [correlation_ratio(a[None], b[None]) for a, b in ((first, second), (second, first))]
-        return cls(float(slope * slope.abs()), float(torch.cat(ratios).max()))
-
-    @property
-    def straight(self) -> float:
-        """Share of the line in what any function explains."""
-        return self.line / max(self.any, 1e-6)
+AGREEMENT_POINTS = 48
+"""Points along the longest side of the fixed content in which intensities are compared; fewer common points
+than this say nothing."""
 
 
 @dataclass(frozen=True)
-class Start:
-    """Two subjects and the map between their poses.
+class PreparedImage:
+    """One image of a pair.
 
     Attributes:
-        fixed: as given, on the device.
-        moving: likewise.
-        fixed_seen: what is registered of it.
-        moving_seen: likewise.
-        history: the shift between the centres of mass, and the best pose.
-        alike: whether both may have one contrast.
-        notes: what a user should know.
+        original: as it was given, on the device.
+        image: normalised, zero outside of what is registered.
+        content: of ``image``.
+        note: what was left out of the original; empty if nothing was.
     """
 
-    fixed: Image
-    moving: Image
-    fixed_seen: Subject
-    moving_seen: Subject
-    history: tuple[Transform, ...]
-    alike: bool
-    notes: tuple[str, ...] = ()
+    original: Image
+    image: MappedImage
+    content: Content
+    note: str = ""
 
-    def noted(self, note: str) -> "Start":
-        """With one more note."""
-        return replace(self, notes=(*self.notes, note))
+    def with_contrast(self, curve: Curve) -> "PreparedImage":
+        """The same image with its intensities mapped by ``curve``; the content stays as measured."""
+        return replace(self, image=self.image.mapped(curve))
 
-    def relation(self, transform: Transform) -> Relation | None:
-        """Between the intensities inside the fixed content; ``None``: too little lies on each other."""
-        cube = _cube(self.fixed_seen)
-        points, spacing_mm = cube.points_world(), float(cube.spacing_mm.max())
-        seen = self.fixed_seen.image.sample(points, spacing_mm)
-        warped = self.moving_seen.image.sample(transform(points), spacing_mm)
-        both = foreground(seen) & foreground(warped)
-        return Relation.of(seen[both], warped[both]) if int(both.sum()) >= SIDE else None
 
-    def missing(self, transform: Transform) -> float:
-        """Share of the fixed content that ``transform`` takes to where nobody knows the moving image."""
-        cube = _cube(self.fixed_seen)
-        points = cube.points_world()
-        content = foreground(self.fixed_seen.image.sample(points, float(cube.spacing_mm.max())))
-        known = self.moving_seen.image.known(transform(points))
-        return 0.0 if known is None else float((~known)[content[:, 0]].float().mean())
+@dataclass(frozen=True)
+class PreparedPair:
+    """Two prepared images, and how they compare under a map from the fixed to the moving world."""
+
+    fixed: PreparedImage
+    moving: PreparedImage
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether the field of view of either image cuts through its content."""
+        return bool(self.fixed.image.truncated_faces or self.moving.image.truncated_faces)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out of the images."""
+        return tuple(filter(None, (self.fixed.note, self.moving.note)))
+
+    def center_shift(self) -> AffineTransform:
+        """The shift between the centres of mass: where a registration starts."""
+        return AffineTransform.translation(self.moving.content.center_world - self.fixed.content.center_world)
+
+    def sampled(self, transform: Transform, points: int = AGREEMENT_POINTS) -> tuple[Tensor, Tensor]:
+        """Both images, ``[1, 1, X, Y, Z]``, at the points of a grid across the fixed content."""
+        grid = self.fixed.content.grid(points)
+        points_world, spacing_mm = grid.points_world(), float(grid.spacing_mm.max())
+        fixed = self.fixed.image.sample(points_world, spacing_mm)
+        return fixed, self.moving.image.sample(transform(points_world), spacing_mm)
+
+    def agreement(self, transform: Transform, points: int = AGREEMENT_POINTS) -> IntensityAgreement | None:
+        """The agreement of intensities where both show content; ``None``: they have too little in common."""
+        fixed, warped = self.sampled(transform, points)
+        both = foreground(fixed) & foreground(warped)
+        return IntensityAgreement.of(fixed[both], warped[both]) if int(both.sum()) >= points else None
+
+    def fraction_without_counterpart(self, transform: Transform) -> float:
+        """Fraction of the fixed content that goes beyond a truncated face of the moving image."""
+        grid = self.fixed.content.grid(AGREEMENT_POINTS)
+        points_world = grid.points_world()
+        visible = self.moving.image.in_field_of_view(transform(points_world))
+        if visible is None:
+            return 0.0
+        content = foreground(self.fixed.image.sample(points_world, float(grid.spacing_mm.max())))
+        return float((~visible)[content[:, 0]].float().mean())
 
 
 @torch.no_grad()
-def find_start(
+def prepare_pair(
     fixed: Image,
     moving: Image,
-    brain: nn.Module | None = None,
+    brain_network: nn.Module | None = None,
     masks: tuple[Image | None, Image | None] = (None, None),
-) -> Start:
-    """Look at both images and find how one lies to the other.
+) -> PreparedPair:
+    """Normalise both images and keep what is registered of each.
 
     Args:
         fixed: one channel, any intensities.
         moving: likewise, on the same device.
-        brain: network that finds the brain in images without a mask, on that device; ``None``: images show
-            what is to be registered.
-        masks: of the fixed and the moving image; what they leave out is not looked at.
+        brain_network: finds the brain in images without a mask, on that device (see
+            `patchmorph.networks.brain_mask`); ``None``: images show only what is to be registered.
+        masks: of the fixed and the moving image; what they leave out is not used.
 
     Raises:
         PatchMorphError: an image is empty, not finite or has several channels, or a mask leaves nothing.
     """
     for image in (fixed, moving):
-        if image.data.shape[1] != 1:
-            raise PatchMorphError(f"image must have one channel, got {image.data.shape[1]} in {image.name}")
-    a, b = (prepared(image, mask, brain) for image, mask in zip((fixed, moving), masks, strict=True))
-    shift = AffineTransform.translation(b.content.center_world - a.content.center_world)
-    pose = PoseStage(a.content, b.content).refine(a.image, b.image, shift)
-    notes = tuple(filter(None, (a.note, b.note)))
-    start = Start(fixed, moving, a, b, (shift, pose), True, notes)
-    found = start.relation(pose)
-    return replace(start, alike=found is None or found.straight > ALIKE)
+        if image.channels != 1:
+            raise PatchMorphError(f"image must have one channel, got {image.channels} in {image.name}")
+    return PreparedPair(
+        prepare_image(fixed, masks[0], brain_network), prepare_image(moving, masks[1], brain_network)
+    )
 
 
-def _cube(subject: Subject) -> Grid:
-    """`SIDE` points along each side of a cube around the content."""
-    lower, upper = subject.content.box_world
-    return Grid.centered((SIDE, SIDE, SIDE), float((upper - lower).max()) / SIDE, (lower + upper)[None] / 2)
+def prepare_image(image: Image, mask: Image | None, brain_network: nn.Module | None) -> PreparedImage:
+    """What is registered of an image.
+
+    Args:
+        image: as it was given.
+        mask: the user's, positive inside; used as it is.
+        brain_network: finds the brain where there is no mask.
+
+    Raises:
+        PatchMorphError: an image that cannot be used, or a mask that leaves nothing.
+    """
+    normalized = image.normalized()
+    content = find_content(normalized)
+    notes = [f"{image.name}: outside of its mask left out"] if mask else []
+    if mask is None and brain_network is not None:
+        mask = find_brain(brain_network, normalized, content)
+        notes = [f"{image.name}: the brain was found in a head, the rest left out"] if mask else []
+    if mask is not None:
+        normalized = masked(normalized, mask.to(image.grid.device))
+        content = find_content(normalized)
+    faces = find_truncated_faces(normalized)
+    if faces:
+        notes.append(f"{image.name}: the field of view cuts through the brain")
+    return PreparedImage(image, normalized.with_truncated_faces(faces), content, "; ".join(notes))
+
+
+def masked(image: AbstractVolume, mask: Image) -> MappedImage:
+    """``image`` where ``mask``, linear between its voxels, is above half of its maximum; normalised again.
+
+    Raises:
+        PatchMorphError: nothing is left.
+    """
+    half = max(float(values.max()) for _, values in mask.blocks()) / 2
+    inside = image.mapped(Masked(mask, half, min(image.spacing_mm)))
+    if half <= 0 or not any(foreground(values).any() for _, values in inside.blocks()):
+        raise PatchMorphError(f"mask must keep some of the image, got nothing of {image.name}")
+    return inside.normalized()

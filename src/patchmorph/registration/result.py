@@ -1,4 +1,4 @@
-"""What a registration gives back."""
+"""The result of a registration."""
 
 import functools
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.images.in_memory import Image
+from patchmorph.images.volume import Image
 from patchmorph.registration.uncertainty import uncertainty
 from patchmorph.spatial.sampling import Interpolation
 from patchmorph.transforms.base import Transform
@@ -24,10 +24,10 @@ class Registration:
         fixed: the image whose space the result is in.
         moving: the image that was brought there.
         transform: fixed world → moving world (pull-back), RAS+ mm.
-        history: the transform after the start and after each stage; the last is ``transform``.
-        notes: what a user should know about it, one sentence each.
-        missing: share of the fixed content beyond a face of the moving array that cuts the brain: there
-            the map only goes on smoothly.
+        history: the transforms before the first stage and after each stage; the last is ``transform``.
+        notes: what a user should know, one sentence each.
+        fraction_without_counterpart: fraction of the fixed content beyond a truncated face of the moving
+            image: there the map only continues smoothly.
     """
 
     fixed: Image
@@ -35,7 +35,7 @@ class Registration:
     transform: Transform
     history: tuple[Transform, ...]
     notes: tuple[str, ...] = ()
-    missing: float = 0.0
+    fraction_without_counterpart: float = 0.0
 
     @property
     def has_uncertainty(self) -> bool:

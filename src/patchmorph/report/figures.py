@@ -1,4 +1,4 @@
-"""Figures of a registration, in the fixed image's world: what a reader checks first."""
+"""Figures of a view, in the fixed image's world: what a reader checks first."""
 
 import io
 from collections.abc import Callable
@@ -13,14 +13,13 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from numpy import ndarray
 
+from patchmorph.images.abstract import AbstractImage
 from patchmorph.images.foreground import find_content
-from patchmorph.images.in_memory import Image
+from patchmorph.images.volume import Image
 from patchmorph.patches.extraction import extract
-from patchmorph.registration.result import Registration
 from patchmorph.spatial.affine import from_linear
 from patchmorph.spatial.grid import Grid
-from patchmorph.transforms.affine import AffineTransform
-from patchmorph.transforms.base import Transform
+from patchmorph.transforms.base import AffineTransform, Transform
 from patchmorph.transforms.jacobian import jacobian_determinant
 
 POINTS = 256
@@ -52,19 +51,34 @@ class Plane:
         """A value per point of ``grid`` as a 2D array (right, up)."""
         return volume.squeeze(self.normal).float().cpu().numpy()
 
-    def values(self, image: Image, transform: Transform | None = None) -> Float[ndarray, "u v"]:
+    def values(self, image: AbstractImage, transform: Transform | None = None) -> Float[ndarray, "u v"]:
         """Intensities of ``image``, seen through ``transform``, as a 2D array (right, up)."""
         return self.flat(extract(image, self.grid, float(self.grid.spacing_mm[0].min()), transform)[0, 0])
 
 
-Draw = Callable[[Axes, Plane], None]
+@dataclass(frozen=True)
+class PairView:
+    """What the figures show.
+
+    Attributes:
+        fixed: the fixed image.
+        moving: the moving image.
+        transform: fixed → moving world.
+    """
+
+    fixed: Image
+    moving: Image
+    transform: Transform
 
 
-def comparison(registration: Registration) -> Figure:
+DrawPlane = Callable[[Axes, Plane], None]
+
+
+def comparison(view: PairView) -> Figure:
     """Fixed (magenta) and moving image (green) over each other, before and after: grey is agreement."""
-    fixed, moving = registration.fixed.normalized(), registration.moving.normalized()
+    fixed, moving = view.fixed.normalized(), view.moving.normalized()
 
-    def overlay(transform: Transform) -> Draw:
+    def overlay(transform: Transform) -> DrawPlane:
         def draw(axes: Axes, plane: Plane) -> None:
             a, b = plane.values(fixed), plane.values(moving, transform)
             axes.imshow(np.stack([a, b, a], axis=-1).transpose(1, 0, 2).clip(0, 1), origin="lower")
@@ -72,27 +86,27 @@ def comparison(registration: Registration) -> Figure:
         return draw
 
     before = AffineTransform.identity(fixed.grid.device)
-    rows = {"before, by the headers": overlay(before), "after": overlay(registration.transform)}
-    return _figure(registration, rows)
+    rows = {"before, by the headers": overlay(before), "after": overlay(view.transform)}
+    return _figure(view, rows)
 
 
-def deformation(registration: Registration) -> Figure:
+def deformation(view: PairView) -> Figure:
     """The deformed grid (all but the affine part) and the logarithm of the Jacobian determinant."""
-    fixed = registration.fixed.normalized()
+    fixed = view.fixed.normalized()
 
     def draw_grid(axes: Axes, plane: Plane) -> None:
         axes.imshow(plane.values(fixed).T, cmap="gray", origin="lower")
-        _draw_lines(axes, plane, registration.transform)
+        _draw_lines(axes, plane, view.transform)
 
     def draw_jacobian(axes: Axes, plane: Plane) -> None:
         axes.imshow(plane.values(fixed).T, cmap="gray", origin="lower")
-        determinant = plane.flat(jacobian_determinant(registration.transform, plane.grid)).T
+        determinant = plane.flat(jacobian_determinant(view.transform, plane.grid)).T
         log = np.log2(determinant.clip(min=2.0**-4))
         axes.imshow(log, cmap="RdBu_r", norm=TwoSlopeNorm(0, -2, 2), alpha=0.75, origin="lower")
         if (determinant <= 0).any():
             axes.contour(determinant <= 0, levels=[0.5], colors="yellow", linewidths=0.8)
 
-    return _figure(registration, {"deformed grid": draw_grid, "log₂ Jacobian": draw_jacobian})
+    return _figure(view, {"deformed grid": draw_grid, "log₂ Jacobian": draw_jacobian})
 
 
 def png(figure: Figure) -> bytes:
@@ -102,9 +116,9 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _figure(registration: Registration, rows: dict[str, Draw]) -> Figure:
+def _figure(view: PairView, rows: dict[str, DrawPlane]) -> Figure:
     figure = Figure(figsize=(11, 7.6), facecolor="black", layout="compressed")
-    planes = _planes(registration)
+    planes = _planes(view)
     grid = figure.subplots(len(rows), len(planes), squeeze=False)
     for (title, draw), row in zip(rows.items(), grid, strict=True):
         for plane, axes in zip(planes, row, strict=True):
@@ -116,8 +130,8 @@ def _figure(registration: Registration, rows: dict[str, Draw]) -> Figure:
     return figure
 
 
-def _planes(registration: Registration) -> list[Plane]:
-    content = find_content(registration.fixed.normalized())
+def _planes(view: PairView) -> list[Plane]:
+    content = find_content(view.fixed.normalized())
     lower, upper = content.box_world
     spacing = float((upper - lower).max()) / POINTS
     planes = []
@@ -135,11 +149,8 @@ def _planes(registration: Registration) -> list[Plane]:
 def _draw_lines(axes: Axes, plane: Plane, transform: Transform) -> None:
     """Lines of constant coordinates, moved by the part of ``transform`` that is not affine."""
     points = plane.grid.points_world()
-    moved = points
-    for part in reversed(transform.parts()):
-        if not isinstance(part, AffineTransform):
-            moved = part(moved)
-    voxel = plane.grid.to_voxel(moved)
+    displacement = transform.affine_part().remainder(points, transform(points))
+    voxel = plane.grid.to_voxel(points + displacement)
     for axis in (k for k in range(3) if k != plane.normal):
         coordinate = plane.flat(voxel[0, ..., axis])
         levels = np.arange(0, max(plane.grid.shape), max(plane.grid.shape) / GRID_LINES)

@@ -1,24 +1,57 @@
-"""The HTML page of a registration: one file, no network."""
+"""The HTML page of a registration: one file, no network, made from the results folder."""
 
 import base64
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
-from patchmorph.registration.result import Registration
+from patchmorph.errors import PatchMorphError
+from patchmorph.io.atomic import whole_file
+from patchmorph.io.images import load_image
+from patchmorph.io.transforms.formats import load_transform
 from patchmorph.report import figures
+from patchmorph.report.figures import PairView
+from patchmorph.results.folder import TRANSFORM
+from patchmorph.results.summary import Summary
+
+REPORT = "report.html"
 
 
-def render_report(registration: Registration, summary: dict[str, Any]) -> str:
-    """The page with both figures and the numbers of ``summary`` (as in ``summary.json``)."""
+def write_report(folder: Path) -> Path:
+    """Make the page of a results folder again; the images are read from where the summary says.
+
+    Raises:
+        PatchMorphError: no results folder, or images that have moved.
+    """
+    summary = Summary.load(folder)
+    paths = {}
+    for side in ("fixed", "moving"):
+        paths[side] = folder / summary.files.get(side, "")
+        if not paths[side].is_file():
+            raise PatchMorphError(
+                f"{side} image must be where the summary says, got nothing at {paths[side]} (of {folder})"
+            )
+    images = {side: load_image(path) for side, path in paths.items()}
+    view = PairView(images["fixed"], images["moving"], load_transform(folder / TRANSFORM))
+    with whole_file(folder / REPORT) as temporary:
+        temporary.write_text(render_report(view, summary), encoding="utf-8")
+    return folder / REPORT
+
+
+def render_report(view: PairView, summary: Summary) -> str:
+    """The page with both figures and the numbers of the summary."""
     environment = Environment(loader=PackageLoader("patchmorph.report"), autoescape=True)
     images = {
-        "comparison": figures.png(figures.comparison(registration)),
-        "deformation": figures.png(figures.deformation(registration)),
+        "comparison": figures.png(figures.comparison(view)),
+        "deformation": figures.png(figures.deformation(view)),
     }
     encoded = {name: base64.b64encode(image).decode() for name, image in images.items()}
+    content = asdict(summary)
+    content["seconds"].pop("write", None)  # not known yet when a registration renders its page
     return environment.get_template("report.html.j2").render(
-        images=encoded, summary=summary, rows=_rows(summary)
+        images=encoded, summary=content, rows=_rows(content)
     )
 
 

@@ -1,7 +1,7 @@
 """Algebra of batched 4×4 homogeneous matrices.
 
 Matrices are float64 ``[B, 4, 4]`` and read ``source_to_target``; points are float32 ``[B, ..., 3]``.
-Nothing here waits for the GPU, so that a training step can be captured as one graph.
+No function synchronises with the GPU, so that a training step can be captured as one CUDA graph.
 """
 
 import functools
@@ -15,38 +15,38 @@ from patchmorph.spatial.compilation import compilable
 
 Matrix = Float[Tensor, "b 4 4"]
 
-LANES = 8
-"""Points that one row of a matrix product maps: three numbers are too few to fill a processor's registers."""
+POINTS_PER_ROW = 8
+"""Points per row of the matrix product on a CPU: rows of one point do not fill its vector registers."""
 
 
-@functools.lru_cache(maxsize=4096)  # a recorded training step reads these: they must not be evicted
+@functools.lru_cache(maxsize=4096)  # captured CUDA graphs read these: never evicted
 def constant(values: tuple[int | float, ...], device: torch.device) -> Float[Tensor, " n"]:
-    """A float64 vector that is copied to the device once, not at every step."""
+    """A float64 vector on ``device``; cached, so that it is copied there only once."""
     return torch.tensor(values, dtype=torch.float64, device=device)
 
 
 def apply_affine(
     matrix: Float[Tensor, "#b 4 4"], points: Float[Tensor, "#b *n 3"]
 ) -> Float[Tensor, "_ *n 3"]:
-    """Map ``points`` by ``matrix``."""
+    """Map ``points`` by ``matrix``; their batch axes broadcast."""
     if len(matrix) == 1 and not points.is_cuda and not torch.is_grad_enabled():
-        return _map_in_lanes(matrix[0].to(points.dtype), points.reshape(-1, 3)).reshape(points.shape)
+        return _map_in_rows(matrix[0].to(points.dtype), points.reshape(-1, 3)).reshape(points.shape)
     mapped = _map_points(matrix.to(points.dtype), points.reshape(len(points), -1, 3))
     return mapped.reshape(len(mapped), *points.shape[1:])
 
 
-def _map_in_lanes(matrix: Float[Tensor, "4 4"], points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-    """Several points a row, by the block diagonal of their matrices: four times as fast on a CPU."""
-    rows = functional.pad(points, (0, 0, 0, -len(points) % LANES)).reshape(-1, 3 * LANES)
-    blocks = torch.kron(torch.eye(LANES, dtype=matrix.dtype), matrix[:3, :3].T.contiguous())
-    return torch.addmm(matrix[:3, 3].repeat(LANES), rows, blocks).reshape(-1, 3)[: len(points)]
+def _map_in_rows(matrix: Float[Tensor, "4 4"], points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+    """Map several points per row by a block-diagonal matrix: four times as fast on a CPU."""
+    rows = functional.pad(points, (0, 0, 0, -len(points) % POINTS_PER_ROW)).reshape(-1, 3 * POINTS_PER_ROW)
+    blocks = torch.kron(torch.eye(POINTS_PER_ROW, dtype=matrix.dtype), matrix[:3, :3].T.contiguous())
+    return torch.addmm(matrix[:3, 3].repeat(POINTS_PER_ROW), rows, blocks).reshape(-1, 3)[: len(points)]
 
 
 @compilable
 def _map_points(matrix: Float[Tensor, "#b 4 4"], points: Float[Tensor, "#b n 3"]) -> Float[Tensor, "_ n 3"]:
-    """Multiplies and adds columns.
+    """Map points by a weighted sum of the matrix columns.
 
-    The backward pass of a batched matrix product over millions of points and a 3×3 matrix took most of a
+    The backward pass of a batched matrix product of millions of points with a 3×3 matrix took most of a
     training step (docs/decisions/002).
     """
     matrix = matrix[:, None]
@@ -66,7 +66,7 @@ def rotate_vectors(
 
 
 def invert_affine(matrix: Matrix) -> Matrix:
-    """Invert by cofactors: exact enough in float64, and without the host synchronisation of ``inv``."""
+    """Invert by cofactors: accurate enough in float64, and without the host synchronisation of ``inv``."""
     rows = matrix[:, :3, :3].unbind(1)
     cofactors = torch.stack([torch.linalg.cross(rows[k - 2], rows[k - 1]) for k in range(3)], dim=-1)
     determinant = (rows[0] * cofactors[..., 0]).sum(-1)
@@ -83,23 +83,23 @@ def from_linear(linear: Float[Tensor, "b 3 3"], translation: Float[Tensor, "b 3"
 
 
 def from_translation(translation: Float[Tensor, "b 3"]) -> Matrix:
-    """Homogeneous matrix of a shift."""
+    """Homogeneous matrix of a translation."""
     identity = torch.eye(3, dtype=translation.dtype, device=translation.device)
     return from_linear(identity.expand(len(translation), 3, 3), translation)
 
 
 def about_point(linear: Float[Tensor, "b 3 3"], center: Float[Tensor, "b 3"]) -> Matrix:
-    """Homogeneous matrix that applies ``linear`` and leaves ``center`` where it is."""
+    """Homogeneous matrix that applies ``linear`` about ``center``."""
     return from_linear(linear, center - (linear @ center[..., None])[..., 0])
 
 
 def exponential(
     generator: Float[Tensor, "b n n"], squarings: int = 6, order: int = 6
 ) -> Float[Tensor, "b n n"]:
-    """Matrix exponential by a scaled Taylor series, squared back.
+    """Matrix exponential by a Taylor series with scaling and squaring.
 
-    ``torch.linalg.matrix_exp`` chooses its order on the host, which stalls the GPU. Here both are fixed:
-    for a norm up to 4 the remainder is below 1e-10.
+    ``torch.linalg.matrix_exp`` chooses its order on the host, which stalls the GPU. Here the order and the
+    number of squarings are fixed: for a norm up to 4 the remainder is below 1e-10.
     """
     scaled = generator / 2**squarings
     identity = torch.eye(generator.shape[-1], dtype=generator.dtype, device=generator.device)

@@ -1,8 +1,8 @@
-"""Fusing small operations into one kernel, where a training runs on a GPU that can.
+"""Compilation of small tensor functions into fused kernels, for training on a GPU.
 
-A training step does thousands of small operations on coordinates and intensities; compiled, each function
-marked `compilable` becomes a kernel or two. Elsewhere the functions run as they are written: compiling takes
-a minute, which a single registration would never earn back.
+A training step runs thousands of small operations on coordinates and intensities. Within `compiling`, each
+function marked `compilable` runs as one or two kernels. Elsewhere it runs uncompiled: compilation takes a
+minute, more than a single registration would save.
 """
 
 import functools
@@ -20,42 +20,42 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 VARIANTS = 64
-"""Of one function: with one or several batch entries, with and without gradients, by shape."""
-LEAST_NUMBERS = 2**16
-"""Tensors smaller than this are not worth compiling for."""
+"""Compiled variants per function: they differ in batch size, gradients and shape."""
+MIN_ELEMENTS = 2**16
+"""Elements of the largest argument below which a function runs uncompiled."""
 
 _active = ContextVar("compiling", default=False)
 
 
 @functools.cache
 def can_compile() -> bool:
-    """``torch.compile`` for CUDA wants Triton, and Triton wants a C compiler."""
+    """Whether Triton and a C compiler are installed, which ``torch.compile`` needs on CUDA."""
     compilers = filter(None, (os.environ.get("CC"), "gcc", "clang", "cc"))
     return find_spec("triton") is not None and any(shutil.which(name) for name in compilers)
 
 
 @contextmanager
 def compiling(wanted: bool = True) -> Iterator[None]:
-    """Within the block compilable functions run compiled, if ``wanted`` and this machine can."""
+    """Compile compilable functions within the block, if ``wanted`` and if `can_compile`."""
     if not (wanted and can_compile()):
         yield
         return
     token = _active.set(True)
     try:
-        with torch._dynamo.config.patch(cache_size_limit=VARIANTS):  # its name in every version
+        with torch._dynamo.config.patch(cache_size_limit=VARIANTS):  # this name exists in every version
             yield
     finally:
         _active.reset(token)
 
 
 def compilable(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Mark a pure function of tensors that is worth a kernel of its own where its arguments are large."""
+    """Mark a pure function of tensors, to be compiled within `compiling` if its arguments are large."""
     compiled = functools.cache(lambda: torch.compile(function))  # the compiler is slow to import
 
     @functools.wraps(function)
     def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        # Within another compiled function this one is fused into it.
-        if torch.compiler.is_compiling() or not _active.get() or _size(args) < LEAST_NUMBERS:
+        # Inside another compiled function, the plain function is traced and fused into it.
+        if torch.compiler.is_compiling() or not _active.get() or _size(args) < MIN_ELEMENTS:
             return function(*args, **kwargs)
         return compiled()(*args, **kwargs)
 

@@ -1,9 +1,11 @@
-"""A regular lattice of points in the world: of an image, of a patch, of a velocity field."""
+"""Regular lattices of points in the world: images, patches and velocity grids."""
 
 import functools
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import product
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -12,15 +14,58 @@ from torch import Tensor
 from patchmorph.spatial.affine import apply_affine, constant, from_linear, from_translation, invert_affine
 
 Shape = tuple[int, int, int]
+VoxelIndex = tuple[int, int, int]
 
-SLAB_VOXELS = 250_000
-"""Points that are worked on at a time when a whole volume is mapped."""
+BLOCK_SIDE = 64
+"""Voxels along each side of the blocks in which volumes are processed: a quarter of a million points."""
+
+
+ROW = 256
+"""Points in a row of a reduction."""
 
 
 def triple(values: Iterable[int]) -> Shape:
-    """Three numbers as a shape or an index."""
+    """Three integers as a shape or an index."""
     x, y, z = values
     return x, y, z
+
+
+def cube(side: int) -> Shape:
+    """The shape of a cube."""
+    return side, side, side
+
+
+class VoxelBox(NamedTuple):
+    """Voxels of an array from ``start`` up to, but not including, ``stop``."""
+
+    start: VoxelIndex
+    stop: VoxelIndex
+
+    @classmethod
+    def at(cls, start: VoxelIndex, shape: Shape) -> "VoxelBox":
+        """The box of ``shape`` whose first voxel is ``start``."""
+        return cls(start, triple(a + n for a, n in zip(start, shape, strict=True)))
+
+    @property
+    def shape(self) -> Shape:
+        """Voxels along each axis; zero along axes where the box is empty."""
+        return triple(max(0, b - a) for a, b in zip(self.start, self.stop, strict=True))
+
+    def widened(self, halo: int, shape: Shape) -> "VoxelBox":
+        """The box with ``halo`` more voxels on each side, clipped to an array of ``shape``."""
+        start = triple(max(0, a - halo) for a in self.start)
+        return VoxelBox(start, triple(min(n, b + halo) for b, n in zip(self.stop, shape, strict=True)))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the box contains no voxel."""
+        return 0 in self.shape
+
+    @property
+    def slices(self) -> tuple[slice, slice, slice]:
+        """The box as an index into the last three axes of an array."""
+        x, y, z = (slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
+        return x, y, z
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,19 +90,32 @@ class Grid:
             shape, from_linear(linear.expand(len(center_world), 3, 3), center_world - middle * spacing_mm)
         )
 
+    @classmethod
+    def covering(cls, box_world: Float[Tensor, "2 3"], spacing_mm: float, least: int = 1) -> "Grid":
+        """The isotropic axis-aligned grid, centred on a box, whose voxels cover the box.
+
+        Args:
+            box_world: lower and upper corner, RAS+ mm.
+            spacing_mm: voxel size of the grid.
+            least: minimum number of voxels along each axis.
+        """
+        extent_mm = (box_world[1] - box_world[0]).tolist()
+        shape = triple(max(least, math.ceil(length / spacing_mm)) for length in extent_mm)
+        return cls.centered(shape, spacing_mm, box_world.double().mean(0, keepdim=True))
+
     @property
     def device(self) -> torch.device:
-        """Where the pose lies."""
+        """Device of the pose."""
         return self.voxel_to_world.device
 
     @property
     def spacing_mm(self) -> Float[Tensor, "b 3"]:
-        """Distance between neighbours along each array axis."""
+        """Voxel size along each array axis."""
         return self.voxel_to_world[:, :3, :3].norm(dim=1)
 
     @property
     def center_world(self) -> Float[Tensor, "b 3"]:
-        """The middle of the lattice, RAS+ mm."""
+        """Centre of the lattice, RAS+ mm."""
         middle = (constant(self.shape, self.device) - 1) / 2
         return apply_affine(self.voxel_to_world, middle[None, None])[:, 0]
 
@@ -67,7 +125,7 @@ class Grid:
         return invert_affine(self.voxel_to_world)
 
     def to_voxel(self, points_world: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
-        """Voxel indices, not rounded, of points given in RAS+ mm."""
+        """Continuous voxel indices of ``points_world`` (RAS+ mm)."""
         return apply_affine(self.world_to_voxel, points_world)
 
     def points_voxel(self) -> Float[Tensor, "1 x y z 3"]:
@@ -76,7 +134,7 @@ class Grid:
         return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)[None]
 
     def points_world(self) -> Float[Tensor, "b x y z 3"]:
-        """World position of every lattice point, RAS+ mm, float32: steps along the three axes, added up."""
+        """World position of every lattice point, RAS+ mm, float32."""
         x, y, z = (
             torch.arange(count, dtype=torch.float64, device=self.device)[:, None]
             * self.voxel_to_world[:, None, :3, axis]
@@ -91,19 +149,20 @@ class Grid:
         return apply_affine(self.voxel_to_world, torch.cartesian_prod(*ends)[None])
 
     def coarsen(self, factor: int) -> "Grid":
-        """The grid whose voxels are blocks of ``factor``³ voxels of this one; its shape must divide."""
-        assert all(n % factor == 0 for n in self.shape), f"{self.shape} does not divide by {factor}"
+        """The grid whose voxels are blocks of ``factor``³ voxels, which must divide ``shape``."""
+        divisible = all(n % factor == 0 for n in self.shape)
+        assert divisible, f"shape must be divisible by {factor}, got {self.shape}"
         linear = torch.eye(3, dtype=torch.float64, device=self.device) * factor
         offset = constant(((factor - 1) / 2,) * 3, self.device)
         shape = triple(n // factor for n in self.shape)
         return Grid(shape, self.voxel_to_world @ from_linear(linear[None], offset[None]))
 
     def crop(self, start: Shape, shape: Shape) -> "Grid":
-        """The sub-lattice of ``shape`` whose first voxel is ``start`` (which may lie outside)."""
+        """The lattice of ``shape`` whose first voxel is ``start``; it may extend beyond this one."""
         return Grid(shape, self.voxel_to_world @ from_translation(constant(start, self.device)[None]))
 
     def resampled(self, spacing_mm: float) -> "Grid":
-        """The grid of isotropic ``spacing_mm`` with this one's axes and centre that covers its voxels."""
+        """The isotropic grid of ``spacing_mm`` with the same axes and centre that covers the same voxels."""
         ratio = [spacing_mm / own for own in self.spacing_mm[0].tolist()]
         counts = zip(self.shape, ratio, strict=True)
         shape = triple(max(1, math.ceil(count / step - 1e-6)) for count, step in counts)
@@ -113,14 +172,61 @@ class Grid:
         )
         return Grid(shape, self.voxel_to_world @ from_linear(linear[None], middle[None]))
 
-    def slabs(self, max_voxels: int = SLAB_VOXELS) -> Iterator["Grid"]:
-        """Cut along the first axis into grids of about ``max_voxels`` at most, to bound memory."""
-        _, y, z = self.shape
-        thickness = max(1, max_voxels // (y * z))
-        for start in range(0, self.shape[0], thickness):
-            stop = min(start + thickness, self.shape[0])
-            yield self.crop((start, 0, 0), (stop - start, y, z))
+    def widened(self, halo: int) -> "Grid":
+        """The lattice with ``halo`` more voxels on each side."""
+        return self.crop(cube(-halo), triple(count + 2 * halo for count in self.shape))
+
+    def blocks(self, side: int = BLOCK_SIDE) -> Iterator[tuple[VoxelBox, "Grid"]]:
+        """Partition into blocks of at most ``side``³ voxels, each as its box and its grid.
+
+        Whole volumes are processed block by block, so that memory does not grow with the volume.
+        """
+        for start in product(*(range(0, count, side) for count in self.shape)):
+            stop = triple(min(a + side, n) for a, n in zip(start, self.shape, strict=True))
+            box = VoxelBox(triple(start), stop)
+            yield box, self.crop(box.start, box.shape)
+
+    def box_around(self, points_world: Float[Tensor, "#b *n 3"], margin: int) -> VoxelBox:
+        """The box of voxels inside the grid that contains the neighbours of all ``points_world``.
+
+        Computed from the bounding box of the points in the world, so that the points are read only once; on
+        an oblique grid it may be larger than necessary.
+
+        Args:
+            points_world: RAS+ mm; points that are not finite are ignored.
+            margin: additional voxels on each side.
+        """
+        flat = points_world.detach().reshape(-1, 3)
+        bounds = _bounds(flat)
+        if not bounds.isfinite().all():
+            flat = flat[flat.isfinite().all(-1)]
+            if not len(flat):
+                return VoxelBox((0, 0, 0), (0, 0, 0))
+            bounds = _bounds(flat)
+        corners = torch.cartesian_prod(*bounds.double())
+        voxel = self.to_voxel(corners[None])[0]
+        start = (math.floor(value) - margin for value in voxel.amin(0).tolist())
+        stop = (math.ceil(value) + margin + 1 for value in voxel.amax(0).tolist())
+        return VoxelBox(
+            triple(min(max(first, 0), n) for first, n in zip(start, self.shape, strict=True)),
+            triple(min(max(last, 0), n) for last, n in zip(stop, self.shape, strict=True)),
+        )
+
+    def equals(self, other: "Grid") -> bool:
+        """Whether both have the same shape and pose."""
+        return self.shape == other.shape and torch.equal(self.voxel_to_world, other.voxel_to_world)
 
     def to(self, device: torch.device | str) -> "Grid":
         """The same grid on another device."""
         return Grid(self.shape, self.voxel_to_world.to(device))
+
+
+def _bounds(points: Float[Tensor, "n 3"]) -> Float[Tensor, "3 2"]:
+    """Smallest and largest coordinate along each axis; many points a row, which is four times as fast."""
+    whole = len(points) // ROW * ROW
+    parts = [
+        part for part in (points[:whole].reshape(-1, 3 * ROW), points[whole:].reshape(-1, 3)) if len(part)
+    ]
+    least = torch.cat([part.amin(0).reshape(-1, 3) for part in parts]).amin(0)
+    most = torch.cat([part.amax(0).reshape(-1, 3) for part in parts]).amax(0)
+    return torch.stack([least, most], dim=1)

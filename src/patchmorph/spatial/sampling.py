@@ -1,8 +1,8 @@
-"""Values of a voxel array at any point: the only place that calls ``grid_sample``.
+"""Interpolation of voxel arrays: the only module that calls ``grid_sample``.
 
-Points arrive in voxel indices (centres at integers) in the array's own axis order, or with the matrix that
-maps them there. ``grid_sample`` wants ``unit = (2 i + 1) / n − 1`` with the components reversed; that happens
-here and nowhere else.
+Points are voxel indices (centres at integers) in the array's axis order, or come with the matrix that maps
+them to voxel indices. ``grid_sample`` expects ``unit = (2 i + 1) / n − 1`` with the components reversed; this
+conversion happens only here.
 """
 
 import functools
@@ -18,10 +18,10 @@ from torch.nn import functional
 from patchmorph.spatial.affine import apply_affine
 
 Outside = Literal["zeros", "border"]
-"""What lies beyond the array: nothing (images) or the nearest value inside (fields)."""
+"""Values beyond the array: zero (images) or the nearest value inside (fields)."""
 
-LANES = 16
-"""Parts that the points of a lone array are cut into on a CPU, so that all its cores have some."""
+CPU_CHUNKS = 16
+"""Chunks of the points of a single array on a CPU, whose kernel runs one thread per batch entry."""
 
 Interpolation = Literal["linear", "cubic", "nearest", "label"]
 INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
@@ -36,27 +36,29 @@ def sample_linear(
     """Trilinear interpolation.
 
     Args:
-        data: values; one array may serve many batches of points, and the other way round.
-        points: where, in voxel indices or, with ``to_voxel``, in what that maps to them.
-        outside: what lies beyond the array. With ``"zeros"`` values fade over the outermost half voxel.
-        to_voxel: float64; one map with the conversion to ``grid_sample``'s units, so points are touched once.
+        data: values; a batch of one array serves any batch of points, and vice versa.
+        points: voxel indices, or points that ``to_voxel`` maps to voxel indices.
+        outside: values beyond the array. With ``"zeros"`` values fade from the outermost voxel centres to
+            zero one voxel beyond them.
+        to_voxel: float64; combined with the conversion to ``grid_sample``'s units, so that points are mapped
+            only once.
     """
     to_unit = _voxel_to_unit(tuple(data.shape[2:]), data.device)
     unit = apply_affine(to_unit if to_voxel is None else to_unit @ to_voxel, points)
     batch, size = max(len(data), len(unit)), points.shape[1:-1]
     if len(data) > 1:
-        lanes, unit = batch, unit.expand(batch, *size, 3)
-    else:  # a lone array: one launch on CUDA; the CPU kernel runs one thread a batch entry, so several there
-        lanes = 1 if data.is_cuda else LANES
-        unit = functional.pad(unit.reshape(-1, 3), (0, 0, 0, -(unit.numel() // 3) % lanes))
+        chunks, unit = batch, unit.expand(batch, *size, 3)
+    else:  # a single array: one launch on CUDA, several chunks on a CPU (one thread per batch entry)
+        chunks = 1 if data.is_cuda else CPU_CHUNKS
+        unit = functional.pad(unit.reshape(-1, 3), (0, 0, 0, -(unit.numel() // 3) % chunks))
     values = functional.grid_sample(
-        data.expand(lanes, -1, -1, -1, -1),
-        unit.reshape(lanes, -1, 1, 1, 3),
+        data.expand(chunks, -1, -1, -1, -1),
+        unit.reshape(chunks, -1, 1, 1, 3),
         mode="bilinear",
         padding_mode=outside,
         align_corners=False,
     )[..., 0, 0]
-    if len(data) == 1:  # [lanes, C, n] -> [batch, C, n]
+    if len(data) == 1:  # [chunks, C, n] -> [batch, C, n]
         count = batch * math.prod(size)
         values = values.transpose(0, 1).reshape(data.shape[1], -1)[:, :count]
         values = values.reshape(data.shape[1], batch, -1).transpose(0, 1)
@@ -66,17 +68,17 @@ def sample_linear(
 def sample_nearest(
     data: Num[Tensor, "1 c x y z"], points_voxel: Float[Tensor, "1 *n 3"], background: int | float = 0
 ) -> Num[Tensor, "1 c *n"]:
-    """The nearest voxel's value in the array's own type, ``background`` outside. Halves round up."""
+    """Value of the nearest voxel, in the dtype of ``data``; ``background`` outside. Halves round up."""
     index = torch.floor(points_voxel[0] + 0.5).long()
     return _gather(data, index, background)[None]
 
 
 def spline_coefficients(data: Num[Tensor, "1 c x y z"]) -> Float[Tensor, "1 c x y z"]:
-    """Coefficients of the cubic B-splines through the voxels' values (Unser, IEEE SPM 1999), on the CPU.
+    """Coefficients of the cubic B-spline that interpolates the voxels (Unser, IEEE SPM 1999), on the CPU.
 
-    Mirrored at the array's faces, as ITK and SciPy do.
+    The array is mirrored at its faces, as in ITK and SciPy.
     """
-    from scipy import ndimage  # a quarter of a second that most runs can do without
+    from scipy import ndimage  # imported here: it takes a quarter of a second, and few runs need it
 
     channels = [ndimage.spline_filter(channel).astype(np.float32) for channel in data[0].cpu().numpy()]
     return torch.from_numpy(np.stack(channels))[None]
@@ -87,9 +89,9 @@ def sample_cubic(
     points_voxel: Float[Tensor, "1 *n 3"],
     background: int | float = 0,
 ) -> Float[Tensor, "1 c *n"]:
-    """Cubic interpolation by `spline_coefficients`, ``background`` beyond half a voxel outside.
+    """Cubic B-spline interpolation from `spline_coefficients`; ``background`` beyond the voxels' outer faces.
 
-    By SciPy, on one CPU core: for final images, not for optimization.
+    Computed by SciPy on one CPU core: for final images, not for optimization.
     """
     from scipy import ndimage
 
@@ -107,13 +109,13 @@ def sample_cubic(
 def sample_label(
     data: Num[Tensor, "1 1 x y z"], points_voxel: Float[Tensor, "1 *n 3"], background: int | float = 0
 ) -> Num[Tensor, "1 1 *n"]:
-    """The label with the most trilinear weight among eight neighbours: ids are compared, never averaged."""
+    """The label with the largest trilinear weight among the eight neighbours; labels are never averaged."""
     points = points_voxel.reshape(-1, 3)
     lower = torch.floor(points)
     corners = torch.cartesian_prod(*[torch.arange(2, device=data.device)] * 3)
     labels = torch.stack([_gather(data, lower.long() + corner, background)[0] for corner in corners])
     result = labels[0].clone()
-    mixed = (labels != labels[0]).any(0)  # elsewhere there is nothing to vote on
+    mixed = (labels != labels[0]).any(0)  # elsewhere all neighbours agree
     candidates, upper_weight = labels[:, mixed], (points - lower)[mixed]
     weights = torch.stack(
         [torch.where(corner.bool(), upper_weight, 1 - upper_weight).prod(-1) for corner in corners]
@@ -133,7 +135,7 @@ def _gather(data: Num[Tensor, "1 c x y z"], index: Tensor, background: int | flo
     )
 
 
-@functools.lru_cache(maxsize=4096)  # a recorded training step reads these: they must not be evicted
+@functools.lru_cache(maxsize=4096)  # captured CUDA graphs read these: never evicted
 def _voxel_to_unit(shape: tuple[int, ...], device: torch.device) -> Float[Tensor, "1 4 4"]:
     """``unit = (2 i + 1) / n − 1`` with the components reversed, as a matrix."""
     matrix = torch.zeros(1, 4, 4, dtype=torch.float64)

@@ -1,10 +1,11 @@
-"""The YAML file that describes a training."""
+"""The YAML configuration of a training run."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
+    AliasChoices,
     BaseModel,
     ConfigDict,
     Field,
@@ -21,7 +22,7 @@ from patchmorph.errors import PatchMorphError
 from patchmorph.networks.model import ModelSpec
 from patchmorph.objective.objective import Objective
 
-Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Section(BaseModel):
@@ -29,20 +30,21 @@ class _Section(BaseModel):
 
 
 class Augmentation(_Section):
-    """Ranges of the random changes; every draw is uniform from minus to plus the value.
+    """Ranges of the random augmentations; every draw is uniform from minus to plus the value.
 
     Attributes:
         rotation_deg: about each world axis.
-        scale: of the whole image, as a logarithm; ``anisotropy`` adds to it along each axis.
-        anisotropy: see ``scale``.
+        scale: isotropic, as a logarithm.
+        anisotropy: added to ``scale`` independently for each axis.
         shear: off-diagonal entries of the affine matrix.
         shift_mm: along each world axis.
-        coarse_mm: amplitude of the smooth displacement on a lattice of 7³ over 256 mm.
-        fine_mm: likewise on 15³.
+        coarse_mm: amplitude of the smooth displacement on a lattice of 7³ points over 256 mm.
+        fine_mm: likewise on 15³ points.
         mirror: whether half of the pairs are mirrored, left to right.
         gamma: exponent of the intensities, as a logarithm.
         gain: factor of the intensities, about 1.
-        contrast: share of images that networks see in a random contrast (see `patchmorph.training.augmentation.contrast`).
+        contrast: fraction of images that are given to the networks in a random contrast (see
+            `patchmorph.training.augmentation.contrast`).
     """
 
     rotation_deg: NonNegativeFloat = 20.0
@@ -55,29 +57,29 @@ class Augmentation(_Section):
     mirror: bool = True
     gamma: NonNegativeFloat = 0.3
     gain: NonNegativeFloat = 0.1
-    contrast: Share = 0.0
+    contrast: Fraction = 0.0
 
 
 class Data(_Section):
-    """The training images, and where they are kept.
+    """The training images, and the memory that they may take.
 
-    Exactly one of ``images``, ``manifest`` and ``bids`` says which they are; all paths are relative to the
-    configuration file.
+    Exactly one of ``images``, ``manifest`` and ``bids`` names them. Paths are relative to the configuration
+    file.
 
     Attributes:
         images: paths or glob patterns.
         manifest: CSV with a column ``image`` and any of ``labels``, ``mask`` and ``landmarks``; paths in it
             are relative to its folder.
-        bids: folder in the layout of BIDS, raw or derivatives: images are ``sub-*_<suffix>.nii[.gz]``,
-            labels and masks their neighbours ``*_dseg`` and ``*_mask``.
-        suffix: what the names of the BIDS images end in.
-        label_ids: ids of the label maps that count; ``null``: all but zero.
-        memory_budget_gib: GPU memory that images may take; what does not fit stays in page-locked host memory
-            and only the voxels of patches cross the bus. ``null``: half of what is free.
-        cache_gib: memory, of host and GPU together, that images may take in each process. If not all subjects
-            fit, each stays for a while and then makes room for another.
-        refresh_every: steps after which one subject makes room, then.
-        workers: threads that read images.
+        bids: folder in the layout of BIDS, raw or derivatives. Images are ``sub-*_<suffix>.nii[.gz]``; labels
+            and masks are ``*_dseg`` and ``*_mask`` in the same folder.
+        suffix: suffix of the BIDS images.
+        label_ids: ids of the label maps that are used; ``null``: all but zero.
+        memory_budget_gib: GPU memory for images. The rest stays in page-locked host memory, from which only
+            the voxels of patches cross the bus. ``null``: half of the free memory.
+        cache_gib: host and GPU memory together for the images of each process. If not all subjects fit, they
+            are held in turn.
+        refresh_every: steps between replacements of one subject, if not all fit.
+        workers: number of threads that read images.
     """
 
     images: list[str] = []
@@ -104,14 +106,14 @@ class Pairing(_Section):
     """How pairs and patches are drawn.
 
     Attributes:
-        same_person: share of pairs that show one person under two transforms, so that the truth is known: in
-            the first and in the second half of the training.
-        start_mm: error added to the start of the affine stage.
-        root_mm: shift of the coarsest patch from the content's centre.
+        same_person: fraction of pairs that show one person under two transforms, so that the true map is
+            known: in the first and in the second half of the training.
+        start_mm: largest error, along each axis, added to the initial translation.
+        root_mm: largest shift, along each axis, of the coarsest patch from the content's centre.
         inward: see `patchmorph.patches.nested.nested_chain`.
     """
 
-    same_person: tuple[Share, Share] = (0.6, 0.3)
+    same_person: tuple[Fraction, Fraction] = (0.6, 0.3)
     start_mm: NonNegativeFloat = 4.0
     root_mm: NonNegativeFloat = 8.0
     inward: float = Field(default=0.7, ge=0, le=1)
@@ -121,14 +123,18 @@ class Optimization(_Section):
     """AdamW with warm-up and a cosine decay to 3 % of the learning rate.
 
     Attributes:
-        steps: in all.
-        batch: chains at a time on each GPU, each from another pair.
-        accumulate: batches whose gradients are averaged before the weights change.
-        affine_repeats: steps of the affine stage, with the gradient stopped in between.
-        through_chain: let the gradient of a stage flow into the stages before it; otherwise each stage learns
-            by itself, and only one stage's activations are in memory at a time.
-        recompute: dense stages (0 is the coarsest) whose networks compute activations again in the backward
-            pass instead of keeping them.
+        steps: total number of optimizer steps.
+        batch: chains per batch on each GPU, each from a pair of its own.
+        accumulate: batches whose gradients are averaged for one optimizer step.
+        learning_rate: after the warm-up.
+        warmup: steps of linear warm-up.
+        weight_decay: of AdamW.
+        clip: largest norm of the gradient.
+        affine_passes: passes of the affine network, with the gradient stopped in between.
+        through_chain: whether the gradient of a stage flows into the stages before it. Otherwise each stage
+            is trained on its own, and only one stage's activations are in memory at a time.
+        recompute: dense stages (0 is the coarsest) whose networks recompute activations in the backward pass
+            instead of storing them.
     """
 
     steps: PositiveInt = 15000
@@ -138,18 +144,20 @@ class Optimization(_Section):
     warmup: NonNegativeInt = 200
     weight_decay: NonNegativeFloat = 1e-5
     clip: PositiveFloat = 1.0
-    affine_repeats: PositiveInt = 3
+    affine_passes: PositiveInt = Field(
+        default=3, validation_alias=AliasChoices("affine_passes", "affine_repeats")
+    )
     through_chain: bool = True
     recompute: list[NonNegativeInt] = []
 
 
 class Validation(_Section):
-    """Registration of labelled pairs during training; the best model is kept.
+    """Registration of labelled pairs during training; the best model is saved.
 
     Attributes:
         pairs: table as for ``patchmorph evaluate``, with labels; relative to the configuration file.
         every: steps between validations.
-        figure: what the best model has most of: ``dice``, ``dice_aseg`` or ``dice_cortex``.
+        figure: metric that selects the best model: ``dice``, ``dice_aseg`` or ``dice_cortex``.
     """
 
     pairs: str
@@ -158,16 +166,17 @@ class Validation(_Section):
 
 
 class Run(_Section):
-    """Where results go and how often.
+    """Output, seed, initial weights and run time.
 
     Attributes:
         output: folder, relative to the configuration file.
         seed: of every random draw and of the initial weights.
         log_every: steps between lines of ``log.jsonl``.
         checkpoint_every: steps between checkpoints.
-        minutes: stop (with a checkpoint) after this long; ``--resume`` goes on.
-        weights: a packaged model's name or a model file to start from; ``null``: random weights.
-        compile: on CUDA, compile networks with ``torch.compile``: a minute at the start for faster steps.
+        minutes: time after which the run stops with a checkpoint; ``--resume`` continues.
+        weights: a packaged model's name or a model file with the initial weights; ``null``: random weights.
+        compile: whether networks are compiled on CUDA with ``torch.compile``: a minute at the start, then
+            faster steps.
     """
 
     output: str
@@ -180,7 +189,7 @@ class Run(_Section):
 
 
 class TrainingConfig(_Section):
-    """All of it; see each section."""
+    """A complete training configuration; see each section."""
 
     model: ModelSpec = ModelSpec()
     data: Data
@@ -190,7 +199,7 @@ class TrainingConfig(_Section):
     optimization: Optimization = Optimization()
     validation: Validation | None = None
     run: Run
-    folder: Path = Path()  # of the configuration file, which its paths are relative to
+    folder: Path = Path()  # of the configuration file; its paths are relative to it
 
     @model_validator(mode="after")
     def _stages_exist(self) -> "TrainingConfig":
@@ -206,7 +215,7 @@ def load_config(path: str | Path) -> TrainingConfig:
     """Read and check a configuration.
 
     Raises:
-        PatchMorphError: no such file, no YAML, or values that do not fit, each named.
+        PatchMorphError: no such file, not YAML, or invalid values, each named.
     """
     path = Path(path)
     if not path.is_file():

@@ -1,7 +1,8 @@
 """Loss and gradients of one step; on CUDA replayed as one captured graph.
 
-A step launches thousands of small kernels, and launching them takes longer than running them. Since a step is
-a function of its `Draw` alone and never waits for the GPU, it is recorded once and replayed.
+A step launches thousands of small kernels, and launching them takes longer than running them. All random
+numbers of a step are in its `Draw`, and no operation synchronizes with the GPU, so the step is captured once
+and replayed.
 """
 
 from collections.abc import Callable
@@ -12,22 +13,22 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from patchmorph.networks.model import PatchMorphModel
-from patchmorph.training.augmentation.pair import Draw
+from patchmorph.training.augmentation.draw import Draw
 from patchmorph.training.config import TrainingConfig
 from patchmorph.training.data.cohort import Cohort
 from patchmorph.training.step import Terms, chain_losses
 
 WARMUP = 3
-"""Eager steps before the recording: they choose and compile kernels and fill the caches of constants."""
+"""Eager steps before the capture: they select and compile kernels and fill the caches of constants."""
 
 
 class Report(NamedTuple):
-    """What a batch tells.
+    """Losses and terms of one batch.
 
     Attributes:
-        losses: one a chain.
+        losses: one value per chain.
         names: of the terms.
-        sums: of the terms over the chains that have them, and the number of those.
+        sums: sum of each term over the chains that have it, and the number of those chains.
     """
 
     losses: Float[Tensor, " b"]
@@ -36,7 +37,7 @@ class Report(NamedTuple):
 
 
 class FlatGradients:
-    """All gradients of a model in one buffer: one operation clears, averages or measures them.
+    """All gradients of a model in one buffer, so that one operation clears, averages or measures them.
 
     Attributes:
         buffer: every gradient, one after the other.
@@ -48,11 +49,11 @@ class FlatGradients:
         first = 0
         for parameter in parameters:
             flat = self.buffer[first : first + parameter.numel()]
-            parameter.grad = flat.as_strided(parameter.shape, parameter.stride())  # as fused AdamW wants it
+            parameter.grad = flat.as_strided(parameter.shape, parameter.stride())  # as fused AdamW requires
             first += parameter.numel()
 
     def finish(self, batches: int, processes: int, clip: float) -> Float[Tensor, ""]:
-        """Turn the sum over ``batches`` into the mean over all processes, clipped; return its norm before."""
+        """Average the sum over ``batches`` and processes, clip it, and return its norm before clipping."""
         if processes > 1:
             torch.distributed.all_reduce(self.buffer)
         self.buffer /= batches * processes
@@ -62,7 +63,7 @@ class FlatGradients:
 
 
 def add_gradients(model: PatchMorphModel, cohort: Cohort, draw: Draw, config: TrainingConfig) -> Report:
-    """Add the gradients of a batch's mean loss to those of the parameters."""
+    """Add the gradients of a batch's mean loss to the gradients of the parameters."""
     losses: list[Tensor] = []
     terms: Terms = {}
     for loss, more in chain_losses(model, cohort, draw, config):
@@ -82,8 +83,8 @@ class CapturedStep:
     """`add_gradients` as a CUDA graph, for a model with `FlatGradients`.
 
     Args:
-        add: adds a draw's gradients; called ``WARMUP`` times, then recorded.
-        example: a draw of the sizes that will come, on the device.
+        add: adds a draw's gradients; called ``WARMUP`` times, then captured.
+        example: a draw with the sizes of all later ones, on the device.
     """
 
     def __init__(self, add: Callable[[Draw], Report], example: Draw):
@@ -94,9 +95,9 @@ class CapturedStep:
             for _ in range(WARMUP):
                 add(self.draw)
         torch.cuda.current_stream().wait_stream(stream)
-        torch.cuda.empty_cache()  # the graph has a pool of its own: what the warm-up took is free again
+        torch.cuda.empty_cache()  # frees the warm-up's memory; the graph has its own pool
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, stream=stream):  # the libraries' workspaces are one a stream
+        with torch.cuda.graph(self.graph, stream=stream):  # library workspaces are per stream
             self.report = add(self.draw)
 
     def __call__(self, draw: Draw) -> Report:

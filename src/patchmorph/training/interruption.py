@@ -1,4 +1,4 @@
-"""Ctrl-C and termination wait for the end of a step, so that nothing is lost."""
+"""Deferred SIGINT and SIGTERM: training stops at the end of a step, so that no progress is lost."""
 
 import signal
 import threading
@@ -7,14 +7,14 @@ from contextlib import contextmanager
 
 
 class Interruption:
-    """Whether somebody asked to stop."""
+    """Whether a stop was requested (``asked``)."""
 
     asked = False
 
 
 @contextmanager
 def deferred() -> Iterator[Interruption]:
-    """Within the block the first SIGINT or SIGTERM only sets ``asked``; a second one acts at once."""
+    """Within the block the first SIGINT or SIGTERM only sets ``asked``; a second one takes effect at once."""
     interruption = Interruption()
     if threading.current_thread() is not threading.main_thread():
         yield interruption  # signals reach the main thread only

@@ -1,4 +1,4 @@
-"""The training loop, for one process or many: start many with ``torchrun`` or ``accelerate launch``."""
+"""The training loop, for one process or several, started with ``torchrun`` or ``accelerate launch``."""
 
 import math
 import time
@@ -10,7 +10,7 @@ from statistics import median
 import torch
 from accelerate import PartialState
 
-from patchmorph.api import load_model, packaged_models, save_model
+from patchmorph.catalogue import load_model, packaged_models, save_model
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.atomic import check_folder, whole_file, writing
 from patchmorph.networks.blocks import set_recompute
@@ -18,7 +18,7 @@ from patchmorph.networks.contract import check_answer
 from patchmorph.networks.model import PatchMorphModel
 from patchmorph.spatial.compilation import can_compile, compiling
 from patchmorph.training.augmentation.contrast import check_labels
-from patchmorph.training.augmentation.pair import Draw
+from patchmorph.training.augmentation.draw import Draw
 from patchmorph.training.checkpoint import FILE, TrainingState
 from patchmorph.training.config import Optimization, TrainingConfig
 from patchmorph.training.data.cohort import Cohort
@@ -30,32 +30,32 @@ from patchmorph.training.record import Record
 from patchmorph.training.validation import Validator
 
 MODEL = "model.safetensors"
-PATIENCE = timedelta(hours=12)
-"""How long processes wait for one another: one validates or reads while the others wait."""
-AGREE_EVERY = 10
-"""Steps on GPUs between asking all processes whether to stop."""
-RADIUS_RATIO = 1.6
-"""How far the size of the training images may be from the one that the spacings are for."""
-FINAL_RATE = 0.03
-"""Share of the learning rate that the cosine ends at."""
+PROCESS_TIMEOUT = timedelta(hours=12)
+"""Time limit of collective operations: the others wait while one process validates or reads."""
+STOP_CHECK_EVERY = 10
+"""Steps on GPUs between checks whether any process should stop."""
+MAX_RADIUS_RATIO = 1.6
+"""Largest ratio between the radius of the training images and the model's reference radius."""
+FINAL_RATE_FRACTION = 0.03
+"""Fraction of the learning rate at the end of the cosine."""
 
 
 def train(config: TrainingConfig, device: torch.device, resume: bool = False) -> None:
-    """Train a model, or go on with it.
+    """Train a model, or resume a training.
 
-    The output folder gets ``config.json``, ``log.jsonl`` and ``tensorboard`` (means each ``log_every``
-    steps), a checkpoint each ``checkpoint_every`` steps and when it is stopped, ``best.safetensors`` if there
-    are pairs to validate on and, after the last step, ``model.safetensors``.
+    The output folder receives ``config.json``, ``log.jsonl`` and ``tensorboard`` (means every ``log_every``
+    steps), a checkpoint every ``checkpoint_every`` steps and at a stop, ``best.safetensors`` if validation is
+    configured and, after the last step, ``model.safetensors``.
 
     Raises:
-        PatchMorphError: images or folders that cannot be used, or a loss that is not finite any more.
+        PatchMorphError: images or folders that cannot be used, or a loss or gradient that is not finite.
     """
     folder = config.folder / config.run.output
     check_folder(folder)
     if not resume and (folder / FILE).exists():
         raise PatchMorphError(f"output folder must be new, or --resume given, got a training in {folder}")
-    processes = PartialState(cpu=device.type == "cpu", timeout=PATIENCE)
-    processes.wait_for_everyone()  # all have looked at the folder before one writes into it
+    processes = PartialState(cpu=device.type == "cpu", timeout=PROCESS_TIMEOUT)
+    processes.wait_for_everyone()  # all check the folder before any writes into it
     if processes.num_processes > 1:
         device = torch.device(processes.device or device)
     elif device.type == "cuda":
@@ -66,12 +66,12 @@ def train(config: TrainingConfig, device: torch.device, resume: bool = False) ->
 
 
 class Training:
-    """One process's share of a training.
+    """The part of a training that one process runs.
 
     Attributes:
-        state: what a checkpoint holds.
+        state: contents of a checkpoint.
         cohort: the images.
-        validator: in the process that writes, if there are pairs to validate on.
+        validator: in the main process, if validation is configured.
     """
 
     def __init__(
@@ -83,11 +83,11 @@ class Training:
         resume: bool = False,
     ):
         if device.type == "cuda":
-            torch.cuda.set_device(device)  # where streams and graphs are made
+            torch.cuda.set_device(device)  # device of new streams and graphs
             torch.backends.cudnn.benchmark = True
             torch.backends.cudnn.allow_tf32 = True
         self.config, self.device, self.processes, self.folder = config, device, processes, folder
-        # Mistakes in the configuration show before images are read.
+        # Errors in the configuration are raised before images are read.
         subjects = find_subjects(config)
         self.state = _initial_state(config, device)
         if resume:
@@ -106,7 +106,7 @@ class Training:
             self.validator = Validator(config.validation, config, folder, device)
 
     def run(self, interruption: Interruption) -> None:
-        """Steps until all are done, the time is up or somebody asks to stop; then a checkpoint."""
+        """Train until the last step, the time limit or a requested stop; then write a checkpoint."""
         state, config, main = self.state, self.config, self.processes.is_main_process
         ranks, steps = self.processes.num_processes, config.optimization.steps
         if main:
@@ -121,9 +121,9 @@ class Training:
             while state.step < steps:
                 self.cohort.advance(state.step)
                 gradients.buffer.zero_()
-                mine, losses = self._draw(), []
-                for first in range(0, len(mine.fixed_index), config.optimization.batch):
-                    report = add_batch(mine.part(first, config.optimization.batch).to(self.device))
+                draw, losses = self._draw(), []
+                for first in range(0, len(draw.fixed_index), config.optimization.batch):
+                    report = add_batch(draw.part(first, config.optimization.batch).to(self.device))
                     losses.append(report.losses.clone())  # a captured step overwrites its report
                     record.add(report)
                 norm = gradients.finish(len(losses), ranks, config.optimization.clip)
@@ -132,7 +132,7 @@ class Training:
                     group["lr"] = rate
                 state.optimizer.step()
                 state.step += 1
-                watch.add(state.step, mine, torch.cat(losses), norm)
+                watch.add(state.step, draw, torch.cat(losses), norm)
                 watch.check()
                 late = config.run.minutes is not None and time.monotonic() - began > 60 * config.run.minutes
                 stop = self._agreed(interruption.asked or late)
@@ -142,7 +142,7 @@ class Training:
                 if self.validator and self._is_due(self.validator.settings.every):
                     figures, best = self.validator.run(state)
                     record.write(state.step, figures)
-                    save = save or best  # a resume must know how good the best was
+                    save = save or best  # a resumed run must have the best result
                 if save:
                     watch.check(all_of_them=True)
                     self._save()
@@ -165,32 +165,32 @@ class Training:
         return self.state.step % every == 0 or self.state.step == self.config.optimization.steps
 
     def _agreed(self, stop: bool) -> bool:
-        """Whether any process wants to stop; several ask every few steps only, since each waits for all."""
+        """Whether any process should stop; with several, checked only every few steps, as it synchronizes."""
         if self.processes.num_processes == 1:
             return stop
-        if not self._is_due(AGREE_EVERY if self.device.type == "cuda" else 1):
+        if not self._is_due(STOP_CHECK_EVERY if self.device.type == "cuda" else 1):
             return False
-        wish = torch.tensor(float(stop), device=self.device)
-        torch.distributed.all_reduce(wish)
-        return wish.item() > 0
+        stops = torch.tensor(float(stop), device=self.device)
+        torch.distributed.all_reduce(stops)
+        return stops.item() > 0
 
     def _draw(self) -> Draw:
-        """This process's part of the step's draw, which is the same whatever the number of processes."""
+        """This process's part of the step's draw; the whole draw is the same in every process."""
         config = self.config.optimization
         half = int(2 * self.state.step >= config.steps)
-        share = config.batch * config.accumulate
+        count = config.batch * config.accumulate
         whole = Draw.sample(
             len(self.cohort),
-            share * self.processes.num_processes,
+            count * self.processes.num_processes,
             len(self.config.model.spacings_mm),
             self.config.pairs.same_person[half],
             self.state.generator,
             self.config.augmentation.contrast > 0,
         )
-        return whole.part(share * self.processes.process_index, share)
+        return whole.part(count * self.processes.process_index, count)
 
     def _batch_step(self) -> Callable[[Draw], Report]:
-        """What adds the gradients of a draw: eager on the CPU, a captured graph on CUDA."""
+        """The function that adds the gradients of a draw: eager on the CPU, a captured graph on CUDA."""
         model, config = self.state.model, self.config
 
         def eager(draw: Draw) -> Report:
@@ -214,7 +214,7 @@ def _initial_state(config: TrainingConfig, device: torch.device) -> TrainingStat
     if config.run.weights:
         _copy_weights(model, config.run.weights, config.folder)
     size = config.model.patch_size
-    with torch.no_grad():  # a network that does not keep the contract says so
+    with torch.no_grad():  # raises an error for a network that violates the contract
         for network in filter(None, (model.affine, model.dense[0])):
             check_answer(network, size, affine=network is model.affine)
     for scale in config.optimization.recompute:
@@ -226,7 +226,7 @@ def _initial_state(config: TrainingConfig, device: torch.device) -> TrainingStat
 
 
 def _copy_weights(model: PatchMorphModel, name: str, folder: Path) -> None:
-    """Start from the weights of another model with the same networks."""
+    """Copy the weights of another model with the same networks."""
     given = load_model(name if name in packaged_models() else folder / name, str(model.device))
     try:
         model.load_state_dict(given.state_dict())
@@ -237,18 +237,18 @@ def _copy_weights(model: PatchMorphModel, name: str, folder: Path) -> None:
 
 
 def _check_cohort(cohort: Cohort, config: TrainingConfig) -> None:
-    """Refuse terms without data, and spacings that registration would not use on such images."""
-    for term, there in (
+    """Reject loss terms without data, and spacings that registration would not use on such images."""
+    for term, available in (
         ("overlap", cohort.labels is not None),
         ("landmarks", cohort.landmarks.shape[1] > 0),
     ):
         weight = getattr(config.objective, term)
-        if weight and not there:
+        if weight and not available:
             raise PatchMorphError(f"objective.{term} must be 0 where no subject has any, got {weight:g}")
     if config.augmentation.contrast:
         check_labels(cohort.label_count)
     radius, reference = median(cohort.radius_mm), config.model.reference_radius_mm
-    if reference is not None and not 1 / RADIUS_RATIO < radius / reference < RADIUS_RATIO:
+    if reference is not None and not 1 / MAX_RADIUS_RATIO < radius / reference < MAX_RADIUS_RATIO:
         raise PatchMorphError(
             f"model.reference_radius_mm must be near the images' own, {radius:.3g} (registration scales "
             f"model.spacings_mm by their ratio), or null, got {reference:g}"
@@ -256,7 +256,7 @@ def _check_cohort(cohort: Cohort, config: TrainingConfig) -> None:
 
 
 def learning_rate(step: int, config: Optimization) -> float:
-    """Linear warm-up, then a cosine down to ``FINAL_RATE`` of the full rate."""
+    """Linear warm-up, then a cosine down to ``FINAL_RATE_FRACTION`` of the full rate."""
     warm = min(1.0, (step + 1) / max(1, config.warmup))
     cosine = 0.5 * (1 + math.cos(math.pi * step / config.steps))
-    return config.learning_rate * warm * (FINAL_RATE + (1 - FINAL_RATE) * cosine)
+    return config.learning_rate * warm * (FINAL_RATE_FRACTION + (1 - FINAL_RATE_FRACTION) * cosine)

@@ -1,4 +1,4 @@
-"""What a user sees of a long training: a progress bar, ``log.jsonl`` and TensorBoard."""
+"""Progress of a training: a progress bar, ``log.jsonl`` and TensorBoard."""
 
 import json
 import time
@@ -17,14 +17,14 @@ LOG = "log.jsonl"
 
 
 class Record:
-    """Means over the steps since the last line; they leave the GPU only when a line is due.
+    """Means over the steps since the last line; they are copied from the GPU only when a line is due.
 
     Args:
         folder: of the run.
-        step: steps done before; what a log says of later ones, from a run that was killed, is dropped.
-        steps: in all.
+        step: steps completed before; log lines of later steps, left by a killed run, are dropped.
+        steps: total number of steps.
         device: whose memory is reported.
-        writes: whether this process writes; one of several does.
+        writes: whether this process writes files; one of several does.
     """
 
     def __init__(self, folder: Path, step: int, steps: int, device: torch.device, writes: bool = True):
@@ -39,7 +39,7 @@ class Record:
         )
         self._task = self._bar.add_task("starting", total=steps, completed=step)
         if writes:
-            # TensorBoard takes seconds to import, and only a training needs it.
+            # Imported here because TensorBoard takes seconds to import.
             from torch.utils.tensorboard.writer import SummaryWriter
 
             _trim(folder / LOG, step)
@@ -60,7 +60,7 @@ class Record:
             self._board.close()
 
     def add(self, report: Report) -> None:
-        """Take in a batch."""
+        """Add the sums of a batch."""
         self._sums = report.sums.clone() if self._sums is None else self._sums + report.sums
         self._names = report.names
 
@@ -93,7 +93,7 @@ class Record:
         self._restart(step)
 
     def write(self, step: int, figures: dict[str, float]) -> None:
-        """Put figures under a step into the log and TensorBoard."""
+        """Write values of a step to the log and TensorBoard."""
         if not self.writes:
             return
         self._log.write(json.dumps({"step": step, **figures}) + "\n")
@@ -102,7 +102,7 @@ class Record:
             self._board.add_scalar(name, value, step)
 
     def say(self, text: str) -> None:
-        """Print a line above the bar."""
+        """Print a line above the progress bar."""
         self._bar.console.print(text, highlight=False, soft_wrap=True)
 
     def _restart(self, step: int) -> None:
@@ -113,7 +113,7 @@ class Record:
 
 
 def _trim(path: Path, step: int) -> None:
-    """Keep the lines up to ``step``; the last may be torn."""
+    """Keep the lines up to ``step``; an incomplete last line is dropped."""
     if not path.exists():
         return
     kept = []
@@ -123,5 +123,5 @@ def _trim(path: Path, step: int) -> None:
                 kept.append(line + "\n")
         except (json.JSONDecodeError, KeyError):
             continue
-    with whole_file(path) as temporary:  # a full disk must not cost the log
+    with whole_file(path) as temporary:  # keeps the log if the disk is full
         temporary.write_text("".join(kept), encoding="utf-8")

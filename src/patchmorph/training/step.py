@@ -1,8 +1,8 @@
 """One training step: a random chain of nested patches through all stages, without any global field.
 
-Each finer patch lies inside the one before, so it finds its ancestors' displacement inside the parent patch.
-All that a step keeps is of the size of a few patches, however large the images are. A schedule of one scale
-whose patch covers the whole volume is the usual full-volume training, by the same code.
+Each finer patch lies inside the previous one, so the displacement of its ancestors is available inside the
+parent patch. The memory of a step depends on the size of the patches, not on that of the images. A schedule
+of one scale whose patch covers the whole volume is ordinary full-volume training, by the same code.
 """
 
 from collections.abc import Iterator
@@ -20,16 +20,16 @@ from patchmorph.patches.nested import nested_chain
 from patchmorph.registration.stages.network import affine_residual, patch_velocity
 from patchmorph.spatial.affine import constant
 from patchmorph.spatial.grid import Grid
-from patchmorph.training.augmentation.pair import Draw, Pair, augmented_pair
+from patchmorph.training.augmentation.draw import Draw
+from patchmorph.training.augmentation.pair import AugmentedPair, augmented_pair
 from patchmorph.training.config import TrainingConfig
 from patchmorph.training.data.cohort import Cohort
-from patchmorph.transforms.affine import AffineTransform
-from patchmorph.transforms.base import Transform
+from patchmorph.transforms.base import AffineTransform, Transform
 from patchmorph.transforms.displacement import DisplacementField
 from patchmorph.transforms.velocity import VelocityField
 
 Terms = dict[str, Float[Tensor, " b"]]
-"""Detached terms of the loss, one value a chain, by name; NaN where a chain has none."""
+"""Detached terms of the loss by name, one value per chain; NaN for a chain without the term."""
 
 
 def chain_losses(
@@ -37,8 +37,11 @@ def chain_losses(
 ) -> Iterator[tuple[Float[Tensor, " b"], Terms]]:
     """The loss of each stage for the chains that ``draw`` describes, and its terms.
 
-    The loss of a training step is the sum over stages. With ``through_chain`` off the stages share no graph,
-    so the backward pass of one may run before the next is asked for.
+    The loss of a training step is the sum over stages. Without ``through_chain`` the stages share no graph,
+    so the backward pass of a stage may run before the next stage is computed.
+
+    Yields:
+        Loss of a stage, one value per chain, and its terms: the affine stage first, then the dense stages.
     """
     pair = augmented_pair(cohort, draw, config.augmentation)
     spec, pairs = config.model, config.pairs
@@ -50,7 +53,7 @@ def chain_losses(
         loss, affine, terms = _affine_stage(model, pair, transform, patches[0], config)
         yield loss, terms
         transform = affine if config.optimization.through_chain else AffineTransform(affine.matrix.detach())
-    for scale in spec.looks:
+    for scale in spec.stage_scales:
         loss, residual, terms = _dense_stage(model, scale, pair, transform, patches[scale], config)
         yield loss, terms
         flow = residual.flow
@@ -60,35 +63,35 @@ def chain_losses(
 
 
 def _affine_stage(
-    model: PatchMorphModel, pair: Pair, start: Transform, patch: Grid, config: TrainingConfig
+    model: PatchMorphModel, pair: AugmentedPair, start: Transform, patch: Grid, config: TrainingConfig
 ) -> tuple[Float[Tensor, " b"], AffineTransform, Terms]:
-    """Several looks at one patch; no gradient from a look into the one before."""
+    """Several affine passes on one patch; no gradient flows from a pass into the previous one."""
     assert model.affine is not None
     assert isinstance(start, AffineTransform)
     spacing = config.model.spacings_mm[0]
     objective = config.objective
     points = patch.points_world()
-    seen = pair.fixed.transform(points)
-    truth = pair.truth(seen)
-    fixed = pair.fixed.intensities(seen, spacing)
-    mask = _mask(pair, seen, start(points))
+    fixed_points = pair.fixed.transform(points)
+    truth = pair.truth(fixed_points)
+    fixed = pair.fixed.intensities(fixed_points, spacing)
+    mask = _mask(pair, fixed_points, start(points))
     counted = foreground(fixed)[:, 0]
-    transform, shown = start, pair.fixed.shown(fixed, seen, spacing)
-    reached = pair.moving.transform(transform(points))
-    warped = pair.moving.intensities(reached, spacing)
+    transform, fixed_input = start, pair.fixed.shown(fixed, fixed_points, spacing)
+    moving_points = pair.moving.transform(transform(points))
+    warped = pair.moving.intensities(moving_points, spacing)
     loss = torch.zeros(len(fixed), device=fixed.device)
     similarity = error = loss
-    for _ in range(config.optimization.affine_repeats):
-        patches = torch.cat([shown, pair.moving.shown(warped, reached, spacing).detach()], 1)
+    for _ in range(config.optimization.affine_passes):
+        patches = torch.cat([fixed_input, pair.moving.shown(warped, moving_points, spacing).detach()], 1)
         residual = affine_residual(
             model.affine, patches, patch, config.model.precision, config.model.symmetric
         )
         transform = AffineTransform(transform.matrix.detach() @ residual.matrix)
         mapped = transform(points)
-        reached = pair.moving.transform(mapped)
-        warped = pair.moving.intensities(reached, spacing)
+        moving_points = pair.moving.transform(mapped)
+        warped = pair.moving.intensities(moving_points, spacing)
         similarity = objective.dissimilarity(fixed, warped, mask)
-        error = point_error(mapped, truth, counted) * pair.known
+        error = point_error(mapped, truth, counted) * pair.has_truth
         loss = loss + objective.affine_weight * similarity + objective.supervision * error
         if objective.landmarks:
             loss = loss + objective.landmarks * _landmark_error(pair, transform, patch)
@@ -97,77 +100,83 @@ def _affine_stage(
 
 
 def _dense_stage(
-    model: PatchMorphModel, scale: int, pair: Pair, transform: Transform, patch: Grid, config: TrainingConfig
+    model: PatchMorphModel,
+    scale: int,
+    pair: AugmentedPair,
+    transform: Transform,
+    patch: Grid,
+    config: TrainingConfig,
 ) -> tuple[Float[Tensor, " b"], VelocityField, Terms]:
     """One dense stage on the patch of its scale."""
     spacing = config.model.spacings_mm[scale]
     objective = config.objective
     points = patch.points_world()
-    seen = pair.fixed.transform(points)
-    fixed = pair.fixed.intensities(seen, spacing)
+    fixed_points = pair.fixed.transform(points)
+    fixed = pair.fixed.intensities(fixed_points, spacing)
     before = transform(points)
-    reached = pair.moving.transform(before)
-    moving = pair.moving.intensities(reached, spacing)
-    shown = pair.fixed.shown(fixed, seen, spacing), pair.moving.shown(moving, reached, spacing)
-    patches = torch.cat(shown, 1)
+    moving_points = pair.moving.transform(before)
+    moving = pair.moving.intensities(moving_points, spacing)
+    inputs = pair.fixed.shown(fixed, fixed_points, spacing), pair.moving.shown(moving, moving_points, spacing)
+    patches = torch.cat(inputs, 1)
     velocity = patch_velocity(
         model.dense[scale], patches, patch, config.model.precision, config.model.symmetric
     )
     residual = VelocityField(velocity, patch.coarsen(VELOCITY_STRIDE), config.model.integration_steps)
     after = transform @ residual
     mapped = after(points)
-    affine = transform.parts()[0]
-    assert isinstance(affine, AffineTransform)
-    back = AffineTransform(affine.matrix.detach()).inverse()
-    warp = (back(mapped) - points).movedim(-1, 1)  # of all stages so far: what counts is the whole map
+    affine = AffineTransform(transform.affine_part().matrix.detach())
+    # Displacement of all stages so far: regularity is that of the whole map.
+    displacement = affine.remainder(points, mapped).movedim(-1, 1)
     terms = {
         "similarity": objective.dissimilarity(
-            fixed, pair.moving.sample(mapped, spacing), _mask(pair, seen, before)
+            fixed, pair.moving.sample(mapped, spacing), _mask(pair, fixed_points, before)
         ),
-        "diffusion": diffusion_energy(warp, spacing),
-        "folding": folding_penalty(warp, spacing),
-        "supervision": point_error(mapped, pair.truth(seen), foreground(fixed)[:, 0]) * pair.known,
+        "diffusion": diffusion_energy(displacement, spacing),
+        "folding": folding_penalty(displacement, spacing),
+        "supervision": point_error(mapped, pair.truth(fixed_points), foreground(fixed)[:, 0])
+        * pair.has_truth,
     }
     if objective.overlap:
-        terms["overlap"] = _overlap(pair, seen, mapped)
+        terms["overlap"] = _overlap(pair, fixed_points, mapped)
     if objective.landmarks:
         terms["landmarks"] = _landmark_error(pair, after, patch)
     loss = objective.weighted(terms)
-    shown = {f"{name}/{scale}": value.detach() for name, value in terms.items() if name != "supervision"}
-    return loss, residual, {**shown, f"error_mm/{scale}": _known(terms["supervision"], pair)}
+    logged = {f"{name}/{scale}": value.detach() for name, value in terms.items() if name != "supervision"}
+    return loss, residual, {**logged, f"error_mm/{scale}": _known(terms["supervision"], pair)}
 
 
 def _mask(
-    pair: Pair, seen: Float[Tensor, "b x y z 3"], mapped: Float[Tensor, "b x y z 3"]
+    pair: AugmentedPair, fixed_points: Float[Tensor, "b x y z 3"], mapped: Float[Tensor, "b x y z 3"]
 ) -> Float[Tensor, "b 1 x y z"] | None:
-    """Where both images may be trusted, the moving one as far as it is aligned already."""
-    fixed = pair.fixed.image.mask(seen)
+    """Product of the masks of both images, the moving one under the current alignment."""
+    fixed = pair.fixed.image.mask(fixed_points)
     moving = pair.moving.image.mask(pair.moving.transform(mapped.detach()))
     return None if fixed is None or moving is None else fixed * moving
 
 
 def _overlap(
-    pair: Pair, seen: Float[Tensor, "b x y z 3"], mapped: Float[Tensor, "b x y z 3"]
+    pair: AugmentedPair, fixed_points: Float[Tensor, "b x y z 3"], mapped: Float[Tensor, "b x y z 3"]
 ) -> Float[Tensor, " b"]:
     """Soft Dice loss of the pairs whose subjects both have labels, zero for the others.
 
-    One point a velocity voxel is enough: there are no finer moves to learn.
+    One point per velocity voxel suffices: the velocity has no finer detail.
     """
     fixed, moving = pair.fixed, pair.moving
-    seen, mapped = (
-        points[:, ::VELOCITY_STRIDE, ::VELOCITY_STRIDE, ::VELOCITY_STRIDE] for points in (seen, mapped)
+    fixed_points, mapped = (
+        points[:, ::VELOCITY_STRIDE, ::VELOCITY_STRIDE, ::VELOCITY_STRIDE]
+        for points in (fixed_points, mapped)
     )
     cohort = fixed.image.cohort
     if cohort.labels is None:
-        return torch.zeros(len(seen), device=seen.device)
-    labels = fixed.image.labels(seen)[:, 0].flatten(1)
+        return torch.zeros(len(fixed_points), device=fixed_points.device)
+    labels = fixed.image.labels(fixed_points)[:, 0].flatten(1)
     corners, weights = moving.image.label_corners(moving.transform(mapped))
     both = cohort.has_labels[fixed.image.index] * cohort.has_labels[moving.image.index]
     return soft_dice_loss(labels, corners, weights, cohort.label_count) * both
 
 
-def _landmark_error(pair: Pair, transform: Transform, patch: Grid) -> Float[Tensor, " b"]:
-    """Point error at the landmarks inside the patch that both images have."""
+def _landmark_error(pair: AugmentedPair, transform: Transform, patch: Grid) -> Float[Tensor, " b"]:
+    """Point error at the landmarks of both images that lie inside the patch."""
     fixed, moving = pair.fixed_landmarks, pair.moving_landmarks
     known = ~(fixed + moving).isnan().any(-1)
     voxel = patch.to_voxel(fixed)
@@ -178,6 +187,6 @@ def _landmark_error(pair: Pair, transform: Transform, patch: Grid) -> Float[Tens
     return point_error(transform(safe), target, known & inside)
 
 
-def _known(error: Float[Tensor, " b"], pair: Pair) -> Float[Tensor, " b"]:
-    """NaN where the truth is not known: means leave it out."""
-    return torch.where(pair.known > 0, error.detach(), torch.nan)
+def _known(error: Float[Tensor, " b"], pair: AugmentedPair) -> Float[Tensor, " b"]:
+    """The error, NaN where the true map is unknown, so that means omit it."""
+    return torch.where(pair.has_truth > 0, error.detach(), torch.nan)

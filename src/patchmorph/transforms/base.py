@@ -1,4 +1,4 @@
-"""What a transform is."""
+"""Transforms, affine maps and chains: one module, since composition is defined by all three."""
 
 from abc import ABC, abstractmethod
 
@@ -6,40 +6,128 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from patchmorph.spatial.affine import apply_affine, from_linear, from_translation, invert_affine
 from patchmorph.spatial.grid import Grid
 
 
 class Transform(ABC):
-    """A map of the world into the world.
+    """A map from world points to world points.
 
-    Contract: ``transform(x)`` takes float32 points ``[B, ..., 3]`` in RAS+ mm and returns where each goes.
+    Contract: ``transform(x)`` takes float32 points ``[B, ..., 3]`` in RAS+ mm and returns the mapped points.
     Registration transforms pull back: they map fixed world to moving world, so that
     ``warped(x) = moving(transform(x))``. ``(outer @ inner)(x) = outer(inner(x))``, and
-    ``transform.inverse()(transform(x))`` is ``x`` up to interpolation. A transform of one batch entry serves
-    points of any batch. Classes are final; build on them with ``@``.
+    ``transform.inverse()(transform(x))`` is ``x`` up to interpolation. A transform of one batch entry applies
+    to points of any batch size. Subclasses are final; combine them with ``@``.
     """
 
     @abstractmethod
     def __call__(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
-        """Where ``points`` (RAS+ mm) go."""
+        """The mapped ``points`` (RAS+ mm)."""
 
     @abstractmethod
     def inverse(self) -> "Transform":
-        """The map back."""
+        """The inverse transform."""
 
     @abstractmethod
     def to(self, device: torch.device | str) -> "Transform":
         """The same transform on another device."""
 
     def support(self) -> Grid | None:
-        """The grid outside of which (by a voxel) it moves nothing; ``None``: it may move anything."""
+        """The grid beyond which (by more than one voxel) no point moves; ``None`` if there is none."""
         return None
 
     def parts(self) -> tuple["Transform", ...]:
         """The transforms that this one is composed of, outermost first."""
         return (self,)
 
-    def __matmul__(self, inner: "Transform") -> "Transform":
-        from patchmorph.transforms.chain import compose
+    def affine_part(self) -> "AffineTransform":
+        """The outermost part if it is affine, else the identity; regularity terms exclude it."""
+        first = self.parts()[0]
+        return first if isinstance(first, AffineTransform) else AffineTransform.identity()
 
+    def __matmul__(self, inner: "Transform") -> "Transform":
         return compose(self, inner)
+
+
+class AffineTransform(Transform):
+    """``x ↦ matrix x``, with ``matrix`` float64 ``[B, 4, 4]`` in RAS+ mm."""
+
+    def __init__(self, matrix: Float[Tensor, "b 4 4"]):
+        self.matrix = matrix.double()
+
+    @classmethod
+    def identity(cls, device: torch.device | str = "cpu") -> "AffineTransform":
+        """The identity."""
+        return cls(torch.eye(4, dtype=torch.float64, device=device)[None])
+
+    @classmethod
+    def translation(cls, shift_mm: Float[Tensor, "b 3"]) -> "AffineTransform":
+        """The translation by ``shift_mm`` along the world axes."""
+        return cls(from_translation(shift_mm.double()))
+
+    @classmethod
+    def nearest(cls, points: Float[Tensor, "b n 3"], mapped: Float[Tensor, "b n 3"]) -> "AffineTransform":
+        """The least-squares affine map from ``points`` to ``mapped``."""
+        columns = torch.cat([points.double(), torch.ones_like(points[..., :1], dtype=torch.float64)], dim=-1)
+        solution = torch.linalg.lstsq(columns, mapped.double()).solution  # [b, 4, 3]
+        return cls(from_linear(solution[:, :3].mT, solution[:, 3]))
+
+    def remainder(
+        self, points: Float[Tensor, "#b *n 3"], mapped: Float[Tensor, "b *n 3"]
+    ) -> Float[Tensor, "b *n 3"]:
+        """``A⁻¹ y − x`` in mm: the displacement of a map x ↦ y without its affine part A (this transform)."""
+        return self.inverse()(mapped) - points
+
+    def __call__(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
+        """The mapped ``points``."""
+        return apply_affine(self.matrix.to(points.device), points)
+
+    def inverse(self) -> "AffineTransform":
+        """The transform of the inverse matrix."""
+        return AffineTransform(invert_affine(self.matrix))
+
+    def to(self, device: torch.device | str) -> "AffineTransform":
+        """The same map on another device."""
+        return AffineTransform(self.matrix.to(device))
+
+
+class Chain(Transform):
+    """``(t₀ ∘ t₁ ∘ … ∘ tₙ)(x)``: the last part is applied first. Created by ``@``."""
+
+    def __init__(self, parts: tuple[Transform, ...]):
+        self._parts = parts
+
+    def __call__(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
+        """The mapped ``points``."""
+        for part in reversed(self._parts):
+            points = part(points)
+        return points
+
+    def inverse(self) -> "Chain":
+        """The parts' inverses in reverse order."""
+        return Chain(tuple(part.inverse() for part in reversed(self._parts)))
+
+    def to(self, device: torch.device | str) -> "Chain":
+        """The same chain on another device."""
+        return Chain(tuple(part.to(device) for part in self._parts))
+
+    def parts(self) -> tuple[Transform, ...]:
+        """The composed transforms, outermost first."""
+        return self._parts
+
+
+def compose(*transforms: Transform) -> Transform:
+    """``t₀ ∘ t₁ ∘ …`` as one flat chain, the last applied first; the identity without arguments.
+
+    Adjacent affine parts are multiplied into one matrix in float64.
+    """
+    parts: list[Transform] = []
+    for part in (part for transform in transforms for part in transform.parts()):
+        last = parts[-1] if parts else None
+        if isinstance(last, AffineTransform) and isinstance(part, AffineTransform):
+            parts[-1] = AffineTransform(last.matrix @ part.matrix)
+        else:
+            parts.append(part)
+    if not parts:
+        return AffineTransform.identity()
+    return parts[0] if len(parts) == 1 else Chain(tuple(parts))

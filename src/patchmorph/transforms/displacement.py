@@ -6,18 +6,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from patchmorph.spatial.grid import Grid
+from patchmorph.spatial.grid import Grid, VoxelBox
 from patchmorph.spatial.sampling import Outside, sample_linear
-from patchmorph.transforms.affine import AffineTransform
-from patchmorph.transforms.base import Transform
+from patchmorph.transforms.base import AffineTransform, Transform
 from patchmorph.transforms.inverse import TOLERANCE_MM, solve
 
-NOTHING_MM = 1e-4
-"""What rounding leaves of a flow at the faces of a grid where its velocity is zero."""
-POINTS = 16
-"""Along each side of a grid, about: enough to find the affine map nearest to a field."""
-LEAST_DETERMINANT = 1e-2
-"""Of that map, below which it is no help."""
+ZERO_TOLERANCE_MM = 1e-4
+"""Displacement that counts as zero: the rounding error of a flow at faces where its velocity is zero."""
+FIT_POINTS = 16
+"""Approximate number of points along each axis to which the affine map nearest to a field is fitted."""
+MIN_DETERMINANT = 1e-2
+"""Determinant of that affine map below which the identity replaces it."""
 
 
 class DisplacementField(Transform):
@@ -25,8 +24,9 @@ class DisplacementField(Transform):
 
     Attributes:
         displacement: ``[B, 3, X, Y, Z]``, mm along the world axes (x, y, z).
-        grid: where the vectors stand.
-        outside: beyond the grid u goes on as at its border (our fields), or is zero (other tools' fields).
+        grid: grid of the vectors.
+        outside: ``border``: u keeps its border value beyond the grid (our fields); ``zeros``: u is zero there
+            (fields of other tools).
     """
 
     def __init__(self, displacement: Float[Tensor, "b 3 x y z"], grid: Grid, outside: Outside = "border"):
@@ -35,36 +35,45 @@ class DisplacementField(Transform):
         self.outside: Outside = outside
 
     def at(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
-        """u at ``points`` (RAS+ mm)."""
+        """u at ``points`` (RAS+ mm), in mm along the world axes."""
         return sample_linear(self.displacement, points, self.outside, self.grid.world_to_voxel).movedim(1, -1)
 
     def __call__(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
-        """Where ``points`` go."""
+        """The mapped ``points``."""
         return points + self.at(points)
 
     @functools.cached_property
     def fades(self) -> bool:
         """Whether u is zero at the faces of its grid."""
         ends = [self.displacement.select(axis, end) for axis in (2, 3, 4) for end in (0, -1)]
-        return all(float(end.abs().max()) < NOTHING_MM for end in ends)
+        return all(float(end.abs().max()) < ZERO_TOLERANCE_MM for end in ends)
 
     def support(self) -> Grid | None:
-        """Its grid, if nothing goes on beyond that."""
+        """The grid of the field if u is zero beyond it, else ``None``."""
         return self.grid if self.outside == "zeros" or self.fades else None
 
     def inverse(self) -> "InverseDisplacement":
-        """The map back, found by iteration at each point."""
+        """The inverse map, solved iteratively at each point."""
         return InverseDisplacement(self)
 
     @classmethod
     @torch.no_grad()
     def tabulate(cls, transform: Transform, grid: Grid) -> "DisplacementField":
-        """Any transform as its displacements at the points of ``grid``."""
-        slabs = []
-        for slab in grid.slabs():
-            points = slab.points_world()
-            slabs.append((transform(points) - points).movedim(-1, 1))
-        return cls(torch.cat(slabs, dim=2), grid)
+        """The displacement field of any transform, evaluated at the points of ``grid``."""
+        displacement = torch.empty(1, 3, *grid.shape, device=grid.device)
+        for box, block in grid.blocks():
+            points = block.points_world()
+            displacement[(..., *box.slices)] = (transform(points) - points).movedim(-1, 1)
+        return cls(displacement, grid)
+
+    def block(self, box: VoxelBox, halo: int = 0) -> "DisplacementField":
+        """The part of the field in ``box`` and up to ``halo`` grid points around it.
+
+        It equals the whole field at points inside the box; ``outside`` applies beyond its own grid.
+        """
+        wider = box.widened(halo, self.grid.shape)
+        values = self.displacement[(..., *wider.slices)]
+        return DisplacementField(values, self.grid.crop(wider.start, wider.shape), self.outside)
 
     def to(self, device: torch.device | str) -> "DisplacementField":
         """The same field on another device."""
@@ -72,10 +81,10 @@ class DisplacementField(Transform):
 
 
 class InverseDisplacement(Transform):
-    """Solves ``x + u(x) = y`` for x at each point, to ``tolerance_mm`` where there is such an x.
+    """Solve ``x + u(x) = y`` for x at each point, to ``tolerance_mm`` where a solution exists.
 
-    The search starts from the affine map nearest to the field, so that a pose within it does no harm. Where
-    the field is zero outside its grid, a y that nothing inside is taken to stays where it is.
+    The iteration starts from the inverse of the affine map nearest to the field, so that the field may
+    contain a large pose. If u is zero outside the grid, a y without a solution inside it maps to itself.
     """
 
     def __init__(self, forward: DisplacementField, tolerance_mm: float = TOLERANCE_MM):
@@ -83,10 +92,10 @@ class InverseDisplacement(Transform):
         self.tolerance_mm = tolerance_mm
 
     def __call__(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
-        """Where ``points`` come from."""
+        """The points that the field maps to ``points``."""
         targets = points.reshape(len(points), -1, 3)
-        going_on = DisplacementField(self.forward.displacement, self.forward.grid)
-        found = solve(going_on, targets, self._back(targets), self.tolerance_mm)
+        extended = DisplacementField(self.forward.displacement, self.forward.grid)
+        found = solve(extended, targets, self._nearest_inverse(targets), self.tolerance_mm)
         if self.forward.outside == "zeros" and not self.forward.fades:
             voxel = self.forward.grid.to_voxel(found)
             last = torch.tensor(self.forward.grid.shape, device=voxel.device) - 1
@@ -95,24 +104,24 @@ class InverseDisplacement(Transform):
         return found.reshape(-1, *points.shape[1:])
 
     @functools.cached_property
-    def _back(self) -> AffineTransform:
+    def _nearest_inverse(self) -> AffineTransform:
         grid = self.forward.grid
-        x, y, z = (max(1, count // POINTS) for count in grid.shape)
+        x, y, z = (max(1, count // FIT_POINTS) for count in grid.shape)
         points = grid.points_world()[:, ::x, ::y, ::z].reshape(len(grid.voxel_to_world), -1, 3)
         nearest = AffineTransform.nearest(points, self.forward(points))
-        flat = torch.linalg.det(nearest.matrix[:, :3, :3]).abs().min() < LEAST_DETERMINANT
-        return AffineTransform.identity(grid.device) if flat else nearest.inverse()
+        singular = torch.linalg.det(nearest.matrix[:, :3, :3]).abs().min() < MIN_DETERMINANT
+        return AffineTransform.identity(grid.device) if singular else nearest.inverse()
 
     def within(self, tolerance_mm: float) -> "InverseDisplacement":
-        """The same, found to another tolerance."""
+        """The same map with another tolerance."""
         return InverseDisplacement(self.forward, tolerance_mm)
 
     def support(self) -> Grid | None:
-        """The field's, where that fades: what it leaves where it is comes from there."""
+        """The support of the field if u is zero at its faces, else ``None``."""
         return self.forward.support() if self.forward.fades else None
 
     def inverse(self) -> DisplacementField:
-        """The field itself."""
+        """The displacement field."""
         return self.forward
 
     def to(self, device: torch.device | str) -> "InverseDisplacement":

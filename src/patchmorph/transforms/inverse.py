@@ -1,4 +1,4 @@
-"""Where a point comes from, for maps that have no formula backwards."""
+"""Pointwise inversion of maps that have no closed-form inverse."""
 
 from collections.abc import Callable
 
@@ -10,10 +10,10 @@ from patchmorph.spatial.grid import Grid
 from patchmorph.transforms.base import Transform
 
 TOLERANCE_MM = 2e-4
-"""A point counts as found when the map takes it so near to its target."""
-ITERATIONS = 30
-LONGEST = 2.0
-"""Step, in units of the smallest miss so far: keeps a bad slope from throwing a point away."""
+"""Distance from its target within which a mapped point counts as solved."""
+MAX_ITERATIONS = 30
+MAX_STEP_RATIO = 2.0
+"""Longest step over the smallest error so far: limits the effect of a poor estimate of the slope."""
 
 Points = Float[Tensor, "b n 3"]
 
@@ -22,50 +22,51 @@ Points = Float[Tensor, "b n 3"]
 def solve(
     forward: Callable[[Points], Points], targets: Points, start: Points, tolerance_mm: float = TOLERANCE_MM
 ) -> Points:
-    """x with ``forward(x) = targets``, by a fixed-point iteration that learns its slope at each point.
+    """Solve ``forward(x) = targets`` for x by Broyden's method at each point.
 
-    The plain iteration ``x ← x + (y − φ(x))`` (Chen et al., Medical Physics 2008) contracts only where the
-    displacement's gradient is below one. Broyden's update (Mathematics of Computation, 1965) of the inverse
-    slope, a 3×3 matrix a point, converges where that does not: on real maps to `TOLERANCE_MM` in about ten
-    steps (docs/decisions/005). Points that are found rest. Where the map folds there may be no x; then the
-    best that was met is returned (`round_trip_mm` tells).
+    The fixed-point iteration ``x ← x + (y − φ(x))`` (Chen et al., Medical Physics 2008) contracts only where
+    the displacement's gradient is below one. Broyden's update (Mathematics of Computation, 1965) of the
+    inverse Jacobian, a 3×3 matrix per point, also converges elsewhere: on real maps to `TOLERANCE_MM` in
+    about ten steps (docs/decisions/005). Solved points are not updated further. Where the map folds there may
+    be no solution; the best iterate is returned then, and `round_trip_mm` measures its error.
 
     Args:
-        forward: the map, near to the identity.
+        forward: the map, near the identity.
         targets: RAS+ mm.
-        start: a first guess at x.
-        tolerance_mm: how near is found.
+        start: initial guess of x, RAS+ mm.
+        tolerance_mm: distance from the target within which a mapped point counts as solved.
     """
     best = start.clone()
-    miss = targets - forward(start)
-    active = _far(miss, tolerance_mm)
-    x, miss, y = start[:, active], miss[:, active], targets[:, active]
+    error = targets - forward(start)
+    active = _unsolved(error, tolerance_mm)
+    x, error, y = start[:, active], error[:, active], targets[:, active]
     slope = torch.eye(3, device=x.device).expand(*x.shape, 3)
-    least = miss.norm(dim=-1, keepdim=True)
-    for _ in range(ITERATIONS):
+    smallest = error.norm(dim=-1, keepdim=True)
+    for _ in range(MAX_ITERATIONS):
         if not len(active):
             break
-        step = (slope * miss[..., None, :]).sum(-1)
-        step = step * (LONGEST * least / step.norm(dim=-1, keepdim=True).clamp(min=1e-9)).clamp(max=1)
-        x, missed = x + step, miss
-        miss = y - forward(x)
-        slope = _updated(slope, step, missed - miss)
-        norm = miss.norm(dim=-1, keepdim=True)
-        best[:, active] = torch.where(norm < least, x, best[:, active])
-        least = torch.minimum(norm, least)
-        keep = _far(miss, tolerance_mm)
-        active, x, miss, y = active[keep], x[:, keep], miss[:, keep], y[:, keep]
-        slope, least = slope[:, keep], least[:, keep]
+        step = (slope * error[..., None, :]).sum(-1)
+        length = step.norm(dim=-1, keepdim=True)
+        step = step * (MAX_STEP_RATIO * smallest / length.clamp(min=1e-9)).clamp(max=1)
+        x, previous = x + step, error
+        error = y - forward(x)
+        slope = _updated(slope, step, previous - error)
+        norm = error.norm(dim=-1, keepdim=True)
+        best[:, active] = torch.where(norm < smallest, x, best[:, active])
+        smallest = torch.minimum(norm, smallest)
+        keep = _unsolved(error, tolerance_mm)
+        active, x, error, y = active[keep], x[:, keep], error[:, keep], y[:, keep]
+        slope, smallest = slope[:, keep], smallest[:, keep]
     return best
 
 
-def _far(miss: Points, tolerance_mm: float) -> Tensor:
-    """Indices of points that miss their targets (in any batch entry, as these stay together)."""
-    return torch.nonzero((miss.norm(dim=-1) > tolerance_mm).any(0))[:, 0]
+def _unsolved(error: Points, tolerance_mm: float) -> Tensor:
+    """Indices of points that are not solved in every batch entry (batch entries share their indices)."""
+    return torch.nonzero((error.norm(dim=-1) > tolerance_mm).any(0))[:, 0]
 
 
 def _updated(slope: Tensor, step: Points, gained: Points) -> Tensor:
-    """Broyden's update: the inverse slope by which the last step would have been right."""
+    """Broyden's update: the inverse Jacobian ``slope`` with which the last step would have been exact."""
     expected = (slope * gained[..., None, :]).sum(-1)
     row = (slope * step[..., :, None]).sum(-2)
     scale = (row * gained).sum(-1)[..., None, None]
@@ -76,12 +77,12 @@ def _updated(slope: Tensor, step: Points, gained: Points) -> Tensor:
 
 @torch.no_grad()
 def round_trip_mm(transform: Transform, inverse: Transform, grid: Grid) -> Float[Tensor, "x y z"]:
-    """How far ``transform(inverse(y))`` ends from y, in mm, at every point y of ``grid``.
+    """Distance of ``transform(inverse(y))`` from y, in mm, at every point y of ``grid``.
 
-    Zero up to `TOLERANCE_MM` where the inverse holds; more where the transform folds, so that it has none.
+    At most `TOLERANCE_MM` where the inverse is solved; larger where the transform folds and has no inverse.
     """
-    slabs = []
-    for slab in grid.slabs():
-        points = slab.points_world()
-        slabs.append((transform(inverse(points)) - points).norm(dim=-1)[0])
-    return torch.cat(slabs)
+    distance = torch.empty(grid.shape, device=grid.device)
+    for box, block in grid.blocks():
+        points = block.points_world()
+        distance[box.slices] = (transform(inverse(points)) - points).norm(dim=-1)[0]
+    return distance

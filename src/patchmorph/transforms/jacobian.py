@@ -1,33 +1,35 @@
-"""How a transform changes volume, and where it folds."""
+"""Jacobian determinant and folding of transforms."""
 
 import itertools
+from collections.abc import Iterator
 from typing import Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from patchmorph.spatial.grid import Grid, triple
+from patchmorph.spatial.grid import Grid, VoxelBox, triple
 from patchmorph.transforms.base import Transform
+from patchmorph.transforms.blocks import mapped_blocks
 
 Differences = Literal["forward", "central"]
 DIFFERENCES: tuple[Differences, ...] = get_args(Differences)
 LEAST = 1e-3
-"""Determinants below count as this much in logarithms, which folds have none of."""
+"""Lower bound of determinants in logarithms: those of folds are negative."""
 
 
 class Folding(NamedTuple):
-    """Where a map is no digital diffeomorphism (Liu et al., IJCV 2024), on a grid of cells between voxels.
+    """Violations of a digital diffeomorphism (Liu et al., IJCV 2024), on the cells between voxels.
 
-    Each cell of eight neighbouring voxels is cut into five tetrahedra in both possible ways: ten in all.
-    Where none is turned inside out, the piecewise linear map is one to one.
+    Each cell of eight neighbouring voxels is divided into five tetrahedra in both possible ways, ten in all.
+    Where none of them is inverted, the piecewise linear map is one-to-one.
 
     Attributes:
-        voxels: cells with a tetrahedron of no or negative volume.
-        tetrahedra: such tetrahedra.
-        volume_mm3: what is turned inside out, the mean of both ways to cut.
-        voxel_share: of all cells.
-        volume_share: of the volume of all cells.
+        voxels: number of cells with a tetrahedron of zero or negative volume.
+        tetrahedra: number of such tetrahedra.
+        volume_mm3: inverted volume, mean over both divisions.
+        voxel_share: ``voxels`` as a fraction of all cells.
+        volume_share: ``volume_mm3`` as a fraction of the volume of all cells.
     """
 
     voxels: int
@@ -41,46 +43,47 @@ class Folding(NamedTuple):
 def jacobian_determinant(
     transform: Transform, grid: Grid, differences: Differences = "forward"
 ) -> Float[Tensor, "x y z"]:
-    """Determinant of dφ/dx in the world at every point of one ``grid``.
+    """Determinant of dφ/dx in the world at every point of a ``grid`` of batch size one.
 
-    2 means that a small volume of the fixed image corresponds to twice that volume of the moving image;
-    a value ≤ 0 means that φ folds there. Central differences look past folds of a single voxel.
+    A value of 2 means that a small volume of the fixed image corresponds to twice that volume of the moving
+    image; a value ≤ 0 means that φ folds there. Central differences miss folds of a single voxel.
     """
-    return torch.cat([_slab_determinant(transform, slab, differences) for slab in grid.slabs()])
+    result = torch.empty(grid.shape, device=grid.device)
+    for box, determinant in determinant_blocks(transform, grid, differences):
+        result[box.slices] = determinant
+    return result
+
+
+def determinant_blocks(
+    transform: Transform, grid: Grid, differences: Differences = "forward"
+) -> Iterator[tuple[VoxelBox, Float[Tensor, "x y z"]]]:
+    """`jacobian_determinant` block by block, each block with its box in ``grid``."""
+    inner = slice(1, -1)
+    for block in mapped_blocks(transform, grid, halo=1):
+        if differences == "forward":
+            yield block.box, determinant_of_map(block.mapped[0, 1:, 1:, 1:], grid)
+            continue
+        slopes = []
+        for axis in range(3):
+            line = block.mapped[0][tuple(slice(None) if k == axis else inner for k in range(3))]
+            count = line.shape[axis] - 2
+            slopes.append((line.narrow(axis, 2, count) - line.narrow(axis, 0, count)) / 2)
+        yield block.box, _volume(slopes[0], slopes[1], slopes[2]) / _cell_mm3(grid)
 
 
 def log_determinant(determinant: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-    """Natural logarithm, of at least `LEAST`."""
+    """Natural logarithm of the determinant, which is clamped to at least `LEAST`."""
     return determinant.clamp(min=LEAST).log()
-
-
-def _slab_determinant(transform: Transform, grid: Grid, differences: Differences) -> Float[Tensor, "x y z"]:
-    if differences == "forward":
-        wider = grid.crop((0, 0, 0), triple(count + 1 for count in grid.shape))
-        return determinant_of_map(transform(wider.points_world())[0], grid)
-    wider = grid.crop((-1, -1, -1), triple(count + 2 for count in grid.shape))
-    mapped = transform(wider.points_world())[0]
-    inner = (slice(1, -1),) * 3
-    slopes = [
-        (mapped.narrow(axis, 2, mapped.shape[axis] - 2) - mapped.narrow(axis, 0, mapped.shape[axis] - 2)) / 2
-        for axis in range(3)
-    ]
-    slopes = [
-        slope[tuple(slice(None) if k == axis else inner[k] for k in range(3))]
-        for axis, slope in enumerate(slopes)
-    ]
-    return _volume(slopes[0], slopes[1], slopes[2]) / torch.linalg.det(grid.voxel_to_world[0, :3, :3]).float()
 
 
 @torch.no_grad()
 def folding(transform: Transform, grid: Grid) -> Folding:
-    """Cells of ``grid`` that ``transform`` turns inside out, wholly or in part (see `Folding`)."""
-    cell_mm3 = float(torch.linalg.det(grid.voxel_to_world[0, :3, :3]))
+    """Cells of ``grid`` that ``transform`` inverts, wholly or in part (see `Folding`)."""
+    cell_mm3 = float(_cell_mm3(grid))
     voxels = tetrahedra = cells = 0
     volume = 0.0
-    for slab in grid.crop((0, 0, 0), (grid.shape[0] - 1, *grid.shape[1:])).slabs():
-        wider = slab.crop((0, 0, 0), (slab.shape[0] + 1, *slab.shape[1:]))
-        ratios = _tetrahedra(transform(wider.points_world())[0]) / cell_mm3
+    for block in mapped_blocks(transform, grid.crop((0, 0, 0), triple(n - 1 for n in grid.shape)), halo=1):
+        ratios = _tetrahedra(block.mapped[0, 1:, 1:, 1:]) / cell_mm3
         voxels += int((ratios <= 0).any(0).sum())
         tetrahedra += int((ratios <= 0).sum())
         volume -= float(ratios.clamp(max=0).double().sum()) * abs(cell_mm3) / 2
@@ -91,10 +94,10 @@ def folding(transform: Transform, grid: Grid) -> Folding:
 
 
 def _tetrahedra(mapped: Float[Tensor, "x1 y1 z1 3"]) -> Float[Tensor, "10 x y z"]:
-    """Signed volumes of the ten tetrahedra of each cell; a whole cell has its own by each way to cut.
+    """Signed volumes of the ten tetrahedra of each cell; those of each division sum to the cell's volume.
 
-    Eight have a corner of the cell and its three neighbours; of the other two each has four corners that are
-    no neighbours.
+    Eight tetrahedra have a corner of the cell and its three neighbours as vertices; each of the other two
+    has four corners no two of which are neighbours.
     """
 
     def corner(x: int, y: int, z: int) -> Tensor:
@@ -113,16 +116,18 @@ def _tetrahedra(mapped: Float[Tensor, "x1 y1 z1 3"]) -> Float[Tensor, "10 x y z"
 
 
 def _volume(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-    """Signed, of the parallelepiped with these edges."""
+    """Signed volume of the parallelepiped with these edges."""
     return (a * torch.linalg.cross(b, c)).sum(-1)
 
 
 def determinant_of_map(mapped: Float[Tensor, "x1 y1 z1 3"], grid: Grid) -> Float[Tensor, "x y z"]:
-    """The same from where the points of ``grid`` go: one less along each axis, as the last have no neighbour.
+    """Determinant by forward differences, from the mapped points of a grid.
+
+    The last points along each axis have no neighbour, so the result is shorter by one along each axis.
 
     Args:
-        mapped: RAS+ mm.
-        grid: gives the axes and the spacing only.
+        mapped: mapped points, RAS+ mm.
+        grid: grid of the points, of which only the axes and the spacing are used.
     """
     x, y, z = (count - 1 for count in mapped.shape[:3])
     base = mapped[:x, :y, :z]
@@ -130,5 +135,10 @@ def determinant_of_map(mapped: Float[Tensor, "x1 y1 z1 3"], grid: Grid) -> Float
         mapped[1:, :y, :z] - base,
         mapped[:x, 1:, :z] - base,
         mapped[:x, :y, 1:] - base,
-    ]  # along voxel axes; the chain rule turns them to world axes
-    return _volume(*differences) / torch.linalg.det(grid.voxel_to_world[0, :3, :3]).float()
+    ]  # along voxel axes; division by the voxel volume converts to world axes
+    return _volume(*differences) / _cell_mm3(grid)
+
+
+def _cell_mm3(grid: Grid) -> Float[Tensor, ""]:
+    """Signed volume of a voxel."""
+    return torch.linalg.det(grid.voxel_to_world[0, :3, :3]).float()

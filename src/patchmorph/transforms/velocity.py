@@ -1,4 +1,4 @@
-"""Stationary velocity fields: diffeomorphisms, whose inverse is the flow backwards."""
+"""Stationary velocity fields: diffeomorphisms, whose inverse is the backward flow."""
 
 import functools
 
@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchmorph.spatial.affine import rotate_vectors
-from patchmorph.spatial.grid import Grid
+from patchmorph.spatial.grid import Grid, VoxelBox, triple
 from patchmorph.spatial.sampling import sample_linear
 from patchmorph.transforms.base import Transform
 from patchmorph.transforms.displacement import DisplacementField
@@ -15,13 +15,13 @@ from patchmorph.transforms.inverse import TOLERANCE_MM, solve
 
 
 class VelocityField(Transform):
-    """``φ = exp(v)``: where the flow along a stationary v takes each point in unit time.
+    """``φ = exp(v)``: the flow along a stationary velocity v at unit time.
 
     Attributes:
         velocity: ``[B, 3, X, Y, Z]``, mm per unit time along the world axes.
-        grid: where the vectors stand.
-        steps: the flow is found by ``steps`` squarings.
-        variance: of the velocity, mm², where whoever estimated it knows.
+        grid: grid of the vectors.
+        steps: number of squarings when the velocity is integrated.
+        variance: variance of the velocity, mm²; ``None`` if it was not estimated.
     """
 
     def __init__(
@@ -41,16 +41,27 @@ class VelocityField(Transform):
         """The displacement field of φ on the velocity's grid."""
         return DisplacementField(integrate(self.velocity, self.grid, self.steps), self.grid)
 
+    def block(self, box: VoxelBox, halo: int) -> DisplacementField:
+        """The flow in ``box``, integrated only from the velocity up to ``halo`` grid points around it.
+
+        It equals that part of ``flow`` where no path through the box leaves the halo.
+        """
+        wider = box.widened(halo, self.grid.shape)
+        grid = self.grid.crop(wider.start, wider.shape)
+        flow = DisplacementField(integrate(self.velocity[(..., *wider.slices)], grid, self.steps), grid)
+        inner = triple(a - b for a, b in zip(box.start, wider.start, strict=True))
+        return flow.block(VoxelBox.at(inner, box.shape))
+
     def __call__(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
-        """Where ``points`` go."""
+        """The mapped ``points``."""
         return self.flow(points)
 
     def support(self) -> Grid | None:
-        """Its grid, if nothing flows beyond that."""
+        """The grid of the velocity if the flow is zero beyond it, else ``None``."""
         return self.flow.support()
 
     def inverse(self) -> "InverseFlow":
-        """The flow backwards."""
+        """The backward flow, corrected at each point."""
         return InverseFlow(self)
 
     def to(self, device: torch.device | str) -> "VelocityField":
@@ -60,10 +71,10 @@ class VelocityField(Transform):
 
 
 class InverseFlow(Transform):
-    """The inverse of a velocity field as it is sampled: exp(−v), corrected at each point.
+    """The inverse of the sampled flow of a velocity field: exp(−v), corrected at each point.
 
-    On a grid exp(−v) and exp(v) are inverse to each other up to interpolation only, which is tenths of a
-    millimetre where a flow is strong. So exp(−v) is where `inverse.solve` starts (docs/decisions/005).
+    On a grid, exp(−v) and exp(v) are inverse to each other only up to interpolation error, which is tenths of
+    a millimetre where the flow is strong. `inverse.solve` therefore starts from exp(−v) (docs/decisions/005).
     """
 
     def __init__(self, forward: VelocityField, tolerance_mm: float = TOLERANCE_MM):
@@ -72,21 +83,21 @@ class InverseFlow(Transform):
         self.backward = VelocityField(-forward.velocity, forward.grid, forward.steps)
 
     def __call__(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
-        """Where ``points`` come from."""
+        """The points that the flow maps to ``points``."""
         targets = points.reshape(len(points), -1, 3)
         found = solve(self.forward, targets, self.backward(targets), self.tolerance_mm)
         return found.reshape(-1, *points.shape[1:])
 
     def within(self, tolerance_mm: float) -> "InverseFlow":
-        """The same, found to another tolerance."""
+        """The same map with another tolerance."""
         return InverseFlow(self.forward, tolerance_mm)
 
     def support(self) -> Grid | None:
-        """The field's: what it leaves where it is comes from there."""
+        """The support of the velocity field."""
         return self.forward.support()
 
     def inverse(self) -> VelocityField:
-        """The velocity field itself."""
+        """The velocity field."""
         return self.forward
 
     def to(self, device: torch.device | str) -> "InverseFlow":
@@ -95,26 +106,26 @@ class InverseFlow(Transform):
 
 
 def merged(outer: VelocityField, inner: VelocityField) -> VelocityField:
-    """One velocity whose flow is ``outer ∘ inner``, two fields on one grid, up to third order in them.
+    """One velocity whose flow is ``outer ∘ inner`` up to terms of third order; both share one grid.
 
     By the Baker–Campbell–Hausdorff formula ``a + b + (Da·b − Db·a) / 2`` (Bossa et al., MICCAI 2007; in
-    log-domain demons, Vercauteren et al., MICCAI 2008), derivatives by central differences. Variances add up.
+    log-domain demons, Vercauteren et al., MICCAI 2008), with central differences. Variances are added.
     """
-    turn = outer.grid.world_to_voxel[:, :3, :3]
-    a, b = rotate_vectors(turn, outer.velocity), rotate_vectors(turn, inner.velocity)
+    to_voxel = outer.grid.world_to_voxel[:, :3, :3]
+    a, b = rotate_vectors(to_voxel, outer.velocity), rotate_vectors(to_voxel, inner.velocity)
     bracket = _along(a, b) - _along(b, a)
     velocity = (
         outer.velocity + inner.velocity + rotate_vectors(outer.grid.voxel_to_world[:, :3, :3], bracket) / 2
     )
-    known = [field.variance for field in (outer, inner) if field.variance is not None]
-    variance = torch.stack(known).sum(0) if known else None
+    variances = [field.variance for field in (outer, inner) if field.variance is not None]
+    variance = torch.stack(variances).sum(0) if variances else None
     return VelocityField(velocity, outer.grid, max(outer.steps, inner.steps), variance)
 
 
 def _along(
     field: Float[Tensor, "b 3 x y z"], direction: Float[Tensor, "b 3 x y z"]
 ) -> Float[Tensor, "b 3 x y z"]:
-    """How ``field`` changes along ``direction`` (voxels)."""
+    """Directional derivative of ``field`` along ``direction`` (voxels)."""
     slopes = torch.gradient(field, dim=(2, 3, 4))
     return torch.stack([slope * direction[:, k, None] for k, slope in enumerate(slopes)]).sum(0)
 
@@ -122,8 +133,8 @@ def _along(
 def integrate(velocity: Float[Tensor, "b 3 x y z"], grid: Grid, steps: int) -> Float[Tensor, "b 3 x y z"]:
     """Displacement (mm) of exp(``velocity``) by scaling and squaring (Arsigny et al., MICCAI 2006).
 
-    Starts from ``velocity / 2**steps`` and composes the small displacement with itself ``steps`` times, in
-    voxel units of ``grid`` so that no coordinate is converted on the way.
+    The displacement starts as ``velocity / 2**steps`` and is composed with itself ``steps`` times, in voxel
+    units of ``grid`` so that no coordinates are converted in between.
     """
     displacement = rotate_vectors(grid.world_to_voxel[:, :3, :3], velocity) / 2**steps
     identity = grid.points_voxel()

@@ -10,14 +10,14 @@ import torch
 from synthetic import AFFINES, grid_around, rotation, smooth_velocity
 
 from patchmorph.errors import PatchMorphError
+from patchmorph.io.grids import GridPair, matrix_of
 from patchmorph.io.transforms.formats import load_transform, save_transform
 from patchmorph.io.transforms.freesurfer_warp import HEADER_BYTES, SCAN_BYTES
-from patchmorph.io.transforms.grids import Pair, matrix_of
 
 
 @pytest.fixture
 def pair():
-    return Pair(
+    return GridPair(
         grid_around((14, 15, 16), AFFINES["LIA"] * 4, (3, 2, 1)),
         grid_around((12, 18, 20), AFFINES["oblique"] * 3, (9, 2, 4)),
     )
@@ -90,4 +90,6 @@ def test_other_volumes_are_refused(tmp_path, pair, transform):
     sheared = np.eye(3)
     sheared[0, 1] = 0.3
     with pytest.raises(PatchMorphError, match="must be on a grid without shear"):
-        save_transform(transform, tmp_path / "x.mgz", pair=Pair(pair.fixed, grid_around((5, 5, 5), sheared)))
+        save_transform(
+            transform, tmp_path / "x.mgz", pair=GridPair(pair.fixed, grid_around((5, 5, 5), sheared))
+        )

@@ -8,7 +8,7 @@ from synthetic import grid_around, rotation, smooth_velocity
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.transforms.formats import load_transform, save_transform
 from patchmorph.io.transforms.native import stored
-from patchmorph.transforms.affine import AffineTransform
+from patchmorph.transforms.base import AffineTransform
 from patchmorph.transforms.velocity import VelocityField
 
 

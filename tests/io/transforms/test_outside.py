@@ -4,12 +4,12 @@ import pytest
 import torch
 from synthetic import AFFINES, grid_around, rotation, smooth_velocity
 
+from patchmorph.io.grids import GridPair
 from patchmorph.io.transforms.formats import load_transform, save_transform
-from patchmorph.io.transforms.grids import Pair
 from patchmorph.io.transforms.native import stored
 from patchmorph.transforms.displacement import DisplacementField
 
-PAIR = Pair(
+PAIR = GridPair(
     grid_around((8, 9, 10), AFFINES["LIA"] * 4, (3, 2, 1)),
     grid_around((9, 8, 7), AFFINES["LAS"] * 4, (1, 2, 3)),
 )

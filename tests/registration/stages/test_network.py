@@ -1,4 +1,4 @@
-"""Each stage on its own, with networks in closed form: what must come out is known."""
+"""Each network stage on its own, with networks in closed form, so that the result is known."""
 
 import math
 from dataclasses import replace
@@ -6,23 +6,21 @@ from dataclasses import replace
 import pytest
 import torch
 from estimators import Scripted, Wave, estimating_model
+from pairs import given_pair, normalized
 from synthetic import AFFINES, grid_around, lopsided, rotation, smooth_velocity
 
-from patchmorph.images.foreground import Content, find_content
-from patchmorph.images.in_memory import Image
+from patchmorph.images.foreground import Content
+from patchmorph.images.volume import Image
 from patchmorph.patches.blending import Blend
 from patchmorph.patches.lattice import PatchLattice
-from patchmorph.registration.stages.network import (
-    AffineStage,
-    DenseStage,
-    NearestAffineStage,
-    doubt,
-    schedule,
-)
+from patchmorph.registration.options import RegistrationOptions
+from patchmorph.registration.schedule import keeps_agreement, schedule
+from patchmorph.registration.stages.base import GuardedStage
+from patchmorph.registration.stages.nearest_affine import NearestAffineStage
+from patchmorph.registration.stages.network import AffineNetworkStage, DenseNetworkStage, velocity_variance
 from patchmorph.registration.uncertainty import uncertainty
 from patchmorph.spatial.grid import Grid
-from patchmorph.transforms.affine import AffineTransform
-from patchmorph.transforms.base import Transform
+from patchmorph.transforms.base import AffineTransform, Transform
 from patchmorph.transforms.resample import resample
 from patchmorph.transforms.velocity import VelocityField
 
@@ -48,7 +46,7 @@ def box_content(lower: float, upper: float, margin_mm: float) -> Content:
 
 @pytest.fixture(scope="module")
 def moving() -> Image:
-    return lopsided(grid_around((44, 52, 42), AFFINES["RAS"] * 4)).normalized()
+    return normalized(lopsided(grid_around((44, 52, 42), AFFINES["RAS"] * 4)))
 
 
 @pytest.fixture(scope="module")
@@ -57,16 +55,19 @@ def turned(moving) -> tuple[Image, AffineTransform, torch.Tensor]:
     truth = rotation(8) @ shifted(20, -30, 10) @ rotation(90)
     center = truth.inverse()(torch.zeros(1, 1, 3))[0, 0].numpy()
     grid = grid_around((52, 52, 52), AFFINES["LPS"] * 4, center)
-    fixed = resample(moving, truth, grid).normalized()
+    fixed = normalized(resample(moving, truth, grid))
     return fixed, truth, grid.points_world()[fixed.data[:, 0] > 0.2][None]
 
 
 def test_affine_residuals_are_composed_on_the_inner_side():
-    """Patch voxels of 2 mm about (10, 20, 30); a rotation, then a shift, after a start that turns."""
+    """Patch voxels of 2 mm about (10, 20, 30); a rotation, then a shift, after a map that rotates."""
     image = Image(torch.rand(1, 1, 8, 8, 8), grid_around((8, 8, 8), AFFINES["RAS"] * 4))
-    patch = Grid.centered((16, 16, 16), 2.0, torch.tensor([[10.0, 20, 30]]))
+    corners = torch.tensor([[-100.0, -90, -80], [120, 130, 140]], dtype=torch.float64)
+    content = Content(corners.mean(0, keepdim=True), corners, 50.0, 5.0)
     start = shifted(1, 2, 3) @ rotation(35)
-    found = AffineStage(Scripted([TURN, SHIFT]), patch, 2.0, 2, "fp32").refine(image, image, start)
+    network = Scripted([TURN, SHIFT])
+    found = AffineNetworkStage(network, 2.0, 16, 2, "fp32").refine(given_pair(image, image, content), start)
+    assert network.shapes == [(2, 16, 16, 16)] * 2
     cosine, sine = math.cos(0.3), math.sin(0.3)
     x = torch.tensor([17.0, 21, 28])
     inner = x + torch.tensor([8.0, 0, 0])  # four voxels of 2 mm: the last residual acts first
@@ -79,22 +80,21 @@ def test_affine_residuals_are_composed_on_the_inner_side():
 def test_the_affine_stage_recovers_a_pose_from_a_start_that_turns(turned, moving):
     fixed, truth, points = turned
     start = truth @ rotation(7) @ shifted(5, -4, 6)
-    patch = Grid.centered((32, 32, 32), 6.0, find_content(fixed).center_world)
-    stage = AffineStage(estimating_model().affine, patch, 6.0, 4, "fp32")
+    stage = AffineNetworkStage(estimating_model().affine, 6.0, 32, 4, "fp32")
+    pair = given_pair(fixed, moving)
     assert error_mm(start, truth, points) > 6
     # A tenth of a voxel of 4 mm: interpolation of the fixed image is what is left.
-    assert error_mm(stage.refine(fixed, moving, start), truth, points) < 0.4
-    once = replace(stage, repeats=1).refine(fixed, moving, start)
-    assert error_mm(once, truth, points) > 0.5  # so that the later looks were needed
+    assert error_mm(stage.refine(pair, start), truth, points) < 0.4
+    once = replace(stage, passes=1).refine(pair, start)
+    assert error_mm(once, truth, points) > 0.5  # so that the later passes were needed
 
 
 @pytest.mark.parametrize("side", ["fixed", "moving", "neither"])
-def test_an_affine_network_is_asked_more_often_where_an_image_is_cut(moving, side):
-    cut = Image(moving.data, moving.grid, cuts=((0, 1),))
-    images = cut if side == "fixed" else moving, cut if side == "moving" else moving
+def test_an_affine_network_has_more_passes_where_an_image_is_truncated(moving, side):
+    truncated = Image(moving.data, moving.grid, truncated_faces=((0, 1),))
+    images = truncated if side == "fixed" else moving, truncated if side == "moving" else moving
     network = Scripted([SHIFT])
-    patch = Grid.centered((16, 16, 16), 8.0, moving.grid.center_world)
-    AffineStage(network, patch, 8.0, 2, "fp32").refine(*images, IDENTITY)
+    AffineNetworkStage(network, 8.0, 16, 2, "fp32").refine(given_pair(*images), IDENTITY)
     assert network.calls == (2 if side == "neither" else 6)  # three times as often
 
 
@@ -103,12 +103,15 @@ def test_dense_stages_recover_a_flow_from_a_start_that_turns(turned, moving):
     posed, pose, _ = turned
     grid = posed.grid
     flow = smooth_velocity(Grid.centered((14, 14, 14), 18.0, grid.center_world), 9.0, seed=3)
-    fixed = resample(moving, pose @ flow, grid).normalized()
+    fixed = normalized(resample(moving, pose @ flow, grid))
     points = grid.points_world()[fixed.data[:, 0] > 0.2][None]
-    stages = schedule(estimating_model(spacings_mm=[8.0, 4.0], reference_radius_mm=None), find_content(fixed))
+    pair = given_pair(fixed, moving)
+    model = estimating_model(spacings_mm=[8.0, 4.0], reference_radius_mm=None)
+    stages = schedule(model, pair, RegistrationOptions())
+    assert len(stages) == 3
     transform, errors = pose, [error_mm(pose, pose @ flow, points)]
     for stage in stages[1:]:
-        transform = stage.refine(fixed, moving, transform)
+        transform = stage.refine(pair, transform)
         errors.append(error_mm(transform, pose @ flow, points))
     # Coarse to fine, from 3 mm to a fraction of the voxels of 4 mm.
     assert errors[0] > 2
@@ -116,16 +119,16 @@ def test_dense_stages_recover_a_flow_from_a_start_that_turns(turned, moving):
     assert errors[2] < 0.35 * errors[0]
 
 
-def test_a_dense_stage_goes_on_in_one_velocity_in_the_order_of_its_looks(moving):
+def test_a_dense_stage_continues_one_velocity_in_the_order_of_the_passes(moving):
     """Two flows that do not commute: the later residual acts first."""
-    content = box_content(-60, 60, 6.0)
+    pair = given_pair(moving, moving, box_content(-60, 60, 6.0))
     first, second = (
-        DenseStage(Wave(axis, along, 2.0), content, 4.0, 32, 0.25, 0.0, 6, skip_empty=False, precision="fp32")
+        DenseNetworkStage(Wave(axis, along, 2.0), 4.0, 32, 0.25, 0.0, 6, skip_empty=False, precision="fp32")
         for axis, along in ((0, 1), (1, 0))
     )
     start = shifted(3, 0, 0)
-    one, two = (stage.refine(moving, moving, IDENTITY) for stage in (first, second))
-    both = second.refine(moving, moving, first.refine(moving, moving, start))
+    one, two = (stage.refine(pair, IDENTITY) for stage in (first, second))
+    both = second.refine(pair, first.refine(pair, start))
     assert [type(part) for part in both.parts()] == [AffineTransform, VelocityField]
     points = torch.rand(1, 400, 3, generator=torch.Generator().manual_seed(0)) * 80 - 40
     expected, swapped = (start @ one @ two)(points), (start @ two @ one)(points)
@@ -145,9 +148,9 @@ def test_the_velocity_fades_over_the_margin_and_is_whole_inside(moving):
                 len(pair), 3, side, side, side
             )
 
-    content = box_content(-64, 64, 17.0)
-    stage = DenseStage(Everywhere(), content, 4.0, 32, 0.25, 0.35, 6, skip_empty=False, precision="fp32")
-    field = stage.refine(moving, moving, IDENTITY).parts()[-1]
+    pair = given_pair(moving, moving, box_content(-64, 64, 17.0))
+    stage = DenseNetworkStage(Everywhere(), 4.0, 32, 0.25, 0.35, 6, skip_empty=False, precision="fp32")
+    field = stage.refine(pair, IDENTITY).parts()[-1]
     velocity = field.velocity[0]
     assert field.support() is not None  # nothing moves beyond
     for axis in (1, 2, 3):
@@ -163,10 +166,10 @@ def test_the_velocity_fades_over_the_margin_and_is_whole_inside(moving):
 
 
 def test_smoothing_and_squarings_of_a_dense_stage_count(moving):
-    content = box_content(-60, 60, 6.0)
-    stage = DenseStage(Wave(0, 1), content, 4.0, 32, 0.25, 0.0, 6, skip_empty=False, precision="fp32")
+    pair = given_pair(moving, moving, box_content(-60, 60, 6.0))
+    stage = DenseNetworkStage(Wave(0, 1), 4.0, 32, 0.25, 0.0, 6, skip_empty=False, precision="fp32")
     sharp, smoothed = (
-        replace(stage, smoothing=deviation).refine(moving, moving, IDENTITY).parts()[-1].velocity[0, 0]
+        replace(stage, smoothing=deviation).refine(pair, IDENTITY).parts()[-1].velocity[0, 0]
         for deviation in (0.0, 0.7)
     )
     middle = sharp[sharp.shape[0] // 2, 4:-4, sharp.shape[2] // 2]
@@ -174,46 +177,51 @@ def test_smoothing_and_squarings_of_a_dense_stage_count(moving):
     bend = middle[:-2] - 2 * middle[1:-1] + middle[2:]
     # A kernel of three points with the variance σ² adds σ² / 2 of the second difference.
     torch.testing.assert_close(after[1:-1] - middle[1:-1], 0.245 * bend, atol=2e-3, rtol=0.02)
-    assert replace(stage, steps=3).refine(moving, moving, IDENTITY).parts()[-1].steps == 3
+    assert replace(stage, steps=3).refine(pair, IDENTITY).parts()[-1].steps == 3
 
 
-def test_a_schedule_is_what_the_model_says():
+def test_a_schedule_is_that_of_the_model(moving):
     spec = {
         "spacings_mm": [8.0, 4.0],
         "reference_radius_mm": 50.0,
-        "affine_repeats": 5,
-        "repeats": [1, 2],
+        "affine_passes": 5,
+        "passes": [1, 2],
         "overlap": 0.3,
         "smoothing": 0.5,
         "integration_steps": 4,
     }
-    model, content = estimating_model(**spec), box_content(-80, 120, 9.0)  # of a radius of 100 mm
-    affine, *dense = schedule(model, content)
-    assert (affine.network, affine.spacing_mm, affine.repeats) == (model.affine, 16.0, 5)
-    torch.testing.assert_close(affine.patch.center_world, content.center_world)
-    torch.testing.assert_close(affine.patch.spacing_mm, torch.full((1, 3), 16.0).double())
-    assert affine.patch.shape == (32, 32, 32)
+    model, options = estimating_model(**spec), RegistrationOptions()
+    pair = given_pair(moving, moving, box_content(-80, 120, 9.0))  # of a radius of 100 mm
+    guarded, *dense = schedule(model, pair, options)
+    assert isinstance(guarded, GuardedStage)
+    assert guarded.accepts is keeps_agreement
+    affine = guarded.stage
+    assert isinstance(affine, AffineNetworkStage)
+    assert (affine.network, affine.spacing_mm, affine.passes) == (model.affine, 16.0, 5)
+    assert affine.patch_size == 32
     assert [stage.spacing_mm for stage in dense] == [16.0, 8.0, 8.0]
     assert [stage.network for stage in dense] == [model.dense[0], model.dense[1], model.dense[1]]
     for stage in dense:
         assert (stage.overlap, stage.smoothing, stage.steps, stage.patch_size) == (0.3, 0.5, 4, 32)
-        assert not stage.variance
+        assert not stage.with_variance
         assert stage.jitter is None
-    generator = torch.Generator()
-    with_variance = schedule(model, content, generator, variance=True)[1:]
-    assert [stage.variance for stage in with_variance] == [False, False, True]
+    both = RegistrationOptions(jitter=True, uncertainty=True, seed=17)
+    with_variance = schedule(model, pair, both)[1:]
+    assert [stage.with_variance for stage in with_variance] == [False, False, True]
     assert [stage.overlap for stage in with_variance] == [0.3, 0.3, 0.5]  # half a patch: see decision 008
+    generator = with_variance[0].jitter
+    assert generator.initial_seed() == 17
     assert all(stage.jitter is generator for stage in with_variance)
-    fixed_mm = schedule(estimating_model(**{**spec, "reference_radius_mm": None}), content)
-    assert [stage.spacing_mm for stage in fixed_mm] == [8.0, 8.0, 4.0, 4.0]
-    assert len(schedule(estimating_model(**{**spec, "affine": None}), content)) == 3
+    fixed_mm = schedule(estimating_model(**{**spec, "reference_radius_mm": None}), pair, options)
+    assert [stage.spacing_mm for stage in (fixed_mm[0].stage, *fixed_mm[1:])] == [8.0, 8.0, 4.0, 4.0]
+    assert len(schedule(estimating_model(**{**spec, "affine": None}), pair, options)) == 3
 
 
-def test_the_nearest_affine_map_heeds_only_what_has_a_counterpart(turned):
-    """Beyond the face that cuts the moving image, the map bends as it likes."""
+def test_the_nearest_affine_map_is_that_of_points_with_a_counterpart(turned):
+    """Beyond the truncated face of the moving image, the map bends without bound."""
     fixed, _, _ = turned
-    cut = Image(fixed.data, fixed.grid, cuts=((0, 1),))
-    normal = cut.outward()[0].float()
+    truncated = Image(fixed.data, fixed.grid, truncated_faces=((0, 1),))
+    normal = truncated.truncation_normals()[0].float()
 
     class Bent(Transform):
         """Shift by 2 mm, and by more the further a point lies beyond the face."""
@@ -235,21 +243,20 @@ def test_the_nearest_affine_map_heeds_only_what_has_a_counterpart(turned):
     lower, upper = fixed.grid.corners_world()[0].aminmax(dim=0)
     content = Content(fixed.grid.center_world, torch.stack([lower - 60, upper + 60]), 60.0, 5.0)
     bright = Image(torch.ones(1, 1, 90, 90, 90), Grid.centered((90, 90, 90), 4.0, fixed.grid.center_world))
-    found = NearestAffineStage(content).refine(bright, cut, Bent())
+    found = NearestAffineStage().refine(given_pair(bright, truncated, content), Bent())
     torch.testing.assert_close(found.matrix, shifted(2, 0, 0).matrix, atol=1e-4, rtol=0)
     empty = Image(torch.zeros(1, 1, 90, 90, 90), bright.grid)
-    torch.testing.assert_close(
-        NearestAffineStage(content).refine(empty, cut, Bent()).matrix, shifted(9, 9, 9).matrix
-    )
+    nowhere = NearestAffineStage().refine(given_pair(empty, truncated, content), Bent())
+    torch.testing.assert_close(nowhere.matrix, shifted(9, 9, 9).matrix)
 
 
-def test_patches_that_agree_leave_the_doubt_of_their_correction():
+def test_the_variance_of_patches_that_agree_is_that_of_their_correction():
     box = torch.tensor([[0.0, 0, 0], [12, 8, 8]], dtype=torch.float64)
     lattice = PatchLattice.cover(box, 1.0, 8, overlap=0.5)
     blend = Blend(lattice)
     blend.add(lattice.starts, torch.tensor([1.0, 2.0, 2.0])[:, None, None, None].expand(2, 3, 8, 8, 8))
     # A tenth of the square of a correction of 3 mm (decision 008).
-    torch.testing.assert_close(doubt(blend), torch.full((1, 1, 12, 8, 8), 0.9), atol=1e-3, rtol=0)
+    torch.testing.assert_close(velocity_variance(blend), torch.full((1, 1, 12, 8, 8), 0.9), atol=1e-3, rtol=0)
 
 
 def ramp(sign: float, speed_mm: float = 6.0) -> VelocityField:

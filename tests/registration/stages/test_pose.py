@@ -1,13 +1,13 @@
 import pytest
 import torch
+from pairs import given_pair, normalized
 from synthetic import AFFINES, grid_around, lopsided, smooth_image
 
-from patchmorph.images.foreground import find_content
-from patchmorph.images.in_memory import Image
+from patchmorph.images.volume import Image
 from patchmorph.registration.stages.pose import PoseStage, rotations
 from patchmorph.spatial.affine import about_point, exponential, from_translation, skew
 from patchmorph.spatial.grid import Grid
-from patchmorph.transforms.affine import AffineTransform
+from patchmorph.transforms.base import AffineTransform
 
 
 def posed(image: Image, degrees: float, scale: float, seed: int) -> tuple[Image, AffineTransform]:
@@ -21,10 +21,8 @@ def posed(image: Image, degrees: float, scale: float, seed: int) -> tuple[Image,
 
 
 def search(fixed: Image, moving: Image) -> AffineTransform:
-    fixed, moving = (Image(i.normalized().data, i.grid, i.name, i.cuts) for i in (fixed, moving))
-    contents = find_content(fixed), find_content(moving)
-    start = AffineTransform.translation(contents[1].center_world - contents[0].center_world)
-    found = PoseStage(*contents).refine(fixed, moving, start)
+    pair = given_pair(normalized(fixed), normalized(moving))
+    found = PoseStage().refine(pair, pair.center_shift())
     assert isinstance(found, AffineTransform)
     return found
 
@@ -37,25 +35,25 @@ def test_any_pose_is_found(degrees, scale, seed):
     moving, truth = posed(fixed, degrees, scale, seed)
     corners = fixed.grid.points_world()[fixed.data[:, 0] > 0.2][None]
     off = (search(fixed, moving)(corners) - truth(corners)).norm(dim=-1).mean()
-    assert off < 3 * scale  # mm of 3.5 mm voxels: what the first affine look at 4 mm corrects at once
+    assert off < 3 * scale  # mm of 3.5 mm voxels: what the first affine pass at 4 mm corrects at once
 
 
-@pytest.mark.parametrize("cut", ["fixed", "moving"])
+@pytest.mark.parametrize("truncated", ["fixed", "moving"])
 @pytest.mark.parametrize(("axis", "side"), [(0, 1), (1, 0)])
-def test_the_pose_is_found_where_half_an_image_is_missing(cut, axis, side):
-    """What is left lies off the middle of the other, towards the face that is not cut."""
+def test_the_pose_is_found_where_half_an_image_is_missing(truncated, axis, side):
+    """What is left lies off the middle of the other, towards the face that is not truncated."""
     whole = lopsided(grid_around((50, 56, 46), AFFINES["RAS"] * 3.5))
     kept = [slice(None)] * 3
     count = whole.grid.shape[axis] // 2
     kept[axis] = slice(0, count) if side else slice(whole.grid.shape[axis] - count, None)
     first = tuple(part.start or 0 for part in kept)
     data = whole.data[(..., *kept)]
-    half = Image(data, whole.grid.crop(first, tuple(data.shape[2:])), cuts=((axis, side),))
-    if cut == "fixed":
+    half = Image(data, whole.grid.crop(first, tuple(data.shape[2:])), truncated_faces=((axis, side),))
+    if truncated == "fixed":
         fixed, (moving, truth) = half, posed(whole, 100, 1.0, 5)
     else:
         fixed, (moving, truth) = whole, posed(half, 100, 1.0, 5)
-        moving = Image(moving.data, moving.grid, cuts=half.cuts)
+        moving = Image(moving.data, moving.grid, truncated_faces=half.truncated_faces)
     points = half.grid.points_world()[half.data[:, 0] > 0.2][None]
     assert (search(fixed, moving)(points) - truth(points)).norm(dim=-1).mean() < 10
 

@@ -1,20 +1,28 @@
+from itertools import pairwise
+
 import pytest
 import torch
 from synthetic import AFFINES, grid_around, rotation, smooth_image, smooth_velocity
 
-from patchmorph.images.foreground import find_content
-from patchmorph.images.in_memory import Image
-from patchmorph.registration.pipeline import Options, register
-from patchmorph.registration.stages import velocity_refinement as refinement
-from patchmorph.registration.stages.affine_refinement import AffineRefinementStage
-from patchmorph.registration.stages.velocity_refinement import RefinementStage
+from patchmorph.images.foreground import find_content, foreground
+from patchmorph.images.volume import Image, MappedImage
+from patchmorph.registration.options import RegistrationOptions
+from patchmorph.registration.pair import prepare_pair
+from patchmorph.registration.pipeline import register_images
+from patchmorph.registration.stages.affine_refinement import AffineDescent, AffineRefinementStage
+from patchmorph.registration.stages.velocity_refinement import (
+    REFINEMENT,
+    VelocityDescent,
+    VelocityRefinementStage,
+)
 from patchmorph.spatial.grid import Grid
-from patchmorph.transforms.affine import AffineTransform
+from patchmorph.transforms.base import AffineTransform
 from patchmorph.transforms.jacobian import jacobian_determinant
 from patchmorph.transforms.resample import resample
 from patchmorph.transforms.velocity import VelocityField
 
 SPACING = 5.0
+IDENTITY = AffineTransform.identity()
 
 
 @pytest.fixture(scope="module")
@@ -26,16 +34,15 @@ def pair():
     return resample(moving, truth, grid), moving, truth
 
 
-def stage(fixed: Image, passes=12, seed=0, patch_size=32, similarity="lncc") -> RefinementStage:
+def stage(passes=12, seed=0, patch_size=32, similarity="lncc") -> VelocityRefinementStage:
     generator = torch.Generator().manual_seed(seed)
-    content = find_content(fixed.normalized())
-    return RefinementStage(content, SPACING, passes, generator, similarity, patch_size)
+    objective = REFINEMENT.comparing_by(similarity)
+    return VelocityRefinementStage(SPACING, passes, generator, objective, patch_size)
 
 
-def refine(pair, start=None, **options):
+def refine(pair, start=IDENTITY, **options):
     fixed, moving, _ = pair
-    start = AffineTransform.identity() if start is None else start
-    return stage(fixed, **options).refine(fixed.normalized(), moving.normalized(), start)
+    return stage(**options).refine(prepare_pair(fixed, moving), start)
 
 
 def error_mm(pair, transform) -> float:
@@ -68,29 +75,27 @@ def test_the_same_seed_gives_the_same_result(pair):
     assert not torch.equal(first, other)
 
 
-def test_it_goes_on_with_the_last_velocity_of_its_resolution(pair):
+def test_the_last_velocity_of_the_same_resolution_is_continued(pair):
     first = refine(pair, passes=3)
     second = refine(pair, first, passes=3)
     assert [type(part) for part in second.parts()] == [AffineTransform, VelocityField]
     assert error_mm(pair, second) < error_mm(pair, first)
 
 
-def test_it_stops_when_it_no_longer_gains(pair, monkeypatch):
+def test_refinement_ends_when_it_gains_nothing(pair, monkeypatch):
     passes = []
-    run = refinement.Descent.run
-    monkeypatch.setattr(refinement.Descent, "run", lambda self, rate: passes.append(rate) or run(self, rate))
+    step = VelocityDescent.step
+    monkeypatch.setattr(VelocityDescent, "step", lambda self: passes.append(self.passes) or step(self))
     fixed = pair[0]
-    same = stage(fixed, passes=30).refine(fixed.normalized(), fixed.normalized(), AffineTransform.identity())
+    same = refine((fixed, fixed, IDENTITY), passes=30)
+    assert passes == list(range(len(passes)))
     assert 2 < len(passes) < 10
-    assert (
-        error_mm((fixed, fixed, AffineTransform.identity()), same) < 0.06
-    )  # nothing to gain: about a 100th of a voxel
+    assert error_mm((fixed, fixed, IDENTITY), same) < 0.06  # nothing to gain: about a 100th of a voxel
 
 
 def test_patches_cover_the_content_and_stay_inside_the_grid(pair):
     fixed, moving, _ = pair
-    seen = stage(fixed, patch_size=24)
-    descent = refinement.Descent(seen, fixed.normalized(), moving.normalized(), AffineTransform.identity())
+    descent = VelocityDescent(stage(patch_size=24), prepare_pair(fixed, moving), IDENTITY)
     assert max(descent.width) <= 12
     covered = torch.zeros(descent.grid.shape, dtype=torch.bool)
     for starts in descent._batches():
@@ -98,26 +103,78 @@ def test_patches_cover_the_content_and_stay_inside_the_grid(pair):
             block = tuple(slice(a, a + n) for a, n in zip(start, descent.width, strict=True))
             assert covered[block].shape == descent.width
             covered[block] = True
-    content = refinement.foreground(fixed.normalized().sample(descent.grid.points_world(), 2 * SPACING))[0, 0]
+    content = foreground(fixed.normalized().sample(descent.grid.points_world(), 2 * SPACING))[0, 0]
     assert covered[content].all()
 
 
-def test_an_affine_map_is_found(pair):
+def test_a_velocity_descent_gives_its_map_at_any_time_and_is_done_after_its_passes(pair):
+    fixed, moving, _ = pair
+    prepared = prepare_pair(fixed, moving)
+    descent = VelocityDescent(stage(passes=3), prepared, IDENTITY)
+    errors = [error_mm(pair, descent.transform)]
+    assert errors[0] == pytest.approx(error_mm(pair, IDENTITY))  # no step: the map before
+    while not descent.is_done:
+        descent.step()
+        errors.append(error_mm(pair, descent.transform))
+        assert len(errors) <= 4
+    assert len(errors) == 4
+    assert errors == sorted(errors, reverse=True)
+    assert descent.passes == 3
+    refined = stage(passes=3).refine(prepared, IDENTITY)  # the same seed
+    assert torch.equal(descent.transform.parts()[-1].velocity, refined.parts()[-1].velocity)
+
+
+def test_a_velocity_descent_is_done_after_four_halvings_of_its_steps(pair):
+    descent = VelocityDescent(stage(passes=30), prepare_pair(pair[0], pair[1]), IDENTITY)
+    assert not descent.is_done
+    for halvings, is_done in ((3, False), (4, True)):
+        descent.halvings = halvings
+        assert descent.is_done is is_done
+
+
+@pytest.fixture(scope="module")
+def posed(pair):
+    """A fixed image, a moving one, and the affine map between them, which is known."""
     moving = pair[1]
     pose = rotation(12) @ AffineTransform.translation(torch.tensor([[4.0, -6, 3]]))
-    fixed = resample(moving, pose, moving.grid)
-    content = find_content(fixed.normalized())
-    patch = Grid.centered((48, 48, 48), SPACING, content.center_world)
-    seen = AffineRefinementStage(patch, SPACING)
-    found = seen.refine(fixed.normalized(), moving.normalized(), AffineTransform.identity())
-    assert error_mm((fixed, moving, pose), AffineTransform.identity()) > 8
-    assert error_mm((fixed, moving, pose), found) < 0.5
+    return resample(moving, pose, moving.grid), moving, pose
+
+
+def test_an_affine_map_is_found(posed):
+    fixed, moving, _ = posed
+    found = AffineRefinementStage(SPACING, 48, REFINEMENT).refine(prepare_pair(fixed, moving), IDENTITY)
+    assert error_mm(posed, IDENTITY) > 8
+    assert error_mm(posed, found) < 0.5
+
+
+def test_an_affine_descent_gives_its_map_at_any_time_and_takes_forty_steps_a_level(posed, monkeypatch):
+    fixed, moving, _ = posed
+    shift = AffineTransform.translation(torch.tensor([[2.0, 0, 0]]))
+    prepared = prepare_pair(fixed, moving)
+    descent = AffineDescent(AffineRefinementStage(SPACING, 48, REFINEMENT), prepared, shift)
+    torch.testing.assert_close(descent.transform.matrix, shift.matrix)  # no step: the map before
+    sample = MappedImage.sample
+    spacings_mm, matrices = [], []
+
+    def recorded(image, points_world, spacing_mm):
+        if image is prepared.fixed.image:
+            spacings_mm.append(spacing_mm)
+        return sample(image, points_world, spacing_mm)
+
+    monkeypatch.setattr(MappedImage, "sample", recorded)
+    while not descent.is_done:
+        descent.step()
+        matrices.append(descent.transform.matrix)
+        assert not matrices[-1].requires_grad
+    assert spacings_mm == [2 * SPACING] * 40 + [SPACING] * 40
+    assert all(not torch.equal(*two) for two in pairwise(matrices))
+    assert torch.equal(descent.run().matrix, matrices[-1])  # done: no further step
 
 
 def test_registration_without_a_model(pair):
     fixed, moving, _ = pair
-    result = register(fixed, moving, None, Options(refine=1))
-    assert len(result.history) == 1 + 1 + 1 + 3  # the start, its pose, the affine stage, a stage a scale
+    result = register_images(fixed, moving, None, RegistrationOptions(refine=1))
+    assert len(result.history) == 1 + 1 + 1 + 3  # the shift, the pose, the affine stage, a stage a scale
     errors = [error_mm(pair, transform) for transform in result.history]
     assert errors[-1] < 0.8 * errors[2]
     assert errors[2] < errors[0]

@@ -1,7 +1,7 @@
-"""Transform files of every kind, found by ending and content.
+"""Transform files of every supported kind, chosen by ending and content.
 
-A transform maps the fixed world to the moving world (RAS+ mm), whatever the file's own convention: each
-format's module says what that is and turns it round.
+A transform maps the fixed world to the moving world (RAS+ mm), whatever the file's convention. Each format's
+module documents its convention and converts it.
 """
 
 from collections.abc import Callable
@@ -9,29 +9,31 @@ from pathlib import Path
 from typing import NamedTuple
 
 from patchmorph.errors import PatchMorphError
+from patchmorph.io.grids import GridPair
 from patchmorph.io.images import open_volume
 from patchmorph.io.transforms import afni, freesurfer_lta, freesurfer_warp, fsl, itk, native, ngff, x5
-from patchmorph.io.transforms.grids import Pair
 from patchmorph.transforms.base import Transform
 
-VECTOR_IMAGE = (1006, 1007)
-"""NIfTI intent codes of displacement fields as ITK writes them; FSL has its own."""
+ITK_INTENTS = (1006, 1007)
+"""NIfTI intent codes of displacement fields written by ITK; FSL has its own."""
 
 
 class Format(NamedTuple):
     """One kind of transform file.
 
     Attributes:
-        tool: whose convention it has.
+        tool: whose convention the file follows.
         endings: of its file names.
-        holds: what it says, in which frame and direction.
+        holds: its content, frame and direction, in words.
+        read: from a file, with the grids of the images.
+        write: to a file, with the grids of the images.
     """
 
     tool: str
     endings: tuple[str, ...]
     holds: str
-    read: Callable[[Path, Pair], Transform]
-    write: Callable[[Transform, Path, Pair], None]
+    read: Callable[[Path, GridPair], Transform]
+    write: Callable[[Transform, Path, GridPair], None]
 
 
 FORMATS = (
@@ -116,47 +118,47 @@ FORMATS = (
 TOOLS = tuple(dict.fromkeys(form.tool for form in FORMATS))
 
 
-def load_transform(path: str | Path, tool: str | None = None, pair: Pair | None = None) -> Transform:
+def load_transform(path: str | Path, tool: str | None = None, pair: GridPair | None = None) -> Transform:
     """Read a transform file of any kind: fixed world → moving world, RAS+ mm.
 
     Args:
         path: see `FORMATS`.
-        tool: whose convention it has; by default by its ending and content.
-        pair: grids of the images, which FSL's files need.
+        tool: whose convention the file follows; by default inferred from its ending and content.
+        pair: grids of the images, which FSL's files require.
 
     Raises:
-        PatchMorphError: no such file, not a transform, or one that needs what ``pair`` lacks.
+        PatchMorphError: no such file, not a transform, or a grid missing from ``pair``.
     """
     path = Path(path)
     if not (path.is_dir() if path.suffix == ".zarr" else path.is_file()):
         raise PatchMorphError(f"transform must be an existing file, got {path}")
     try:
-        form = format_of(path, tool or _sniffed(path))
-        return form.read(path, pair or Pair())
+        form = format_of(path, tool or _detected_tool(path))
+        return form.read(path, pair or GridPair())
     except OSError as error:
         raise PatchMorphError(f"transform must be a file that can be read, got {path}: {error}") from None
 
 
 def save_transform(
-    transform: Transform, path: str | Path, tool: str | None = None, pair: Pair | None = None
+    transform: Transform, path: str | Path, tool: str | None = None, pair: GridPair | None = None
 ) -> Format:
-    """Write a transform file; its ending, and ``tool`` where that leaves a choice, say of which kind.
+    """Write a transform file, of the format given by its ending and, where formats share one, by ``tool``.
 
     Args:
         transform: affine maps, displacement and velocity fields and their inverses, composed with ``@``.
-        path: see `FORMATS`. ``.mat`` and ``.nii.gz`` are ITK's unless ``tool`` says ``fsl``.
-        tool: whose convention.
-        pair: grids of the images: dense fields stand on the fixed one, FSL and FreeSurfer need both.
+        path: see `FORMATS`. ``.mat`` and ``.nii.gz`` are ITK's unless ``tool`` is ``fsl``.
+        tool: whose convention the file follows.
+        pair: grids of the images: dense fields are sampled on the fixed one; FSL and FreeSurfer require both.
 
     Returns:
-        What was written.
+        The format of the file.
 
     Raises:
-        PatchMorphError: an unknown ending, a format that cannot hold ``transform``, a grid that is needed, or
-            a file system that refuses.
+        PatchMorphError: an unknown ending, a format that cannot hold ``transform``, a missing grid, or a path
+            that cannot be written.
     """
     form = format_of(Path(path), tool)
-    form.write(transform.to("cpu"), Path(path), (pair or Pair()).to("cpu"))
+    form.write(transform.to("cpu"), Path(path), (pair or GridPair()).to("cpu"))
     return form
 
 
@@ -164,7 +166,7 @@ def format_of(path: Path, tool: str | None = None) -> Format:
     """The first format of ``tool`` (or any) with the file's ending.
 
     Raises:
-        PatchMorphError: there is none.
+        PatchMorphError: an unknown tool, or no format with that ending.
     """
     if tool is not None and tool not in TOOLS:
         raise PatchMorphError(f"tool must be one of {', '.join(TOOLS)}, got {tool}")
@@ -177,11 +179,11 @@ def format_of(path: Path, tool: str | None = None) -> Format:
     raise PatchMorphError(f"transform file{whose} must end in {endings}, got {path}")
 
 
-def _sniffed(path: Path) -> str | None:
-    """Whose file it is, where an ending has two meanings."""
+def _detected_tool(path: Path) -> str | None:
+    """The tool that wrote a file, where formats share its ending; else ``None``."""
     if path.name.endswith(".mat"):
         return "itk" if b"\0" in path.read_bytes()[:512] else "fsl"
     if path.name.endswith((".nii", ".nii.gz")):
         header = open_volume(path).header
-        return "itk" if int(header["intent_code"]) in VECTOR_IMAGE else "fsl"  # pyright: ignore[reportIndexIssue]
+        return "itk" if int(header["intent_code"]) in ITK_INTENTS else "fsl"  # pyright: ignore[reportIndexIssue]
     return None

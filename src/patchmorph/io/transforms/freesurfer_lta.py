@@ -1,7 +1,8 @@
 """FreeSurfer's linear transforms (``.lta``); its warps are in `patchmorph.io.transforms.freesurfer_warp`.
 
-An LTA's matrix maps ``src`` to ``dst``, and a volume is pulled from src onto the grid of dst: so src is the
-moving image, dst the fixed one, and the matrix is the inverse of ours (FreeSurfer's ``utils/transform.cpp``).
+An LTA's matrix maps ``src`` to ``dst``, and a volume is resampled from src onto the grid of dst. So src is
+the moving image, dst is the fixed one, and the matrix is the inverse of PatchMorph's (FreeSurfer's
+``utils/transform.cpp``).
 World: FreeSurfer's scanner RAS, mm. A geometry's ``cras`` is the point at voxel ``shape / 2``.
 """
 
@@ -11,15 +12,20 @@ import numpy as np
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.atomic import whole_file
-from patchmorph.io.transforms.grids import Pair, affine_transform, linear_part, matrix_of
+from patchmorph.io.grids import GridPair, matrix_of
+from patchmorph.io.transforms.parts import affine_transform, linear_part
 from patchmorph.spatial.grid import Grid
 from patchmorph.transforms.base import Transform
 
 VOXEL_TO_VOXEL, RAS_TO_RAS = 0, 1
 
 
-def write_lta(transform: Transform, path: Path, pair: Pair) -> None:
-    """Write an affine map as a RAS-to-RAS LTA with the geometries of both images."""
+def write_lta(transform: Transform, path: Path, pair: GridPair) -> None:
+    """Write an affine map as a RAS-to-RAS LTA with the geometries of both images.
+
+    Raises:
+        PatchMorphError: a transform that is not affine, or an image that was not given.
+    """
     matrix = linear_part(transform, f"LTA {path}")
     moving, fixed = pair.need_moving(f"LTA {path}"), pair.need_fixed(f"LTA {path}")
     lines = [
@@ -38,18 +44,18 @@ def write_lta(transform: Transform, path: Path, pair: Pair) -> None:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def read_lta(path: Path, pair: Pair) -> Transform:
+def read_lta(path: Path, pair: GridPair) -> Transform:
     """Read an LTA of one transform, RAS to RAS or voxel to voxel.
 
     Raises:
-        PatchMorphError: another kind, several transforms, or not an LTA.
+        PatchMorphError: another type, several transforms, a singular matrix, or not an LTA.
     """
     try:
         text = path.read_text(encoding="utf-8")
         lines = [line for raw in text.splitlines() if (line := raw.split("#")[0].strip())]
         start = lines.index("1 4 4")
-        said = _values(lines[:start])
-        kind, count = int(said["type"]), int(said["nxforms"])
+        fields = _values(lines[:start])
+        kind, count = int(fields["type"]), int(fields["nxforms"])
         matrix = np.array([line.split() for line in lines[start + 1 : start + 5]], dtype=np.float64)
         if count != 1 or matrix.shape != (4, 4) or kind not in (VOXEL_TO_VOXEL, RAS_TO_RAS):
             raise PatchMorphError(
@@ -68,7 +74,7 @@ def read_lta(path: Path, pair: Pair) -> Transform:
 
 
 def volume_center(grid: Grid) -> np.ndarray:
-    """What FreeSurfer calls the centre of a volume (c_ras): the world point at voxel ``shape / 2``."""
+    """FreeSurfer's centre of a volume (c_ras, RAS+ mm): the world point at voxel ``shape / 2``."""
     matrix = matrix_of(grid)
     return matrix[:3, :3] @ (np.array(grid.shape) / 2) + matrix[:3, 3]
 
@@ -97,11 +103,11 @@ def _geometry_lines(grid: Grid, name: str) -> list[str]:
 
 def _geometry(lines: list[str], name: str) -> np.ndarray:
     start = lines.index(f"{name} volume info") + 1
-    said = _values(lines[start : start + 8])
-    if int(said["valid"]) != 1:
+    fields = _values(lines[start : start + 8])
+    if int(fields["valid"]) != 1:
         raise ValueError(f"its {name} geometry is not valid")
     shape, spacing, x, y, z, center = (
-        np.array(said[key].split(), dtype=np.float64)
+        np.array(fields[key].split(), dtype=np.float64)
         for key in ("volume", "voxelsize", "xras", "yras", "zras", "cras")
     )
     return volume_matrix(shape, spacing, np.stack([x, y, z], axis=1), center)

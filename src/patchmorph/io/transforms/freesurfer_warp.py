@@ -1,9 +1,10 @@
 """FreeSurfer's warp volumes (``.mgz``, as ``mri_warp_convert`` writes and ``mri_convert -at`` applies them).
 
-An MGH volume ``[x, y, z, 3]`` on the fixed ("atlas") grid whose version carries an intent, followed by tags:
-the geometries of the moving ("image") and the fixed volume, and which of four formats the numbers are in
-(FreeSurfer's ``include/warpfield.h``; surfa's ``io/framed.py``). We write moving minus fixed RAS in mm, which
-is our own displacement, and read all four. FreeSurfer's older ``.m3z`` is not read: ``mri_warp_convert`` is.
+A warp is an MGH volume ``[x, y, z, 3]`` on the fixed ("atlas") grid, whose version number carries an intent.
+Tags follow: the geometries of the moving ("image") and the fixed volume, and which of four formats the
+numbers are in (FreeSurfer's ``include/warpfield.h``; surfa's ``io/framed.py``). All four are read. The format
+written is moving minus fixed RAS in mm, which is the displacement. FreeSurfer's older ``.m3z`` is not
+supported; ``mri_warp_convert`` converts it.
 """
 
 import gzip
@@ -19,34 +20,29 @@ from nibabel.spatialimages import HeaderDataError
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.atomic import whole_file
+from patchmorph.io.grids import GridPair, check_square, matrix_of
 from patchmorph.io.transforms.freesurfer_lta import volume_center, volume_matrix
-from patchmorph.io.transforms.grids import (
-    Pair,
-    check_square,
-    dense_displacement,
-    displacement_field,
-    matrix_of,
-)
+from patchmorph.io.transforms.parts import dense_displacement, displacement_field
 from patchmorph.spatial.grid import Grid
 from patchmorph.transforms.base import Transform
 
 MGH_VERSION = 1
 WARP_INTENT = 3
 HEADER_BYTES, SCAN_BYTES = 284, 20
-"""Before and right after the numbers of an MGH volume."""
+"""Bytes before and right after the voxels of an MGH volume."""
 ABSOLUTE_VOXEL, SHIFT_VOXEL, ABSOLUTE_RAS, SHIFT_RAS = range(4)
 GEOMETRY_TAG, TYPE_TAG, LABELS_TAG, FORMAT_TAG, SHEARED_GEOMETRY_TAG = 10, 11, 12, 13, 15
-"""Of these the first three state no length."""
+"""The geometry, type and labels tags carry no length."""
 GEOMETRY = struct.Struct(">4i15f")
-"""Valid, shape, spacing, the three axes, centre; a file name follows."""
+"""Valid flag, shape, spacing, the three axes, centre; a file name follows."""
 NAME_BYTES = 512
 
 
-def write_mgz_warp(transform: Transform, path: Path, pair: Pair) -> None:
-    """Write the whole map on the fixed grid.
+def write_mgz_warp(transform: Transform, path: Path, pair: GridPair) -> None:
+    """Write the whole map as one field on the fixed grid.
 
     Raises:
-        PatchMorphError: a grid is sheared, or an image is not given.
+        PatchMorphError: a grid is sheared, or an image was not given.
     """
     fixed, moving = pair.need_fixed(f"FreeSurfer warp {path}"), pair.need_moving(f"FreeSurfer warp {path}")
     for grid in (fixed, moving):
@@ -64,18 +60,18 @@ def write_mgz_warp(transform: Transform, path: Path, pair: Pair) -> None:
         temporary.write_bytes(gzip.compress(bytes(data), 6, mtime=0))
 
 
-def read_mgz_warp(path: Path, pair: Pair) -> Transform:
+def read_mgz_warp(path: Path, pair: GridPair) -> Transform:
     """Read a FreeSurfer warp volume in any of its four formats.
 
     Raises:
-        PatchMorphError: not a warp volume, or cut short.
+        PatchMorphError: not a warp volume, or truncated.
     """
     try:
         packed = path.read_bytes()
         data = bytearray(gzip.decompress(packed) if packed[:2] == b"\x1f\x8b" else packed)
         if struct.unpack_from(">i", data)[0] != WARP_INTENT << 8 | MGH_VERSION:
             raise PatchMorphError(f"transform must be a FreeSurfer warp, got another volume in {path}")
-        struct.pack_into(">i", data, 0, MGH_VERSION)  # nibabel knows plain volumes only
+        struct.pack_into(">i", data, 0, MGH_VERSION)  # nibabel reads plain volumes only
         image: Any = nibabel.MGHImage.from_bytes(bytes(data))
         numbers = np.asarray(image.dataobj, dtype=np.float64)
         size = numbers.size * image.header.get_data_dtype().itemsize
@@ -93,12 +89,12 @@ def read_mgz_warp(path: Path, pair: Pair) -> Transform:
             raise
         raise PatchMorphError(f"FreeSurfer warp must be whole, got {path}: {error}") from None
     voxel = np.stack(np.meshgrid(*map(np.arange, numbers.shape[:3]), indexing="ij"), axis=-1)
-    here = voxel @ fixed[:3, :3].T + fixed[:3, 3]
+    fixed_world = voxel @ fixed[:3, :3].T + fixed[:3, 3]
     if kind in (ABSOLUTE_VOXEL, SHIFT_VOXEL):
-        there = numbers + voxel if kind == SHIFT_VOXEL else numbers
-        numbers = there @ moving[:3, :3].T + moving[:3, 3] - here
+        moving_voxel = numbers + voxel if kind == SHIFT_VOXEL else numbers
+        numbers = moving_voxel @ moving[:3, :3].T + moving[:3, 3] - fixed_world
     elif kind == ABSOLUTE_RAS:
-        numbers = numbers - here
+        numbers = numbers - fixed_world
     return displacement_field(numbers, fixed)
 
 
@@ -123,7 +119,7 @@ def _read_geometry(data: bytes, at: int, shear: bool) -> tuple[np.ndarray, int]:
 
 
 def _tags(data: bytes, voxels: int) -> tuple[int, np.ndarray, np.ndarray]:
-    """Format, and voxel to world of the moving and of the fixed volume, from what follows the numbers."""
+    """Format, and voxel-to-world matrices of the moving and the fixed volume, from the file's tags."""
     kind, geometries, at = None, None, 0
     while at + 4 <= len(data) and (tag := struct.unpack_from(">i", data, at)[0]):
         at += 4

@@ -1,9 +1,9 @@
 """FSL's transform files: FLIRT matrices (``.mat``) and FNIRT displacement fields (``.nii.gz``).
 
-FSL states coordinates in scaled millimetres of each image: voxel index × spacing, with x counted from the
-other end where the voxel-to-world matrix has a positive determinant (Jenkinson et al., NeuroImage 2012; FSL's
-FLIRT FAQ). So both images must be named, to write and to read. A FLIRT matrix maps moving to fixed; a field
-holds, on the fixed grid, where a fixed point lies in the moving image minus where it lies itself.
+FSL states coordinates in scaled millimetres of each image: voxel index × spacing, with the x axis reversed
+where the voxel-to-world matrix has a positive determinant (Jenkinson et al., NeuroImage 2012; FSL's FLIRT
+FAQ). Both images are therefore required, to write and to read. A FLIRT matrix maps moving to fixed. A field
+on the fixed grid holds the position in the moving image minus the position in the fixed image.
 """
 
 from pathlib import Path
@@ -13,26 +13,29 @@ import numpy as np
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.atomic import whole_file
+from patchmorph.io.grids import GridPair, matrix_of
 from patchmorph.io.images import UNREADABLE, open_volume, unreadable
-from patchmorph.io.transforms.grids import (
-    Pair,
+from patchmorph.io.transforms.parts import (
     affine_transform,
     dense_displacement,
     displacement_field,
     linear_part,
-    matrix_of,
     numbers_in,
 )
 from patchmorph.spatial.grid import Grid
 from patchmorph.transforms.base import Transform
 
 DISPLACEMENT_FIELD = 2006
-"""NIfTI intent code of a FNIRT displacement field; up to `LAST_CODE` FSL's other kinds of fields follow."""
+"""NIfTI intent code of a FNIRT displacement field; FSL's other kinds of fields follow up to `LAST_CODE`."""
 LAST_CODE = 2016
 
 
-def write_matrix(transform: Transform, path: Path, pair: Pair) -> None:
-    """Write an affine map as FLIRT's ``-omat``."""
+def write_matrix(transform: Transform, path: Path, pair: GridPair) -> None:
+    """Write an affine map as FLIRT's ``-omat``.
+
+    Raises:
+        PatchMorphError: a transform that is not affine, or an image that was not given.
+    """
     matrix = linear_part(transform, f"FLIRT matrix {path}")
     fixed, moving = pair.need_fixed(f"FLIRT matrix {path}"), pair.need_moving(f"FLIRT matrix {path}")
     flirt = world_to_fsl(fixed) @ np.linalg.inv(matrix) @ np.linalg.inv(world_to_fsl(moving))
@@ -40,11 +43,11 @@ def write_matrix(transform: Transform, path: Path, pair: Pair) -> None:
         np.savetxt(temporary, flirt, fmt="%.12g")
 
 
-def read_matrix(path: Path, pair: Pair) -> Transform:
+def read_matrix(path: Path, pair: GridPair) -> Transform:
     """Read FLIRT's ``-omat``.
 
     Raises:
-        PatchMorphError: no 4×4 numbers, or singular.
+        PatchMorphError: not 4×4 numbers, a singular matrix, or an image that was not given.
     """
     fixed, moving = pair.need_fixed(f"FLIRT matrix {path}"), pair.need_moving(f"FLIRT matrix {path}")
     flirt = numbers_in(path)
@@ -55,14 +58,18 @@ def read_matrix(path: Path, pair: Pair) -> Transform:
     )
 
 
-def write_warp(transform: Transform, path: Path, pair: Pair) -> None:
-    """Write the whole map as a relative displacement field, for ``applywarp --warp=… --rel``."""
+def write_warp(transform: Transform, path: Path, pair: GridPair) -> None:
+    """Write the whole map as a relative displacement field, for ``applywarp --warp=… --rel``.
+
+    Raises:
+        PatchMorphError: an image was not given.
+    """
     fixed, moving = pair.need_fixed(f"FSL warp {path}"), pair.need_moving(f"FSL warp {path}")
     world = fixed.points_world()[0].numpy()
-    there = _apply(world_to_fsl(moving), world + dense_displacement(transform, fixed))
-    relative = (there - _apply(world_to_fsl(fixed), world)).astype(np.float32)
+    mapped = _apply(world_to_fsl(moving), world + dense_displacement(transform, fixed))
+    relative = (mapped - _apply(world_to_fsl(fixed), world)).astype(np.float32)
     image = nibabel.Nifti1Image(relative, matrix_of(fixed))
-    image.set_sform(matrix_of(fixed), code=1)  # without a code FSL takes any image for radiological
+    image.set_sform(matrix_of(fixed), code=1)  # FSL treats an image without a code as radiological
     image.set_qform(matrix_of(fixed), code=1)
     image.header["intent_code"] = DISPLACEMENT_FIELD
     image.header.set_xyzt_units("mm")
@@ -70,11 +77,11 @@ def write_warp(transform: Transform, path: Path, pair: Pair) -> None:
         nibabel.save(image, temporary)
 
 
-def read_warp(path: Path, pair: Pair) -> Transform:
+def read_warp(path: Path, pair: GridPair) -> Transform:
     """Read a relative displacement field.
 
     Raises:
-        PatchMorphError: spline coefficients, or not a field.
+        PatchMorphError: spline coefficients, not a field, or a moving image that was not given.
     """
     image = open_volume(path)
     if len(image.shape) != 4 or image.shape[3] != 3:
@@ -91,8 +98,8 @@ def read_warp(path: Path, pair: Pair) -> Transform:
         raise unreadable(path, error) from None
     field = displacement_field(relative, matrix)
     world = field.grid.points_world()[0].numpy().astype(np.float64)
-    there = _apply(world_to_fsl(field.grid), world) + relative
-    return displacement_field(_apply(np.linalg.inv(world_to_fsl(moving)), there) - world, matrix)
+    mapped = _apply(world_to_fsl(field.grid), world) + relative
+    return displacement_field(_apply(np.linalg.inv(world_to_fsl(moving)), mapped) - world, matrix)
 
 
 def world_to_fsl(grid: Grid) -> np.ndarray:

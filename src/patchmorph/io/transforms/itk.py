@@ -1,13 +1,11 @@
-"""ITK's transform files: what ANTs, SimpleITK and 3D Slicer read.
+"""ITK's transform files, as read by ANTs, SimpleITK and 3D Slicer.
 
 Composites (``.h5``), single affine maps (``.tfm``, ``.txt``, ``.mat``) and displacement fields as images
-(``.nii.gz``, as ANTs' ``1Warp.nii.gz``). The only place that knows ITK's frame: LPS+ mm, so x and y of points
-and vectors change sign. A composite's last transform acts first, which is our order of parts. A file that
-maps fixed to moving points is what these tools want to pull the moving image.
+(``.nii.gz``, as ANTs' ``1Warp.nii.gz``). World: LPS+ mm, so x and y of points and vectors change sign. A
+composite's last transform acts first, as in `Transform.parts`. Files map fixed to moving points, as these
+tools require to resample the moving image.
 """
 
-import functools
-import operator
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,29 +18,30 @@ import torch
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.atomic import whole_file
-from patchmorph.io.transforms.grids import (
-    Pair,
+from patchmorph.io.grids import LPS, GridPair, check_square, matrix_of
+from patchmorph.io.transforms.parts import (
     affine_transform,
-    check_square,
     dense_displacement,
     displacement_field,
     linear_part,
-    matrix_of,
 )
-from patchmorph.transforms.affine import AffineTransform
-from patchmorph.transforms.base import Transform
+from patchmorph.transforms.base import AffineTransform, Transform, compose
 from patchmorph.transforms.displacement import DisplacementField
 from patchmorph.transforms.fields import as_fields
 
-LPS = np.diag([-1.0, -1.0, 1.0])
+FLIP = LPS[:3, :3]
+"""RAS+ to LPS+ for vectors, and back."""
 
 
-def write_composite(transform: Transform, path: Path, pair: Pair) -> None:
-    """Write ``transform`` as an ITK composite (``.h5``), exact to its own fields.
+def write_composite(transform: Transform, path: Path, pair: GridPair) -> None:
+    """Write ``transform`` as an ITK composite (``.h5``), each field on its own grid.
 
-    ITK takes a field for zero outside its grid; ours vanish at the rim
-    (`patchmorph.patches.blending.rim`), so both agree there. A field that does not vanish at its rim is the
-    same inside its grid only.
+    ITK treats a field as zero outside its grid. The fields of a registration vanish at the rim
+    (`patchmorph.patches.blending.rim`), so both conventions agree. A field that does not vanish there is
+    reproduced inside its grid only.
+
+    Raises:
+        PatchMorphError: a sheared grid, or a path that cannot be written.
     """
     composite = sitk.CompositeTransform(3)
     for part in as_fields(transform):
@@ -52,38 +51,46 @@ def write_composite(transform: Transform, path: Path, pair: Pair) -> None:
     _write(lambda name: sitk.WriteTransform(composite, name), path)
 
 
-def write_affine(transform: Transform, path: Path, pair: Pair) -> None:
-    """Write an affine map (``.tfm``, ``.txt``; ``.mat``: as ANTs' ``0GenericAffine.mat``)."""
+def write_affine(transform: Transform, path: Path, pair: GridPair) -> None:
+    """Write an affine map (``.tfm``, ``.txt``; ``.mat``: as ANTs' ``0GenericAffine.mat``).
+
+    Raises:
+        PatchMorphError: a transform that is not affine.
+    """
     affine = _to_itk(AffineTransform(torch.from_numpy(linear_part(transform, f"file {path}"))[None]))
     _write(lambda name: sitk.WriteTransform(affine, name), path)
 
 
-def write_field(transform: Transform, path: Path, pair: Pair) -> None:
-    """Write the whole map as one displacement field on the fixed grid (``.nii.gz``), float32."""
+def write_field(transform: Transform, path: Path, pair: GridPair) -> None:
+    """Write the whole map as one displacement field on the fixed grid (``.nii.gz``), float32.
+
+    Raises:
+        PatchMorphError: a sheared grid, or a fixed image that was not given.
+    """
     grid = pair.need_fixed(f"displacement field {path}")
     check_square(grid, f"displacement field {path}")
     field = _vector_image(dense_displacement(transform, grid), matrix_of(grid))
     _write(lambda name: sitk.WriteImage(field, name, useCompression=True), path)
 
 
-def read_transform(path: Path, pair: Pair) -> Transform:
+def read_transform(path: Path, pair: GridPair) -> Transform:
     """Read an ITK transform file of affine maps and displacement fields.
 
     Raises:
-        PatchMorphError: no transform, not 3D, singular, or a kind of transform that is neither.
+        PatchMorphError: not a transform file, not 3D, a singular matrix, or another kind of transform.
     """
     transform = _read(sitk.ReadTransform, path)
     if transform.GetDimension() != 3:
         raise PatchMorphError(f"transform must be 3D, got {transform.GetDimension()}D in {path}")
     parts = [_from_itk(part, path) for part in _flatten(transform)]
-    return functools.reduce(operator.matmul, parts, AffineTransform.identity())
+    return compose(*parts)
 
 
-def read_field(path: Path, pair: Pair) -> Transform:
-    """Read a displacement field that is an image of vectors.
+def read_field(path: Path, pair: GridPair) -> Transform:
+    """Read a displacement field that is stored as an image of vectors.
 
     Raises:
-        PatchMorphError: no such image.
+        PatchMorphError: not a 3D image of three components.
     """
     image = _read(sitk.ReadImage, path)
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 3:
@@ -106,21 +113,21 @@ def _write(write: Callable[[str], None], path: Path) -> None:
             write(str(temporary))
         except RuntimeError as error:
             raise PatchMorphError(
-                f"transform must be written whole, got {path}: no room or no right"
+                f"transform must be written whole, got {path}: no space or no permission"
             ) from error
 
 
 @contextmanager
 def _quiet_libraries() -> Iterator[None]:
-    """Keep what C libraries print of a broken file off the terminal: the error says it in one line."""
-    kept = os.dup(2)
+    """Silence what C libraries print about a broken file: the raised error reports it in one line."""
+    stderr = os.dup(2)
     try:
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
+        with open(os.devnull, "w") as null:
+            os.dup2(null.fileno(), 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def _to_itk(part: AffineTransform | DisplacementField) -> sitk.Transform:
@@ -129,19 +136,19 @@ def _to_itk(part: AffineTransform | DisplacementField) -> sitk.Transform:
         return sitk.DisplacementFieldTransform(_vector_image(vectors, matrix_of(part.grid)))
     matrix = part.matrix[0].cpu().numpy()
     affine = sitk.AffineTransform(3)
-    affine.SetMatrix((LPS @ matrix[:3, :3] @ LPS).flatten().tolist())
-    affine.SetTranslation((LPS @ matrix[:3, 3]).tolist())
+    affine.SetMatrix((FLIP @ matrix[:3, :3] @ FLIP).flatten().tolist())
+    affine.SetTranslation((FLIP @ matrix[:3, 3]).tolist())
     return affine
 
 
 def _vector_image(vectors: np.ndarray, matrix: np.ndarray) -> sitk.Image:
-    """Of displacements ``[X, Y, Z, 3]`` (mm, RAS+), on the grid of ``matrix`` (voxel to RAS+ mm)."""
-    flipped = vectors.transpose(2, 1, 0, 3) * np.diag(LPS).astype(vectors.dtype)
+    """ITK image of displacements ``[X, Y, Z, 3]`` (mm, RAS+) on the grid of ``matrix`` (voxel to RAS+ mm)."""
+    flipped = vectors.transpose(2, 1, 0, 3) * np.diag(FLIP).astype(vectors.dtype)
     image = sitk.GetImageFromArray(flipped, isVector=True)
     spacing = np.linalg.norm(matrix[:3, :3], axis=0)
     image.SetSpacing(spacing.tolist())
-    image.SetDirection((LPS @ (matrix[:3, :3] / spacing)).flatten().tolist())
-    image.SetOrigin((LPS @ matrix[:3, 3]).tolist())
+    image.SetDirection((FLIP @ (matrix[:3, :3] / spacing)).flatten().tolist())
+    image.SetOrigin((FLIP @ matrix[:3, 3]).tolist())
     return image
 
 
@@ -164,19 +171,19 @@ def _from_itk(transform: sitk.Transform, path: Path) -> Transform:
 
 
 def _field_from_itk(image: sitk.Image) -> DisplacementField:
-    vectors = sitk.GetArrayFromImage(image).transpose(2, 1, 0, 3) * np.diag(LPS)
+    vectors = sitk.GetArrayFromImage(image).transpose(2, 1, 0, 3) * np.diag(FLIP)
     matrix = np.eye(4)
     direction = np.array(image.GetDirection()).reshape(3, 3)
-    matrix[:3, :3] = LPS @ direction * np.array(image.GetSpacing())
-    matrix[:3, 3] = LPS @ np.array(image.GetOrigin())
+    matrix[:3, :3] = FLIP @ direction * np.array(image.GetSpacing())
+    matrix[:3, 3] = FLIP @ np.array(image.GetOrigin())
     return displacement_field(vectors, matrix)
 
 
 def _affine_from_itk(transform: sitk.Transform, path: Path) -> AffineTransform:
-    """Any linear transform of ITK, centred or not, by what it does to the origin and the unit vectors."""
+    """Any linear transform of ITK, centred or not, from its values at the origin and the unit vectors."""
     origin = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
     columns = [np.array(transform.TransformPoint(tuple(unit))) - origin for unit in np.eye(3)]
     matrix = np.eye(4)
-    matrix[:3, :3] = LPS @ np.stack(columns, axis=1) @ LPS
-    matrix[:3, 3] = LPS @ origin
+    matrix[:3, :3] = FLIP @ np.stack(columns, axis=1) @ FLIP
+    matrix[:3, 3] = FLIP @ origin
     return affine_transform(matrix, path)

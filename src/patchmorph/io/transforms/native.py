@@ -1,42 +1,39 @@
-"""Our own transform file (``.safetensors``): the chain as it is, small and exact.
+"""PatchMorph's own transform file (``.safetensors``): the chain itself, part by part.
 
-Affine maps are float64. Each field stands on its own grid as int16 numbers of the field's largest value /
-32767: steps of 0.0004 mm where it is 12 mm. Velocity fields stay velocity fields, and inverses stay exact:
-they are the field and a flag. World: RAS+ mm, fixed → moving.
+Affine maps are float64. Each field keeps its own grid and is stored as int16 in units of its largest value /
+32767: steps of 0.0004 mm for a largest value of 12 mm. Velocity fields stay velocity fields. An inverse is
+stored as its field and a flag, so it stays exact. World: RAS+ mm, fixed → moving.
 """
 
-import functools
-import operator
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from patchmorph.errors import PatchMorphError
+from patchmorph.io.grids import GridPair
 from patchmorph.io.tensors import read_tensors, write_tensors
-from patchmorph.io.transforms.grids import Pair
 from patchmorph.spatial.grid import Grid, triple
-from patchmorph.transforms.affine import AffineTransform
-from patchmorph.transforms.base import Transform
+from patchmorph.transforms.base import AffineTransform, Transform, compose
 from patchmorph.transforms.displacement import DisplacementField, InverseDisplacement
 from patchmorph.transforms.velocity import InverseFlow, VelocityField
 
 FORMAT = "patchmorph-transform"
-LARGEST = 2**15 - 1
+INT16_MAX = 2**15 - 1
 
 
-def write_native(transform: Transform, path: Path, pair: Pair) -> None:
-    """Write ``transform`` (see the module)."""
+def write_native(transform: Transform, path: Path, pair: GridPair) -> None:
+    """Write the parts of ``transform`` (see the module docstring)."""
     tensors: dict[str, Tensor] = {}
     parts = [_describe(part, str(k), tensors) for k, part in enumerate(transform.parts())]
     write_tensors(path, tensors, {"format": FORMAT, "version": 1, "parts": parts})
 
 
-def read_native(path: Path, pair: Pair) -> Transform:
+def read_native(path: Path, pair: GridPair) -> Transform:
     """Read what `write_native` wrote.
 
     Raises:
-        PatchMorphError: not such a file, or one of a newer version.
+        PatchMorphError: not such a file, another version, or an incomplete file.
     """
     tensors, metadata = read_tensors(path, "transform")
     if metadata.get("format") != FORMAT or metadata.get("version") != 1:
@@ -46,50 +43,48 @@ def read_native(path: Path, pair: Pair) -> Transform:
         parts = [_restore(part, str(k), tensors) for k, part in enumerate(metadata["parts"])]
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
         raise PatchMorphError(f"transform must be whole, got {path}: {error!r}") from None
-    return functools.reduce(operator.matmul, parts)
+    return compose(*parts)
 
 
 def stored(transform: Transform) -> Transform:
-    """``transform`` as it comes back from a native file, to the last bit."""
+    """``transform`` after a round trip through a native file, bit for bit."""
     tensors: dict[str, Tensor] = {}
     parts = [_describe(part, str(k), tensors) for k, part in enumerate(transform.parts())]
-    return functools.reduce(
-        operator.matmul, [_restore(part, str(k), tensors) for k, part in enumerate(parts)]
-    )
+    return compose(*(_restore(part, str(k), tensors) for k, part in enumerate(parts)))
 
 
 def _describe(part: Transform, name: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """What is said of ``part`` in JSON; its tensors go under ``name``."""
+    """The JSON description of ``part``; its tensors are added to ``tensors`` under ``name``."""
     if isinstance(part, AffineTransform):
-        tensors[f"{name}.matrix"] = part.matrix.clone()  # parts may share tensors, files not
+        tensors[f"{name}.matrix"] = part.matrix.clone()  # safetensors rejects shared tensors
         return {"kind": "affine"}
     inverse = isinstance(part, InverseFlow | InverseDisplacement)
     field = part.forward if isinstance(part, InverseFlow | InverseDisplacement) else part
     if isinstance(field, VelocityField):
-        values, said = field.velocity, {"kind": "velocity", "steps": field.steps}
+        values, entry = field.velocity, {"kind": "velocity", "steps": field.steps}
         if field.variance is not None:
             tensors[f"{name}.variance"] = field.variance.half()
     else:
         assert isinstance(field, DisplacementField), f"{type(field).__name__} has no file format"
-        values, said = field.displacement, {"kind": "displacement", "outside": field.outside}
-    unit = float(values.abs().max()) / LARGEST or 1.0
+        values, entry = field.displacement, {"kind": "displacement", "outside": field.outside}
+    unit = float(values.abs().max()) / INT16_MAX or 1.0
     tensors[f"{name}.values"] = (values.double() / unit).round().short()
     tensors[f"{name}.voxel_to_world"] = field.grid.voxel_to_world.clone()
-    return said | {"inverse": inverse, "unit_mm": unit}
+    return entry | {"inverse": inverse, "unit_mm": unit}
 
 
-def _restore(said: dict[str, Any], name: str, tensors: dict[str, Tensor]) -> Transform:
-    if said["kind"] == "affine":
+def _restore(entry: dict[str, Any], name: str, tensors: dict[str, Tensor]) -> Transform:
+    if entry["kind"] == "affine":
         return AffineTransform(tensors[f"{name}.matrix"])
     numbers = tensors[f"{name}.values"]
-    values = (numbers.double() * said["unit_mm"]).float()
+    values = (numbers.double() * entry["unit_mm"]).float()
     grid = Grid(triple(numbers.shape[2:]), tensors[f"{name}.voxel_to_world"])
     field: VelocityField | DisplacementField
-    if said["kind"] == "velocity":
+    if entry["kind"] == "velocity":
         variance = tensors.get(f"{name}.variance")
-        field = VelocityField(values, grid, said["steps"], None if variance is None else variance.float())
-    elif said["kind"] == "displacement":
-        field = DisplacementField(values, grid, said["outside"])
+        field = VelocityField(values, grid, entry["steps"], None if variance is None else variance.float())
+    elif entry["kind"] == "displacement":
+        field = DisplacementField(values, grid, entry["outside"])
     else:
-        raise ValueError(f"kind {said['kind']}")
-    return field.inverse() if said["inverse"] else field
+        raise ValueError(f"kind {entry['kind']}")
+    return field.inverse() if entry["inverse"] else field

@@ -1,12 +1,10 @@
-"""X5 (``.x5``), the exchange format that BIDS drafts, through nitransforms. World: RAS+ mm, fixed → moving.
+"""X5 (``.x5``), the exchange format drafted for BIDS, through nitransforms. World: RAS+ mm, fixed → moving.
 
-A chain is stored innermost first, each field on its own grid, with the order in which they follow.
-Where the fixed image is given, the whole map is one field on its grid instead: nitransforms interpolates
-fields by cubic splines, so a coarse one is not the same map there between its points.
+A chain is stored innermost first, each field on its own grid, with a data set that states the order. If the
+fixed image is given, the whole map is written as one field on its grid instead: nitransforms interpolates
+fields by cubic splines, so a coarse field gives a different map between its points.
 """
 
-import functools
-import operator
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +13,19 @@ import numpy as np
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.atomic import whole_file
 from patchmorph.io.extras import extra
-from patchmorph.io.transforms.grids import (
-    Pair,
-    affine_transform,
-    dense_displacement,
-    displacement_field,
-    matrix_of,
-)
-from patchmorph.transforms.affine import AffineTransform
-from patchmorph.transforms.base import Transform
+from patchmorph.io.grids import GridPair, matrix_of
+from patchmorph.io.transforms.parts import affine_transform, dense_displacement, displacement_field
+from patchmorph.transforms.base import AffineTransform, Transform, compose
 from patchmorph.transforms.displacement import DisplacementField
 from patchmorph.transforms.fields import as_fields
 
-KINDS = ("space", "space", "space", "vector")
+DIMENSION_KINDS = ("space", "space", "space", "vector")
 ORDER = "TransformChain/0"
-"""Of the file's transforms, by their numbers with slashes between, innermost first."""
+"""Data set with the order of the file's transforms: their numbers joined by slashes, innermost first."""
 
 
-def write_x5(transform: Transform, path: Path, pair: Pair) -> None:
-    """Write the chain, or one dense field on the fixed grid if that is given."""
+def write_x5(transform: Transform, path: Path, pair: GridPair) -> None:
+    """Write the chain, or one dense field on the fixed grid if the fixed image is given."""
     h5py, x5 = extra("h5py"), extra("nitransforms.io.x5")
     if pair.fixed is not None and not isinstance(transform, AffineTransform):
         transform = DisplacementField.tabulate(transform, pair.fixed)
@@ -44,35 +36,35 @@ def write_x5(transform: Transform, path: Path, pair: Pair) -> None:
             file.create_dataset(ORDER, data="/".join(str(k) for k in range(len(nodes))))
 
 
-def read_x5(path: Path, pair: Pair) -> Transform:
+def read_x5(path: Path, pair: GridPair) -> Transform:
     """Read a chain, or a single transform.
 
     Raises:
-        PatchMorphError: not X5, or a kind of transform that is neither affine nor a dense field.
+        PatchMorphError: not X5, or a transform that is neither affine nor a dense field.
     """
     h5py, x5 = extra("h5py"), extra("nitransforms.io.x5")
     try:
         nodes = x5.from_filename(path)
         with h5py.File(path) as file:
-            said = file[ORDER][()].decode() if ORDER in file else "0"
-        steps = [_step(nodes[int(k)], path) for k in said.split("/")]
+            order = file[ORDER][()].decode() if ORDER in file else "0"
+        steps = [_step(nodes[int(k)], path) for k in order.split("/")]
     except (OSError, TypeError, KeyError, ValueError, IndexError) as error:
         if isinstance(error, PatchMorphError):
             raise
         raise PatchMorphError(f"transform must be an X5 file, got {path}: {error}") from None
-    return functools.reduce(operator.matmul, reversed(steps))
+    return compose(*reversed(steps))
 
 
 def _node(part: AffineTransform | DisplacementField, x5: Any) -> Any:
     if isinstance(part, AffineTransform):
         matrix = part.matrix[0].cpu().numpy()
-        return x5.X5Transform("linear", matrix, "affine", "matrix", dimension_kinds=KINDS)
+        return x5.X5Transform("linear", matrix, "affine", "matrix", dimension_kinds=DIMENSION_KINDS)
     return x5.X5Transform(
         "nonlinear",
         dense_displacement(part, part.grid),
         "densefield",
         "displacements",
-        dimension_kinds=KINDS,
+        dimension_kinds=DIMENSION_KINDS,
         domain=x5.X5Domain(True, part.grid.shape, matrix_of(part.grid), "cartesian"),
     )
 

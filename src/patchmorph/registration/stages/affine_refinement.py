@@ -1,67 +1,86 @@
 """An affine map of one pair without a network: gradient steps on its twelve numbers."""
 
-import math
 from dataclasses import dataclass
 
 import torch
 
-from patchmorph.images.in_memory import ImageSource
-from patchmorph.objective.objective import SIMILARITIES
+from patchmorph.objective.objective import Objective
 from patchmorph.patches.extraction import extract_pair, matrix_to_world
+from patchmorph.registration.pair import PreparedPair
+from patchmorph.registration.stages.base import Stage
+from patchmorph.registration.stages.descent import Descent, half_cosine
 from patchmorph.spatial.affine import exponential
-from patchmorph.spatial.grid import Grid
-from patchmorph.transforms.affine import AffineTransform
-from patchmorph.transforms.base import Transform
+from patchmorph.spatial.grid import Grid, cube
+from patchmorph.transforms.base import AffineTransform, Transform
 
-COARSER = (2, 1)
+COARSENING = (2, 1)
 """Voxel sizes of the levels, in those of the patch."""
 STEPS = 40
-"""On each level."""
+"""Steps on each level."""
 LINEAR_RATE, SHIFT_RATE = 0.02, 0.8
 """First steps of the entries of the generator, and of its shift in voxels of the patch (Adam)."""
 
 
 @dataclass(frozen=True)
-class AffineRefinementStage:
-    """Descends the dissimilarity of one patch over the whole content.
+class AffineRefinementStage(Stage):
+    """Minimises the dissimilarity of one patch over the whole content.
 
     Attributes:
-        patch: where it looks.
         spacing_mm: voxel size of the patch.
-        similarity: name in the objective's table.
+        patch_size: voxels along each side of the patch.
+        objective: what the images are compared by.
     """
 
-    patch: Grid
     spacing_mm: float
-    similarity: str = "lncc"
+    patch_size: int
+    objective: Objective
 
-    def refine(self, fixed: ImageSource, moving: ImageSource, transform: Transform) -> Transform:
+    def refine(self, pair: PreparedPair, transform: Transform) -> Transform:
         """``transform @ affine``."""
-        device = self.patch.device
-        linear = torch.zeros(1, 3, 3, dtype=torch.float64, device=device, requires_grad=True)
-        shift = torch.zeros(1, 3, 1, dtype=torch.float64, device=device, requires_grad=True)
-        groups = [{"params": [linear], "lr": LINEAR_RATE}, {"params": [shift], "lr": SHIFT_RATE}]
-        optimizer = torch.optim.Adam(groups)
-        fall = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: _fall(k / (STEPS * len(COARSER))))
-        for factor in COARSER:
-            patch, spacing_mm = self.patch.coarsen(factor), self.spacing_mm * factor
-            for _ in range(STEPS):
-                with torch.enable_grad():
-                    through = transform @ self._residual(linear, shift)
-                    seen, warped = extract_pair(fixed, moving, patch, spacing_mm, through).split(1, dim=1)
-                    loss = SIMILARITIES[self.similarity](seen, warped).sum()
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                fall.step()
-        return transform @ AffineTransform(self._residual(linear, shift).matrix.detach())
+        return AffineDescent(self, pair, transform).run()
 
-    def _residual(self, linear: torch.Tensor, shift: torch.Tensor) -> AffineTransform:
-        top = torch.cat([linear, shift], dim=-1)
+
+class AffineDescent(Descent):
+    """The generator of an affine map, in the frame of the patch, under Adam with a falling rate."""
+
+    def __init__(self, stage: AffineRefinementStage, pair: PreparedPair, transform: Transform):
+        self.stage, self.pair, self.outer = stage, pair, transform
+        center = pair.fixed.content.center_world
+        self.patch = Grid.centered(cube(stage.patch_size), stage.spacing_mm, center)
+        numbers = {"dtype": torch.float64, "device": center.device, "requires_grad": True}
+        self.linear, self.shift = torch.zeros(1, 3, 3, **numbers), torch.zeros(1, 3, 1, **numbers)
+        self.optimizer = torch.optim.Adam(
+            [{"params": [self.linear], "lr": LINEAR_RATE}, {"params": [self.shift], "lr": SHIFT_RATE}]
+        )
+        total = STEPS * len(COARSENING)
+        self.rate = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda k: half_cosine(k / total))
+        self.steps = 0
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the steps of all levels are taken."""
+        return self.steps == STEPS * len(COARSENING)
+
+    def step(self) -> None:
+        """One step of Adam."""
+        factor = COARSENING[self.steps // STEPS]
+        patch, spacing_mm = self.patch.coarsen(factor), self.stage.spacing_mm * factor
+        with torch.enable_grad():
+            through = self.outer @ self._residual()
+            images = extract_pair(self.pair.fixed.image, self.pair.moving.image, patch, spacing_mm, through)
+            loss = self.stage.objective.dissimilarity(*images.split(1, dim=1)).sum()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.rate.step()
+        self.steps += 1
+
+    @property
+    def transform(self) -> Transform:
+        """The map before the descent, followed by the affine residual."""
+        return self.outer @ AffineTransform(self._residual().matrix.detach())
+
+    def _residual(self) -> AffineTransform:
+        top = torch.cat([self.linear, self.shift], dim=-1)
         generator = torch.cat([top, torch.zeros_like(top[:, :1])], dim=1)
         return AffineTransform(matrix_to_world(exponential(generator), self.patch))
-
-
-def _fall(progress: float) -> float:
-    """Half a cosine."""
-    return (1 + math.cos(math.pi * progress)) / 2

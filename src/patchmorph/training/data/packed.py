@@ -1,8 +1,8 @@
-"""Many volumes of any shapes in one flat buffer of small integers, sampled where they lie.
+"""Many volumes of any shapes in one flat buffer of small integers, sampled in place.
 
-No volume is ever copied, widened or padded: only the eight voxels around each point are read, so what a
-sample costs depends on the number of points alone. The buffer may be host memory that a GPU reads over the
-bus (`mapped_to`), for images larger than the GPU.
+On a GPU no volume is copied, converted or padded: only the eight voxels around each point are read, so the
+cost of a sample depends on the number of points alone. The buffer may be host memory that a GPU reads over
+the bus (`mapped_to`), for images that exceed the GPU's memory.
 """
 
 import functools
@@ -27,7 +27,7 @@ class PackedVolumes:
     """A fixed number of slots, each of which holds one volume of at most its capacity.
 
     Attributes:
-        buffer: all voxels; slot after slot.
+        buffer: all voxels, slot after slot.
         first: int64 ``[N]``, index of each slot's first voxel.
         shape: int64 ``[N, 3]``, of the volume in each slot.
         world_to_voxel: float64 ``[N, 4, 4]``, of the volume in each slot.
@@ -40,15 +40,15 @@ class PackedVolumes:
         dtype: torch.dtype = torch.uint8,
         on_host: bool = False,
     ):
-        """Reserve room.
+        """Allocate the buffer.
 
         Args:
-            capacities: voxels of each slot.
+            capacities: number of voxels of each slot.
             device: where samples are computed.
             dtype: of the voxels.
-            on_host: keep the voxels in page-locked host memory though ``device`` is a GPU.
+            on_host: whether the voxels stay in page-locked host memory if ``device`` is a GPU.
         """
-        total = max(1, sum(capacities))  # what lies outside is read from the first voxel, then dropped
+        total = max(1, sum(capacities))  # points outside read the first voxel and discard it
         self.capacities = tuple(capacities)
         self.on_host = on_host and device.type == "cuda"
         if self.on_host:
@@ -64,10 +64,10 @@ class PackedVolumes:
         self.world_to_voxel = torch.eye(4, dtype=torch.float64, device=device).repeat(len(capacities), 1, 1)
 
     def put(self, slot: int, volume: Shaped[Tensor, "1 1 x y z"], grid: Grid) -> None:
-        """Replace what is in ``slot``."""
+        """Replace the volume in ``slot``."""
         count = volume.numel()
         assert count <= self.capacities[slot], f"{count} voxels in a slot of {self.capacities[slot]}"
-        if self.on_host:  # the GPU may still be reading
+        if self.on_host:  # the GPU may still be reading the slot
             torch.cuda.synchronize(self.buffer.device)
         start = self._starts[slot]
         self._host[start : start + count].copy_(volume.reshape(-1))
@@ -114,7 +114,7 @@ class PackedVolumes:
         colors: Float[Tensor, "b c"],
         reach_mm: float,
     ) -> Float[Tensor, "b 1 *n"]:
-        """Mean ``colors[number]`` of the voxels nearest to eight points, ``reach_mm`` off along each axis."""
+        """Mean ``colors[label]`` of the nearest voxels at eight points, ``reach_mm`` off along each axis."""
         flat, matrix = points_world.detach().flatten(1, -2), self.world_to_voxel[index].float()
         values = _painter(self.buffer.is_cuda)(flat, matrix, *self._look_up(index), colors, reach_mm)
         return values.reshape(len(index), 1, *points_world.shape[1:-1])
@@ -123,19 +123,19 @@ class PackedVolumes:
         return self.buffer, self.first[index], self.shape[index]
 
     def _cropped(self, slot: int, points_world: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
-        """On the CPU: the box around the points as floats, for the well-tuned sampler of whole arrays."""
+        """On the CPU: trilinear values from the box around the points, converted to float."""
         shape = tuple(self.shape[slot].tolist())
         if 0 in shape:
             return torch.zeros_like(points_world[:, 0])
         start = self._starts[slot]
         volume = self.buffer[start : start + math.prod(shape)].reshape(1, 1, *shape)
         voxel = apply_affine(self.world_to_voxel[slot][None], points_world[None])
-        seen = voxel.detach()[0].nan_to_num()  # a loss that is not finite is the caller's to report
+        located = voxel.detach()[0].nan_to_num()  # the caller reports losses that are not finite
         box = []
         for axis, count in enumerate(shape):
-            lower = int(seen[:, axis].amin().floor().clamp(0, count - 1))
-            upper = int(seen[:, axis].amax().ceil().clamp(lower, count - 1))
-            # Two voxels of room: beyond the crop lies zero, as beyond the volume.
+            lower = int(located[:, axis].amin().floor().clamp(0, count - 1))
+            upper = int(located[:, axis].amax().ceil().clamp(lower, count - 1))
+            # Two voxels of margin: samples are zero beyond the crop, as beyond the volume.
             box.append(slice(max(0, lower - 2), upper + 3))
         crop = volume[(0, 0, *box)][None, None].float()
         origin = torch.tensor([axis.start for axis in box], dtype=voxel.dtype)
@@ -143,7 +143,7 @@ class PackedVolumes:
 
 
 def mapped_to(device: torch.device, host: Tensor) -> Tensor:
-    """A CUDA tensor over page-locked host memory: kernels read it through the bus, nothing is copied.
+    """A CUDA tensor over page-locked host memory: kernels read it over the bus, without a copy.
 
     Raises:
         PatchMorphError: the driver does not map host memory.
@@ -164,7 +164,7 @@ def mapped_to(device: torch.device, host: Tensor) -> Tensor:
 
 
 class Trilinear(torch.autograd.Function):
-    """Values, and with them their gradient in the points, which is all that the backward pass needs."""
+    """Trilinear sampling that computes the gradient in the points together with the values."""
 
     @staticmethod
     def forward(ctx, points: Tensor, matrix: Tensor, buffer: Tensor, first: Tensor, shape: Tensor) -> Tensor:
@@ -183,7 +183,7 @@ class Trilinear(torch.autograd.Function):
 
 @functools.cache
 def _reader() -> Callable[..., tuple[Tensor, Tensor]]:
-    """Compiled if possible even where nothing else is: it is a hundred small operations otherwise."""
+    """`read_trilinear`, compiled if possible, since it consists of a hundred small operations otherwise."""
     return torch.compile(read_trilinear, dynamic=True) if can_compile() else read_trilinear
 
 
@@ -201,7 +201,7 @@ def read_painted(
     colors: Float[Tensor, "b c"],
     reach_mm: float,
 ) -> Float[Tensor, "b n"]:
-    """Mean over eight points around each of the color of the nearest voxel."""
+    """Mean color of the nearest voxels at eight points around each point (see `PackedVolumes.painted`)."""
     voxel = apply_affine(matrix, points) + 0.5
     value = torch.zeros_like(voxel[..., 0])
     for corner in CORNERS:
@@ -220,7 +220,7 @@ def read_trilinear(
     shape: Int[Tensor, "b 3"],
     with_gradient: bool,
 ) -> tuple[Float[Tensor, "b n"], Float[Tensor, "..."]]:
-    """Trilinear values at world points, and their gradient per mm (empty if not asked for)."""
+    """Trilinear values at world points, and their gradient per mm (empty without ``with_gradient``)."""
     voxel = apply_affine(matrix, points)
     lower = voxel.floor()
     fraction = (voxel - lower).unbind(-1)

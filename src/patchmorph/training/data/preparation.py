@@ -1,4 +1,4 @@
-"""From the files of a subject to what training samples: levels, labels, mask and landmarks, on the CPU."""
+"""Conversion of a subject's files to training data on the CPU: levels, labels, mask and landmarks."""
 
 import math
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.images.foreground import find_content
-from patchmorph.images.in_memory import Image
 from patchmorph.images.pyramid import level_shape
+from patchmorph.images.volume import Image
 from patchmorph.io.images import load_grid, load_image
 from patchmorph.io.tables import read_rows
 from patchmorph.spatial.grid import Shape
@@ -20,12 +20,12 @@ from patchmorph.training.data.subjects import Subject
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What the subjects have in common, known before any volume is read.
+    """Spacings, label ids and landmark names common to all subjects.
 
     Attributes:
-        spacings_mm: levels that are kept of each image.
-        label_ids: sorted ids that count; their place in it plus one is what is stored.
-        landmarks: names in the order in which every subject's points are stored.
+        spacings_mm: of the levels stored for each image.
+        label_ids: sorted ids; a label is stored as the index of its id plus one.
+        landmarks: names, in the order in which every subject's points are stored.
     """
 
     spacings_mm: tuple[float, ...]
@@ -38,12 +38,12 @@ class Prepared:
     """One subject in memory.
 
     Attributes:
-        levels: uint8 images, one a spacing, 0 to 255 for normalised 0 to 1.
-        labels: int16, 0 where no known label is.
+        levels: uint8 images, one per spacing, 0 to 255 for normalised intensities 0 to 1.
+        labels: int16 label numbers, 0 for ids outside the vocabulary.
         mask: uint8, 0 or 255.
-        landmarks: RAS+ mm, NaN for those that the subject lacks.
-        center_world: float64, centre of mass.
-        radius_mm: of the content (see `patchmorph.images.foreground.Content`).
+        landmarks: RAS+ mm, NaN for missing ones.
+        center_world: float64, centre of mass, RAS+ mm.
+        radius_mm: radius of the content (see `patchmorph.images.foreground.Content`).
     """
 
     levels: tuple[Image, ...]
@@ -58,13 +58,13 @@ def prepare(subject: Subject, vocabulary: Vocabulary) -> Prepared:
     """Read all files of a subject.
 
     Raises:
-        PatchMorphError: one that cannot be used.
+        PatchMorphError: a file that cannot be used.
     """
     image = load_image(subject.image).normalized()
     levels = []
     for spacing in vocabulary.spacings_mm:
         level = image.level(spacing)
-        levels.append(Image((level.data * 255).round().to(torch.uint8), level.grid, image.name))
+        levels.append(Image((level.values() * 255).round().to(torch.uint8), level.grid, image.name))
     content = find_content(image)
     mask = load_image(subject.mask) if subject.mask else None
     points = read_landmarks(subject) if subject.landmarks else {}
@@ -72,7 +72,7 @@ def prepare(subject: Subject, vocabulary: Vocabulary) -> Prepared:
     return Prepared(
         levels=tuple(levels),
         labels=_numbered(load_image(subject.labels), vocabulary.label_ids) if subject.labels else None,
-        mask=mask and Image((mask.data > 0).to(torch.uint8) * 255, mask.grid, mask.name),
+        mask=mask and Image((mask.values() > 0).to(torch.uint8) * 255, mask.grid, mask.name),
         landmarks=torch.tensor([points.get(name, missing) for name in vocabulary.landmarks]).reshape(-1, 3),
         center_world=content.center_world[0],
         radius_mm=content.radius_mm,
@@ -80,14 +80,14 @@ def prepare(subject: Subject, vocabulary: Vocabulary) -> Prepared:
 
 
 def shapes(subject: Subject, spacings_mm: Sequence[float]) -> list[Shape]:
-    """Voxels of each level of a subject's image, from its header alone."""
+    """Shape of each level of a subject's image, from its header alone."""
     grid = load_grid(subject.image)
     own = tuple(grid.spacing_mm[0].tolist())
     return [level_shape(grid.shape, own, spacing) for spacing in spacings_mm]
 
 
 def label_ids(subject: Subject) -> set[int]:
-    """The ids in a subject's label map, zero left out."""
+    """The ids in a subject's label map, without zero."""
     if subject.labels is None:
         return set()
     return set(torch.unique(_whole_numbers(load_image(subject.labels))).tolist()) - {0}
@@ -111,9 +111,12 @@ def read_landmarks(subject: Subject) -> dict[str, tuple[float, float, float]]:
 
 
 def _whole_numbers(labels: Image) -> Int[Tensor, "1 1 x y z"]:
-    if labels.data.is_floating_point() and not torch.isfinite(labels.data).all():
+    values = labels.values()
+    if not values.is_floating_point():
+        return values.long()
+    if not torch.isfinite(values).all():
         raise PatchMorphError(f"labels must be whole numbers, got NaN or infinity in {labels.name}")
-    return labels.data.round().long() if labels.data.is_floating_point() else labels.data.long()
+    return values.round().long()
 
 
 def _numbered(labels: Image, ids: Int[Tensor, " l"]) -> Image:

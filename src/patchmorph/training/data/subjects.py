@@ -1,4 +1,4 @@
-"""Which files a training learns from: patterns, a CSV manifest or a BIDS folder."""
+"""The files of the training subjects: from patterns, a CSV manifest or a BIDS folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ class Subject:
     Attributes:
         image: intensities.
         labels: ids of structures, in the image's world.
-        mask: where the image may be trusted, in its world.
+        mask: region in which the image is used, in its world.
         landmarks: CSV of named points ``name,x,y,z``, RAS+ mm.
     """
 
@@ -28,10 +28,10 @@ class Subject:
 
 
 def find_subjects(config: TrainingConfig) -> list[Subject]:
-    """All subjects that a configuration names, sorted by image.
+    """All subjects of a configuration, sorted by image.
 
     Raises:
-        PatchMorphError: a source that is not there, is empty, or names files that do not exist.
+        PatchMorphError: a source that does not exist, is empty, or names files that do not exist.
     """
     data, folder = config.data, config.folder
     if data.manifest:
@@ -65,7 +65,7 @@ def _from_manifest(path: Path) -> list[Subject]:
 
 
 def _from_bids(folder: Path, suffix: str) -> list[Subject]:
-    """Images by their suffix; a ``_dseg`` and a ``_mask`` beside one belong to it if their entities agree."""
+    """Images by suffix, each with the ``_dseg`` and ``_mask`` in its folder that have the same entities."""
     images = [
         path for ending in (".nii", ".nii.gz") for path in folder.glob(f"sub-*/**/sub-*_{suffix}{ending}")
     ]
@@ -75,7 +75,7 @@ def _from_bids(folder: Path, suffix: str) -> list[Subject]:
 
 
 def _companion(image: Path, kind: str) -> Path | None:
-    """The file of a kind that shares with an image all entities that say what it is a picture of."""
+    """The file of a kind whose entities (`_entities`) equal those of an image."""
     found = [
         path
         for path in sorted(image.parent.glob(f"sub-*_{kind}.nii*"))
@@ -83,7 +83,7 @@ def _companion(image: Path, kind: str) -> Path | None:
     ]
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
-        raise PatchMorphError(f"{kind} of {image.name} must be one file, got {names}; a manifest says which")
+        raise PatchMorphError(f"{kind} of {image.name} must be one file, got {names}; use a manifest")
     return found[0] if found else None
 
 

@@ -1,0 +1,29 @@
+"""The interface of images: an intensity at every point of the world."""
+
+from abc import ABC, abstractmethod
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+class AbstractImage(ABC):
+    """An intensity at every point of the world.
+
+    Contract: ``sample`` returns intensities without detail finer than ``spacing_mm``, and zero outside the
+    image. A truncated face of the array cuts through the imaged object, so that zero beyond it does not mean
+    background; ``in_field_of_view`` and ``truncation_normals`` describe these faces. Code outside
+    ``images/`` uses this interface and never the array, so that an array in memory, a view with mapped
+    intensities and a training selection are interchangeable.
+    """
+
+    @abstractmethod
+    def sample(self, points_world: Float[Tensor, "#b *n 3"], spacing_mm: float) -> Float[Tensor, "_ c *n"]:
+        """Intensity at ``points_world`` (RAS+ mm) without detail finer than ``spacing_mm``, zero outside."""
+
+    def in_field_of_view(self, points_world: Float[Tensor, "#b *n 3"]) -> Bool[Tensor, "_ *n"] | None:
+        """Whether each point lies inside all truncated faces; ``None`` if no face is truncated."""
+        return None
+
+    def truncation_normals(self) -> list[Float[Tensor, " 3"]]:
+        """Outward unit normals of the truncated faces, in world axes."""
+        return []

@@ -1,0 +1,222 @@
+"""Images on a voxel grid: a volume in memory, and a view of a volume with mapped intensities."""
+
+import functools
+from abc import abstractmethod
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Bool, Float, Num
+from torch import Tensor
+
+from patchmorph.images.abstract import AbstractImage
+from patchmorph.images.intensity import IntensityMap, Window, normalizing_window
+from patchmorph.images.pyramid import downsample, level_spacing
+from patchmorph.spatial.grid import Grid, VoxelBox, triple
+from patchmorph.spatial.sampling import sample_linear
+
+Face = tuple[int, int]
+"""A face of an array: its axis, and 0 for the first or 1 for the last voxels along it."""
+FACES: tuple[Face, ...] = tuple((axis, side) for axis in range(3) for side in (0, 1))
+
+CROP_MARGIN = 2
+"""Voxels that are read beyond the outermost points: one for interpolation and one for rounding errors."""
+
+
+class AbstractVolume(AbstractImage):
+    """An image on a voxel grid.
+
+    Attributes:
+        name: name in messages, usually the path.
+        grid: grid of batch size one.
+        channels: number of values per voxel.
+        dtype: dtype of the voxels that ``read`` returns.
+        truncated_faces: faces of ``field_of_view`` that cut through the imaged object.
+        field_of_view: grid whose faces bound the image: ``grid``, or the full-resolution grid for a pyramid
+            level.
+    """
+
+    name: str
+    grid: Grid
+    channels: int
+    dtype: torch.dtype
+    truncated_faces: tuple[Face, ...]
+    field_of_view: Grid
+
+    @abstractmethod
+    def read(self, box: VoxelBox) -> Num[Tensor, "1 c x y z"]:
+        """The voxels of ``box``, which must lie inside the grid."""
+
+    @abstractmethod
+    def around(self, points_world: Float[Tensor, "#b *n 3"]) -> tuple[Num[Tensor, "1 c x y z"], Grid]:
+        """Voxels that include all neighbours of ``points_world`` inside the volume, and their grid."""
+
+    def values(self) -> Num[Tensor, "1 c x y z"]:
+        """All voxels at once: for pyramid levels and other small volumes."""
+        return self.read(VoxelBox((0, 0, 0), self.grid.shape))
+
+    def blocks(self) -> Iterator[tuple[VoxelBox, Num[Tensor, "1 c x y z"]]]:
+        """The voxels block by block, each block with its box in the grid."""
+        for box, _ in self.grid.blocks():
+            yield box, self.read(box)
+
+    def face(self, face: Face) -> Num[Tensor, " n"]:
+        """The outermost voxels at one face of the array, flattened."""
+        axis, side = face
+        start, shape = [0, 0, 0], list(self.grid.shape)
+        start[axis], shape[axis] = side * (shape[axis] - 1), 1
+        return self.read(VoxelBox.at(triple(start), triple(shape))).flatten()
+
+    def level(self, spacing_mm: float) -> "AbstractVolume":
+        """The pyramid level for ``spacing_mm``; computed once and kept in memory."""
+        wanted = level_spacing(self.spacing_mm, spacing_mm)
+        if wanted == self.spacing_mm:
+            return self
+        if wanted not in self._levels:
+            data, grid = downsample(self.read, self.grid, wanted)
+            self._levels[wanted] = Image(data, grid, self.name, self.truncated_faces, self.field_of_view)
+        return self._levels[wanted]
+
+    def sample(self, points_world: Float[Tensor, "#b *n 3"], spacing_mm: float) -> Float[Tensor, "_ c *n"]:
+        """Linear interpolation in the pyramid level for ``spacing_mm``; zero outside."""
+        values, grid = self.level(spacing_mm).around(points_world)
+        return sample_linear(values.float(), points_world, "zeros", grid.world_to_voxel)
+
+    def in_field_of_view(self, points_world: Float[Tensor, "#b *n 3"]) -> Bool[Tensor, "_ *n"] | None:
+        """Whether each point lies inside all truncated faces (see `AbstractImage`)."""
+        if not self.truncated_faces:
+            return None
+        voxel = self.field_of_view.to_voxel(points_world)
+        inside = torch.ones_like(voxel[..., 0], dtype=torch.bool)
+        for axis, side in self.truncated_faces:
+            coordinate = voxel[..., axis]
+            inside &= coordinate < self.field_of_view.shape[axis] - 0.5 if side else coordinate > -0.5
+        return inside
+
+    def truncation_normals(self) -> list[Float[Tensor, " 3"]]:
+        """Outward unit normals of the truncated faces, in world axes."""
+        columns = self.field_of_view.voxel_to_world[0, :3, :3].T
+        return [(2 * side - 1) * columns[axis] / columns[axis].norm() for axis, side in self.truncated_faces]
+
+    def mapped(self, *intensity_maps: IntensityMap) -> "MappedImage":
+        """A view with mapped intensities; the first map is applied first."""
+        return MappedImage(self, intensity_maps, self.truncated_faces)
+
+    def intensity_range(self) -> tuple[float, float]:
+        """The intensities that `normalized` maps to 0 and 1 (to 1 and 0 if the background is bright)."""
+        window = self._window
+        return window.low, window.high
+
+    def normalized(self) -> "MappedImage":
+        """A view with intensities from 0 to 1 (see `normalizing_window`).
+
+        Raises:
+            PatchMorphError: the image has values that are not finite, or no content.
+        """
+        return self._normalized
+
+    @functools.cached_property
+    def spacing_mm(self) -> tuple[float, ...]:
+        """Voxel size along each array axis."""
+        return tuple(self.grid.spacing_mm[0].tolist())
+
+    @functools.cached_property
+    def _levels(self) -> "dict[tuple[float, ...], Image]":
+        return {}
+
+    @functools.cached_property
+    def _window(self) -> Window:
+        blocks = lambda: (values.float() for _, values in self.blocks())  # noqa: E731
+        return normalizing_window(blocks, [self.face(face).float() for face in FACES], self.name)
+
+    @functools.cached_property
+    def _normalized(self) -> "MappedImage":
+        return self.mapped(self._window)
+
+
+class Image(AbstractVolume):
+    """A volume in memory.
+
+    Args:
+        data: ``[1, C, X, Y, Z]`` in nibabel's array order, any dtype.
+        grid: grid of the same shape and of batch size one.
+        name: name in messages, usually the path.
+        truncated_faces: see `AbstractVolume`.
+        field_of_view: see `AbstractVolume`; by default ``grid``.
+    """
+
+    def __init__(
+        self,
+        data: Num[Tensor, "1 c x y z"],
+        grid: Grid,
+        name: str = "image",
+        truncated_faces: tuple[Face, ...] = (),
+        field_of_view: Grid | None = None,
+    ):
+        assert tuple(data.shape[2:]) == grid.shape, f"data {tuple(data.shape)} on a grid of {grid.shape}"
+        self.data = data
+        self.grid = grid
+        self.name = name
+        self.channels, self.dtype = data.shape[1], data.dtype
+        self.truncated_faces = truncated_faces
+        self.field_of_view = grid if field_of_view is None else field_of_view
+
+    def read(self, box: VoxelBox) -> Num[Tensor, "1 c x y z"]:
+        """The voxels of ``box``, without a copy."""
+        return self.data[(..., *box.slices)]
+
+    def around(self, points_world: Float[Tensor, "#b *n 3"]) -> tuple[Num[Tensor, "1 c x y z"], Grid]:
+        """The whole array if it is float32 already, else only the voxels around the points."""
+        if self.dtype == torch.float32:
+            return self.data, self.grid
+        box = _crop_around(self.grid, points_world)
+        return self.read(box), self.grid.crop(box.start, box.shape)
+
+    def to(self, device: torch.device | str) -> "Image":
+        """The same image on another device."""
+        grids = (grid.to(device) for grid in (self.grid, self.field_of_view))
+        grid, field_of_view = grids
+        return Image(self.data.to(device), grid, self.name, self.truncated_faces, field_of_view)
+
+
+class MappedImage(AbstractVolume):
+    """A view of a volume: intensity maps are applied to its voxels when they are read.
+
+    Args:
+        source: the volume, which is not copied.
+        intensity_maps: maps to apply, the first one first.
+        truncated_faces: see `AbstractVolume`.
+    """
+
+    def __init__(
+        self,
+        source: AbstractVolume,
+        intensity_maps: tuple[IntensityMap, ...],
+        truncated_faces: tuple[Face, ...] = (),
+    ):
+        self.source = source
+        self.intensity_maps = intensity_maps
+        self.grid, self.name, self.field_of_view = source.grid, source.name, source.field_of_view
+        self.channels, self.dtype = source.channels, torch.float32
+        self.truncated_faces = truncated_faces
+
+    def read(self, box: VoxelBox) -> Float[Tensor, "1 c x y z"]:
+        """The voxels of ``box``, mapped."""
+        values, grid = self.source.read(box).float(), self.grid.crop(box.start, box.shape)
+        for intensity_map in self.intensity_maps:
+            values = intensity_map(values, grid)
+        return values
+
+    def around(self, points_world: Float[Tensor, "#b *n 3"]) -> tuple[Float[Tensor, "1 c x y z"], Grid]:
+        """The voxels around the points, mapped."""
+        box = _crop_around(self.grid, points_world)
+        return self.read(box), self.grid.crop(box.start, box.shape)
+
+    def with_truncated_faces(self, faces: tuple[Face, ...]) -> "MappedImage":
+        """The same view with ``faces`` as its truncated faces."""
+        return MappedImage(self.source, self.intensity_maps, faces)
+
+
+def _crop_around(grid: Grid, points_world: Float[Tensor, "#b *n 3"]) -> VoxelBox:
+    """The box of voxels that interpolation at ``points_world`` needs; at least one voxel."""
+    box = grid.box_around(points_world, CROP_MARGIN)
+    return VoxelBox((0, 0, 0), (1, 1, 1)) if box.is_empty else box

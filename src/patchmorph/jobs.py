@@ -1,0 +1,108 @@
+"""Whole jobs on files, each one call with plain data in and out, so that a cluster can run them."""
+
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from patchmorph.api import register
+from patchmorph.catalogue import AUTO, NO_MODEL, load_model
+from patchmorph.evaluation.quality import measure_quality
+from patchmorph.io.atomic import check_folder, whole_folder
+from patchmorph.io.images import load_image
+from patchmorph.io.transforms.native import stored
+from patchmorph.networks.devices import choose_device
+from patchmorph.report.figures import PairView
+from patchmorph.report.page import REPORT, render_report
+from patchmorph.results.folder import write_results
+from patchmorph.results.summary import Summary, device_name, peak_memory_gib, versions
+
+
+@dataclass(frozen=True)
+class RegistrationRequest:
+    """A registration of two files into a folder; see `patchmorph.api.register` for the options.
+
+    Attributes:
+        fixed: image whose space the result is in.
+        moving: image to bring there.
+        output: folder for the results; made if it is not there, and files of other names in it stay.
+    """
+
+    fixed: Path
+    moving: Path
+    output: Path
+    model: str = AUTO
+    device: str = "auto"
+    refine: int | None = None
+    similarity: str = "lncc"
+    uncertainty: bool = False
+    seed: int = 0
+    jitter: bool = False
+    fixed_mask: Path | None = None
+    moving_mask: Path | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """What the summary records of the request: all but the images and the folder."""
+        said = {key: value for key, value in asdict(self).items() if key not in ("fixed", "moving", "output")}
+        return {key: str(value) if isinstance(value, Path) else value for key, value in said.items()}
+
+
+def register_files(request: RegistrationRequest) -> Summary:
+    """Register two files and write the results folder, whole or not at all.
+
+    The folder gets ``warped.nii.gz``, ``transform.safetensors`` (fixed → moving world), the same for other
+    tools as ``transform.h5`` with ``inverse_transform.h5``, ``report.html``, ``summary.json`` and, where
+    requested, ``uncertainty.nii.gz``.
+
+    Raises:
+        PatchMorphError: an input that cannot be used, or a folder that cannot be written.
+    """
+    check_folder(request.output)
+    began = time.perf_counter()
+    given = request.model in (AUTO, NO_MODEL)
+    model = request.model if given else load_model(request.model, request.device)
+    device = choose_device(request.device)
+    fixed, moving = (load_image(path).to(device) for path in (request.fixed, request.moving))
+    loaded = time.perf_counter()
+    registration = register(
+        fixed,
+        moving,
+        model,
+        request.device,
+        request.refine,
+        request.uncertainty,
+        request.seed,
+        request.fixed_mask,
+        request.moving_mask,
+        request.jitter,
+        request.similarity,
+    )
+    registered = time.perf_counter()
+    seconds = {"load": loaded - began, "register": registered - loaded}
+    warped = registration.warped()
+    quality = measure_quality(registration, warped)
+    transform = stored(registration.transform)  # which all files hold alike
+    with whole_folder(request.output) as folder:
+        write_results(registration, warped, transform, folder)
+        summary = Summary(
+            fixed=fixed.name,
+            moving=moving.name,
+            **asdict(quality),
+            notes=list(registration.notes),
+            without_counterpart_percent=100 * registration.fraction_without_counterpart,
+            arguments=request.arguments(),
+            versions=versions(),
+            device=device_name(device),
+            peak_memory_gib=peak_memory_gib(device),
+            seconds=seconds,
+            files={
+                "fixed": os.path.relpath(request.fixed, request.output),
+                "moving": os.path.relpath(request.moving, request.output),
+            },
+        )
+        page = render_report(PairView(fixed, moving, transform), summary)
+        (folder / REPORT).write_text(page, encoding="utf-8")
+        seconds["write"] = time.perf_counter() - registered
+        summary.save(folder)
+    return summary

@@ -1,0 +1,139 @@
+"""Thresholds by which a registration accepts or rejects what it found: each with its unit and reason.
+
+Decision 009 (docs/decisions/009-any-image.md) has the measurements behind the numbers.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from patchmorph.objective.similarity import correlation_ratio
+
+
+class IntensityAgreement(NamedTuple):
+    """How well the intensities of two images at the same points explain each other.
+
+    Attributes:
+        linear_r2: fraction of the variance that a straight line explains; negative where the line falls.
+        correlation_ratio: fraction that any function of the one or the other explains.
+    """
+
+    linear_r2: float
+    correlation_ratio: float
+
+    @classmethod
+    def of(cls, first: Float[Tensor, " n"], second: Float[Tensor, " n"]) -> "IntensityAgreement":
+        """The agreement of values from 0 to 1 at the same points."""
+        r = torch.corrcoef(torch.stack([first, second]))[0, 1]
+        ratios = [correlation_ratio(a[None], b[None]) for a, b in ((first, second), (second, first))]
+        return cls(float(r * r.abs()), float(torch.cat(ratios).max()))
+
+    @property
+    def linearity(self) -> float:
+        """The line's part of what any function explains."""
+        return self.linear_r2 / max(self.correlation_ratio, 1e-6)
+
+
+@dataclass(frozen=True)
+class BrainAcceptance:
+    """Whether a mask predicted by the brain network is used, that is, whether the image shows a head.
+
+    Attributes:
+        min_brain_fraction: fraction of the content that the mask keeps, at least; with less it is no brain.
+        max_brain_fraction: fraction of the content that the mask of any intensity remap keeps, at most; with
+            more the image may show little else (heads keep at most 0.71, stripped brains at least 0.89: T1 in
+            any pose).
+        min_mask_confidence: mean probability inside the mask, at least.
+        min_radius_mm: radius of the content, at least: the network was trained on heads of primates only.
+    """
+
+    min_brain_fraction: float = 0.12
+    max_brain_fraction: float = 0.75
+    min_mask_confidence: float = 0.85
+    min_radius_mm: float = 10.0
+
+    def accepts(self, fraction: float, largest_fraction: float, confidence: float) -> bool:
+        """Whether the mask separates a brain from a head.
+
+        Args:
+            fraction: of the content that the mask keeps.
+            largest_fraction: of the content that the largest mask of any intensity remap keeps.
+            confidence: mean probability inside the mask.
+        """
+        return (
+            fraction >= self.min_brain_fraction
+            and largest_fraction <= self.max_brain_fraction
+            and confidence >= self.min_mask_confidence
+        )
+
+
+@dataclass(frozen=True)
+class AffineAcceptance:
+    """Whether the map of an affine network replaces the pose that it started from.
+
+    Attributes:
+        min_retained_agreement: correlation ratio after the network over that of the pose, at least: 0.93 to
+            2.2 where the network is no worse, 0.70 and 0.18 where it left the pose by millimetres.
+    """
+
+    min_retained_agreement: float = 0.8
+
+    def accepts(self, before: IntensityAgreement | None, after: IntensityAgreement | None) -> bool:
+        """Whether the images still explain each other; ``None``: too few points in common to tell."""
+        if before is None:
+            return True
+        if after is None:
+            return False
+        return after.correlation_ratio >= self.min_retained_agreement * before.correlation_ratio
+
+
+@dataclass(frozen=True)
+class ContrastAcceptance:
+    """Whether two images show one contrast, and whether the last map of two contrasts is used.
+
+    Attributes:
+        min_linearity_of_pose: linearity under the pose above which one contrast is possible: 0.93 to 1 for T1
+            of many scanners.
+        min_linear_r2: under the map of the same-contrast model, above which the images have one contrast: T1
+            of one scanner 0.92 to 0.94, of two 0.81 to 0.87, other contrasts at most 0.91.
+        min_linearity: under the map of the any-contrast model, likewise: T1 of any scanner 0.95 to 1, other
+            contrasts at most 0.95, mostly below 0.9.
+        max_roughness_ratio: SD of the log-Jacobian of a last map over that of the map before, at most: 0.9 to
+            1.1 where the last map is better, 1.4 where it is worse.
+    """
+
+    min_linearity_of_pose: float = 0.92
+    min_linear_r2: float = 0.9
+    min_linearity: float = 0.95
+    max_roughness_ratio: float = 1.2
+
+    def may_be_one(self, agreement: IntensityAgreement | None) -> bool:
+        """Whether one contrast is possible, from the agreement under the pose."""
+        return agreement is None or agreement.linearity > self.min_linearity_of_pose
+
+    def is_one(self, agreement: IntensityAgreement | None) -> bool:
+        """Whether the agreement under the map of the same-contrast model is that of one contrast."""
+        return agreement is not None and agreement.linear_r2 > self.min_linear_r2
+
+    def is_linear(self, agreement: IntensityAgreement | None) -> bool:
+        """Whether the agreement under the map of the any-contrast model is that of one contrast."""
+        return agreement is not None and agreement.linearity > self.min_linearity
+
+    def is_smooth(self, roughness: float, roughness_before: float) -> bool:
+        """Whether a last map is about as smooth as the map before."""
+        return roughness <= self.max_roughness_ratio * roughness_before
+
+
+BRAIN = BrainAcceptance()
+AFFINE = AffineAcceptance()
+CONTRAST = ContrastAcceptance()
+
+ROTATION_PENALTY = 0.02
+"""Correlation ratio by which half a turn must exceed no turn: decides for objects that are nearly alike from
+several sides."""
+
+MIN_COMMON_FRACTION = 0.5
+"""Fraction of the fixed content that both images show; a pose with less is weighted down."""

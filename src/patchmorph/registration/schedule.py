@@ -1,0 +1,130 @@
+"""Which stages a registration goes through, with what scales and how many passes. Decided here only."""
+
+import torch
+
+from patchmorph.errors import PatchMorphError
+from patchmorph.networks.model import ModelSpec, PatchMorphModel
+from patchmorph.registration.acceptance import AFFINE
+from patchmorph.registration.options import RegistrationOptions
+from patchmorph.registration.pair import PreparedPair
+from patchmorph.registration.stages.affine_refinement import AffineRefinementStage
+from patchmorph.registration.stages.base import GuardedStage, Stage
+from patchmorph.registration.stages.nearest_affine import NearestAffineStage
+from patchmorph.registration.stages.network import AffineNetworkStage, DenseNetworkStage
+from patchmorph.registration.stages.velocity_refinement import REFINEMENT, VelocityRefinementStage
+from patchmorph.transforms.base import Transform
+
+CLASSICAL_PASSES = 40
+"""Passes of refinement on each scale where there is no network and no number was chosen."""
+
+CROSS_CONTRAST_PASSES = (("mi", 10), ("mind", 10))
+"""Similarities and passes by which two contrasts are refined at the end where no number was chosen. Loss of
+aseg Dice under random curves 0.041 before, 0.027 after; marmoset heads 0.54 to 0.47 mm (decision 009)."""
+
+RESTARTS = 2
+"""Restarts of the dense networks at the nearest affine map where an image is truncated. Loss of aseg Dice
+with a third missing 0.021 without, 0.017 after one, 0.016 after two, 0.015 after three (decision 009)."""
+
+UNCERTAINTY_OVERLAP = 0.5
+"""Fraction of a patch that its neighbours must cover for every point to be in several patches."""
+
+
+def schedule(
+    model: PatchMorphModel | None, pair: PreparedPair, options: RegistrationOptions, restarts: int = RESTARTS
+) -> list[Stage]:
+    """The stages after the pose.
+
+    With a model: its networks, coarse to fine, the dense ones again where an image is truncated, then
+    refinement on the finest scale. Without: affine and velocity refinement from the coarsest scale on.
+
+    Args:
+        model: networks and their schedule; ``None``: no networks, and the default scales.
+        pair: on the device of ``model``.
+        options: see there.
+        restarts: of the dense networks, where an image is truncated.
+
+    Raises:
+        PatchMorphError: uncertainty is asked for without a model.
+    """
+    generator = torch.Generator().manual_seed(options.seed)
+    spec = ModelSpec() if model is None else model.spec
+    spacings_mm = spec.spacings_for(pair.fixed.content.radius_mm)
+    if model is None:
+        if options.uncertainty:
+            raise PatchMorphError("uncertainty must come from the patches of a network, got no model")
+        objective = REFINEMENT.comparing_by(options.similarity)
+        passes = CLASSICAL_PASSES if options.refine is None else options.refine
+        affine = AffineRefinementStage(spacings_mm[0], spec.patch_size, objective)
+        return [affine, *_refinement(spacings_mm, passes, generator, options.similarity)]
+    model.eval()
+    stages: list[Stage] = []
+    if model.affine is not None:
+        affine = AffineNetworkStage(
+            model.affine, spacings_mm[0], spec.patch_size, spec.affine_passes, spec.precision, spec.symmetric
+        )
+        stages.append(GuardedStage(affine, keeps_agreement))
+    dense = _dense_stages(model, spacings_mm, options, generator)
+    stages += dense
+    if pair.is_truncated:
+        stages += [NearestAffineStage(), *dense] * restarts
+    # Coarser scales gain nothing after networks (docs/decisions/008).
+    return stages + _refinement(spacings_mm[-1:], options.refine or 0, generator, options.similarity)
+
+
+def refinement_schedule(
+    model: PatchMorphModel, pair: PreparedPair, options: RegistrationOptions
+) -> list[Stage]:
+    """The refinement of a map that networks have found between two contrasts or one."""
+    generator = torch.Generator().manual_seed(options.seed)
+    finest = model.spec.spacings_for(pair.fixed.content.radius_mm)[-1:]
+    return _refinement(finest, options.refine or 0, generator, options.similarity)
+
+
+def cross_contrast_refinement_schedule(
+    model: PatchMorphModel, pair: PreparedPair, options: RegistrationOptions
+) -> list[Stage]:
+    """The refinement of a map between two contrasts by what they share (`CROSS_CONTRAST_PASSES`)."""
+    finest = model.spec.spacings_for(pair.fixed.content.radius_mm)[-1:]
+    return [
+        stage
+        for similarity, passes in CROSS_CONTRAST_PASSES
+        for stage in _refinement(finest, passes, torch.Generator().manual_seed(options.seed), similarity)
+    ]
+
+
+def _dense_stages(
+    model: PatchMorphModel,
+    spacings_mm: list[float],
+    options: RegistrationOptions,
+    generator: torch.Generator,
+) -> list[Stage]:
+    spec, stages = model.spec, list[Stage]()
+    for index, scale in enumerate(spec.stage_scales):
+        with_variance = options.uncertainty and index == len(spec.stage_scales) - 1
+        stages.append(
+            DenseNetworkStage(
+                network=model.dense[scale],
+                spacing_mm=spacings_mm[scale],
+                patch_size=spec.patch_size,
+                overlap=max(spec.overlap, UNCERTAINTY_OVERLAP) if with_variance else spec.overlap,
+                smoothing=spec.smoothing,
+                steps=spec.integration_steps,
+                jitter=generator if options.jitter else None,
+                precision=spec.precision,
+                symmetric=spec.symmetric,
+                with_variance=with_variance,
+            )
+        )
+    return stages
+
+
+def _refinement(
+    spacings_mm: list[float], passes: int, generator: torch.Generator, similarity: str
+) -> list[Stage]:
+    objective = REFINEMENT.comparing_by(similarity)
+    return [VelocityRefinementStage(mm, passes, generator, objective) for mm in spacings_mm if passes]
+
+
+def keeps_agreement(pair: PreparedPair, before: Transform, after: Transform) -> bool:
+    """Whether an affine network kept the agreement that the pose had (see `AffineAcceptance`)."""
+    return AFFINE.accepts(pair.agreement(before), pair.agreement(after))

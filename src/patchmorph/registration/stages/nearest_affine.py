@@ -1,0 +1,34 @@
+"""The affine map nearest to a deformation."""
+
+from dataclasses import dataclass
+
+from patchmorph.images.foreground import foreground
+from patchmorph.registration.pair import PreparedPair
+from patchmorph.registration.stages.base import Stage
+from patchmorph.transforms.base import AffineTransform, Transform
+
+POINTS = 64
+"""Points along the longest side of the fixed content's box at which the maps are compared."""
+
+MIN_POINTS = 100
+"""Points of content with a counterpart, at least."""
+
+
+@dataclass(frozen=True)
+class NearestAffineStage(Stage):
+    """Replaces a map by the affine map nearest to it where the content has a counterpart.
+
+    Dense stages that start again from there need not undo what the affine network estimated wrongly.
+    """
+
+    def refine(self, pair: PreparedPair, transform: Transform) -> Transform:
+        """The affine map with the least sum of squared distances to ``transform``."""
+        grid = pair.fixed.content.grid(POINTS)
+        points = grid.points_world()
+        mapped = transform(points)
+        counted = foreground(pair.fixed.image.sample(points, float(grid.spacing_mm[0, 0])))[:, 0]
+        visible = pair.moving.image.in_field_of_view(mapped)
+        counted = counted if visible is None else counted & visible
+        if int(counted.sum()) < MIN_POINTS:
+            return transform.affine_part()
+        return AffineTransform.nearest(points[counted][None], mapped[counted][None])

@@ -1,0 +1,95 @@
+"""The typed content of ``summary.json``."""
+
+import json
+import platform
+import resource
+import sys
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from patchmorph.errors import PatchMorphError
+from patchmorph.version import VERSION
+
+SUMMARY = "summary.json"
+
+
+@dataclass
+class Summary:
+    """What is said of a registration.
+
+    Attributes:
+        fixed: name of the fixed image.
+        moving: name of the moving image.
+        similarity_before: correlation of intensities inside the fixed content, by the headers alone.
+        similarity_after: the same after registration.
+        folding_percent: voxels of the fixed content with a Jacobian determinant ≤ 0.
+        sd_log_jacobian: standard deviation of the log-Jacobian there.
+        notes: one sentence each.
+        without_counterpart_percent: fixed content beyond a truncated face of the moving image.
+        arguments: of the command or call.
+        versions: of this package, torch and Python.
+        device: the GPU's name, or the processor's architecture with the number of threads.
+        peak_memory_gib: most memory held: reserved on the GPU, resident on the CPU.
+        seconds: by step.
+        files: paths of the images, relative to the folder of the summary.
+    """
+
+    fixed: str
+    moving: str
+    similarity_before: float
+    similarity_after: float
+    folding_percent: float
+    sd_log_jacobian: float
+    notes: list[str]
+    without_counterpart_percent: float
+    arguments: dict[str, Any]
+    versions: dict[str, str]
+    device: str
+    peak_memory_gib: float
+    seconds: dict[str, float]
+    files: dict[str, str] = field(default_factory=dict)
+
+    def save(self, folder: Path) -> None:
+        """Write ``summary.json``."""
+        text = json.dumps(asdict(self), indent=2, allow_nan=True) + "\n"
+        (folder / SUMMARY).write_text(text, encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Summary":
+        """Read ``summary.json``.
+
+        Raises:
+            PatchMorphError: no results folder, or not one of a registration.
+        """
+        path = folder / SUMMARY
+        if not path.is_file():
+            raise PatchMorphError(f"results folder must hold {SUMMARY}, got none in {folder}")
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            known = {f.name for f in fields(cls)}
+            return cls(**{key: value for key, value in content.items() if key in known})
+        except (json.JSONDecodeError, UnicodeDecodeError, TypeError, AttributeError) as error:
+            raise PatchMorphError(f"summary must be that of a registration, got {path}: {error}") from None
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package and of what it runs on."""
+    return {"patchmorph": VERSION, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or the processor's architecture with the number of threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Most memory held so far: reserved on the GPU, resident on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device) / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

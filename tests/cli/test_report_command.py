@@ -1,0 +1,113 @@
+"""``patchmorph report DIR`` makes the page from the folder alone."""
+
+import json
+import shutil
+
+import pytest
+
+from patchmorph.jobs import RegistrationRequest, register_files
+
+
+@pytest.fixture(scope="module")
+def registered(files, tmp_path_factory):
+    """A results folder beside its images, made once."""
+    folder = tmp_path_factory.mktemp("study")
+    for name in ("fixed", "moving"):
+        shutil.copy(files.folder / f"{name}.nii.gz", folder / f"{name}.nii.gz")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATCHMORPH_TRUST", "estimators")
+        patch.chdir(folder)
+        register_files(
+            RegistrationRequest(
+                *(folder / f"{name}.nii.gz" for name in ("fixed", "moving")),
+                output=folder / "out",
+                model=str(files.model),
+                device="cpu",
+            )
+        )
+    return folder
+
+
+@pytest.fixture
+def study(registered, tmp_path):
+    """A copy of the folder and its images elsewhere: paths are relative."""
+    shutil.copytree(registered, tmp_path / "study")
+    return tmp_path / "study"
+
+
+def assert_one_line(result, *parts: str) -> None:
+    code, _, error = result
+    assert code == 2
+    assert error.count("\n") == 1, error
+    assert error.startswith("patchmorph: ")
+    for part in parts:
+        assert part in error
+
+
+def test_the_page_is_made_again_from_the_folder_alone(run, study):
+    page = study / "out" / "report.html"
+    before, others = page.read_bytes(), {path.name for path in (study / "out").iterdir()}
+    page.unlink()
+    code, out, _ = run("report", study / "out")
+    assert code == 0
+    assert out == f"wrote {page}\n"
+    assert page.read_bytes() == before
+    assert {path.name for path in (study / "out").iterdir()} == others
+
+
+def test_the_page_shows_what_the_folder_holds(run, study):
+    """Other numbers in the summary, and the transform of another pair."""
+    summary, page = study / "out" / "summary.json", study / "out" / "report.html"
+    before = page.read_text()
+    content = json.loads(summary.read_text())
+    summary.write_text(json.dumps(content | {"folding_percent": 12.5, "notes": ["another <note>"]}))
+    shutil.copy(study / "fixed.nii.gz", study / "moving.nii.gz")
+    assert run("report", study / "out")[0] == 0
+    after = page.read_text()
+    assert "<td>folding percent</td><td>12.5</td>" in after
+    assert "another &lt;note&gt;" in after
+    pictures = [text.split("base64,")[1:] for text in (before, after)]
+    assert [len(some) for some in pictures] == [2, 2]
+    assert pictures[0][0] != pictures[1][0]  # another moving image
+
+
+def test_a_folder_of_no_registration_is_one_line(run, study, tmp_path):
+    (study / "out" / "summary.json").unlink()
+    page = study / "out" / "report.html"
+    before = page.read_bytes()
+    assert_one_line(run("report", study / "out"), "results folder must hold summary.json", str(study / "out"))
+    assert page.read_bytes() == before
+    assert_one_line(run("report", tmp_path / "missing"), "must hold summary.json", "missing")
+    assert not (tmp_path / "missing").exists()
+
+
+@pytest.mark.parametrize("side", ["fixed", "moving"])
+def test_images_that_have_moved_are_one_line(run, study, side):
+    (study / f"{side}.nii.gz").rename(study / "elsewhere.nii.gz")
+    files = sorted(path.name for path in (study / "out").iterdir())
+    assert_one_line(
+        run("report", study / "out"),
+        f"{side} image must be where the summary says",
+        f"{side}.nii.gz",
+        str(study / "out"),
+    )
+    assert sorted(path.name for path in (study / "out").iterdir()) == files
+
+
+@pytest.mark.parametrize("content", ["{", "[1, 2]", '{"fixed": "a.nii.gz"}', '"text"', "\x00\xff"])
+def test_a_summary_of_something_else_is_one_line(run, study, content):
+    """Such as that of ``patchmorph evaluate``."""
+    path = study / "out" / "summary.json"
+    path.write_bytes(content.encode("latin-1"))
+    assert_one_line(run("report", study / "out"), "summary must be that of a registration", str(path))
+
+
+@pytest.mark.parametrize("name", ["fixed.nii.gz", "out/transform.safetensors"])
+def test_files_that_cannot_be_read_are_one_line(run, study, name):
+    (study / name).write_bytes(b"broken")
+    assert_one_line(run("report", study / "out"), name.rpartition("/")[2])
+
+
+def test_a_folder_without_its_transform_is_one_line(run, study):
+    (study / "out" / "transform.safetensors").unlink()
+    assert_one_line(run("report", study / "out"), "transform", "transform.safetensors")

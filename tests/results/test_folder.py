@@ -1,0 +1,160 @@
+"""The folder that a registration of two files leaves, with a known map in the place of a registration."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from synthetic import grid_around, rotation, smooth_image, smooth_velocity
+
+from patchmorph import jobs
+from patchmorph.images.volume import Image
+from patchmorph.io.images import load_image, save_image
+from patchmorph.io.transforms.formats import load_transform
+from patchmorph.io.transforms.native import stored
+from patchmorph.jobs import RegistrationRequest, register_files
+from patchmorph.registration.result import Registration
+from patchmorph.report import figures
+from patchmorph.results.folder import write_results
+from patchmorph.results.summary import Summary
+from patchmorph.transforms.base import AffineTransform
+from patchmorph.transforms.displacement import DisplacementField
+from patchmorph.transforms.velocity import VelocityField
+
+GRID = grid_around((38, 44, 36), np.eye(3) * 4)
+
+
+@pytest.fixture(scope="module")
+def brain() -> Image:
+    return smooth_image(GRID)
+
+
+@pytest.fixture(scope="module")
+def registration(brain) -> Registration:
+    start = AffineTransform.identity()
+    transform = rotation(3) @ smooth_velocity(grid_around((30, 34, 28), np.eye(3) * 5), 2.0)
+    notes = ("One thing.", "Another.")
+    return Registration(brain, brain, transform, (start, transform), notes, fraction_without_counterpart=0.25)
+
+
+def registered_as(registration: Registration, folder, patch: pytest.MonkeyPatch) -> Summary:
+    """Register the files of both images into ``folder``, where a registration has a given result."""
+    paths = [folder.parent / name for name in ("<fixed> & co.nii.gz", "moving.nii.gz")]
+    for image, path in zip((registration.fixed, registration.moving), paths, strict=True):
+        save_image(image, path)
+    patch.setattr(jobs, "register", lambda *given: registration)
+    return register_files(RegistrationRequest(*paths, output=folder, device="cpu", seed=4))
+
+
+@pytest.fixture(scope="module")
+def written(registration, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("written") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        return folder, registered_as(registration, folder, patch)
+
+
+def test_the_summary_holds_what_was_measured(written, registration):
+    folder, summary = written
+    content = json.loads((folder / "summary.json").read_text())
+    assert Summary(**content) == summary
+    assert summary.fixed == str(folder.parent / "<fixed> & co.nii.gz")
+    assert summary.moving == str(folder.parent / "moving.nii.gz")
+    assert summary.files == {"fixed": "../<fixed> & co.nii.gz", "moving": "../moving.nii.gz"}
+    assert summary.notes == ["One thing.", "Another."]
+    assert summary.without_counterpart_percent == 25
+    assert summary.versions["torch"] == torch.__version__
+    assert summary.arguments["seed"] == 4
+    assert all(summary.seconds[step] > 0 for step in ("load", "register", "write"))
+    assert summary.folding_percent == 0
+    assert summary.similarity_before == pytest.approx(1, abs=1e-3)  # the same image, interpolated
+    assert 0.5 < summary.similarity_after < 0.99
+    logs = registration.jacobian()[registration.fixed.normalized().values()[0, 0] > 0.06].log()
+    assert summary.sd_log_jacobian == pytest.approx(logs.std().item(), rel=0.01)
+    assert "CPU" in summary.device
+    assert 0.05 < summary.peak_memory_gib < 64  # a process with torch takes more, a test machine has less
+
+
+def test_the_folder_holds_the_map_both_ways_and_the_warped_image(written, registration):
+    folder, _ = written
+    names = {path.name for path in folder.iterdir()}
+    assert names == {
+        "warped.nii.gz",
+        "transform.safetensors",
+        "transform.h5",
+        "inverse_transform.h5",
+        "report.html",
+        "summary.json",
+    }
+    warped = load_image(folder / "warped.nii.gz")
+    torch.testing.assert_close(warped.data, registration.warped().data)
+    torch.testing.assert_close(warped.grid.voxel_to_world, GRID.voxel_to_world)
+    points = torch.tensor([[[0.0, 0, 0], [20, -30, 10], [-35, 12, -18]]])
+    mapped = registration.transform(points)
+    assert ((mapped - points).norm(dim=-1) > 0.1).all()
+    for name in ("transform.safetensors", "transform.h5"):
+        # Files hold the field as displacements at its grid's points: interpolation within 0.05 mm.
+        found = load_transform(folder / name)(points)
+        torch.testing.assert_close(found, mapped, atol=0.05, rtol=0)
+    back = load_transform(folder / "inverse_transform.h5")(mapped)
+    torch.testing.assert_close(back, points, atol=0.1, rtol=0)
+    page = (folder / "report.html").read_text()
+    assert page.count("data:image/png;base64,iVBORw0KGgo") == 2  # how PNG files begin
+    assert "without counterpart percent</td><td>25<" in page
+    assert "&lt;fixed&gt; &amp; co.nii.gz" in page
+    assert "<fixed>" not in page
+
+
+def test_files_of_other_names_in_the_folder_stay(brain, monkeypatch, tmp_path):
+    monkeypatch.setattr(figures, "png", lambda figure: b"")
+    folder, identity = tmp_path / "out", AffineTransform.identity()
+    folder.mkdir()
+    (folder / "mine.txt").write_text("mine")
+    (folder / "summary.json").write_text("old")
+    summary = registered_as(Registration(brain, brain, identity, (identity,)), folder, monkeypatch)
+    assert (folder / "mine.txt").read_text() == "mine"
+    assert Summary.load(folder) == summary
+
+
+def test_nothing_is_left_of_a_registration_that_fails(registration, monkeypatch, tmp_path):
+    """Here in its last step, the page."""
+
+    def fail(figure):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(figures, "png", fail)
+    with pytest.raises(KeyboardInterrupt):
+        registered_as(registration, tmp_path / "out", monkeypatch)
+    assert {path.name for path in tmp_path.iterdir()} == {"<fixed> & co.nii.gz", "moving.nii.gz"}
+
+
+def test_folds_are_per_cent_of_the_content(tmp_path, brain, monkeypatch):
+    """φ turns round right of x = 1: that half of the brain folds, by the formula of the image."""
+    monkeypatch.setattr(figures, "png", lambda figure: b"")
+    points = GRID.points_world()
+    displacement = torch.zeros_like(points)
+    displacement[..., 0] = -1.5 * (points[..., 0] - 1).clamp(min=0)
+    fold = DisplacementField(displacement.movedim(-1, 1), GRID)
+    summary = registered_as(Registration(brain, brain, fold, (fold,)), tmp_path / "out", monkeypatch)
+    content = brain.normalized().values()[0, 0] > 0.06
+    fraction = ((content & (points[0, ..., 0] > 1)).sum() / content.sum()).item()
+    assert 0.3 < fraction < 0.7
+    assert summary.folding_percent == pytest.approx(100 * fraction, abs=0.1)
+    # Logarithms of 1 and of 1e-9; the layer at x = 1 has a determinant between, which is 1 % off.
+    expected = math.log(1e9) * (fraction * (1 - fraction)) ** 0.5
+    assert summary.sd_log_jacobian == pytest.approx(expected, rel=0.02)
+    assert summary.without_counterpart_percent == 0
+
+
+@pytest.mark.parametrize("variance", [None, 4.0])
+def test_uncertainty_is_written_where_it_was_kept(tmp_path, brain, variance):
+    grid = grid_around((20, 22, 18), np.eye(3) * 10)
+    kept = None if variance is None else torch.full((1, 1, *grid.shape), variance)
+    field = VelocityField(torch.zeros(1, 3, *grid.shape), grid, variance=kept)
+    registration = Registration(brain, brain, field, (field,))
+    write_results(registration, registration.warped(), stored(field), tmp_path)
+    path = tmp_path / "uncertainty.nii.gz"
+    assert path.exists() == (variance is not None)
+    if variance is not None:  # the standard deviation in mm
+        middle = load_image(path).data[0, 0, 15:25, 15:25, 15:25]
+        torch.testing.assert_close(middle, torch.full_like(middle, 2.0))
