@@ -105,11 +105,14 @@ def test_images_are_pulled_through_the_list(run, folder, inverse):
     assert (found[beyond] == 7).all()
 
 
-def test_a_file_in_the_frames_of_images_is_read_with_the_images_that_it_is_applied_to(run, folder):
+@pytest.mark.parametrize(("name", "tool"), [("other.mat", "fsl"), ("other.lta", "freesurfer")])
+def test_a_file_in_the_frames_of_images_is_read_with_the_images_that_it_is_applied_to(
+    run, folder, name, tool
+):
     pair = GridPair(*(load_image(folder / f"{name}.nii.gz").grid for name in ("fixed", "moving")))
-    save_transform(TURN, folder / "turn.lta", "freesurfer", pair)
+    save_transform(TURN, folder / name, tool, pair)
     for image, reference, more in (("moving", "fixed", ()), ("fixed", "moving", ("--inverse",))):
-        for transform, output in (("turn.tfm", "a.nii.gz"), ("turn.lta", "b.nii.gz")):
+        for transform, output in (("turn.tfm", "a.nii.gz"), (name, "b.nii.gz")):
             options = ("--reference", f"{reference}.nii.gz", "-o", output, *more)
             assert run("apply", transform, f"{image}.nii.gz", *options)[0] == 0
         one, other = (load_image(folder / name).data for name in ("a.nii.gz", "b.nii.gz"))

@@ -154,3 +154,12 @@ def test_neither_image_may_be_oblique_for_afni(tmp_path, affine, names):
     save_transform(affine, path)
     with pytest.raises(PatchMorphError, match="must be between images that are not oblique"):
         load_transform(path, pair=GridPair(fixed, moving))
+
+
+def test_an_lta_of_several_transforms_is_refused(tmp_path, affine, pair):
+    save_transform(affine, tmp_path / "one.lta", pair=pair)
+    text = (tmp_path / "one.lta").read_text()
+    assert "nxforms   = 1" in text
+    (tmp_path / "two.lta").write_text(text.replace("nxforms   = 1", "nxforms   = 2"))
+    with pytest.raises(PatchMorphError, match="must hold one matrix of type 0 or 1, got 2 of type 1"):
+        load_transform(tmp_path / "two.lta")

@@ -236,3 +236,13 @@ def test_normalization_and_levels_are_computed_once():
     assert image.normalized() is image.normalized()
     assert image.level(20.0) is image.level(20.0)
     assert image.normalized().level(20.0) is image.normalized().level(20.0)
+
+
+@pytest.mark.parametrize("spacing", [1.0, 6.0])
+def test_an_image_is_zero_outside_at_any_resolution(linear, spacing):
+    grid = grid_around((24, 25, 26), linear * 2)
+    image = Image(torch.ones(1, 1, *grid.shape), grid)
+    center = grid.center_world.float()[:, None]
+    directions = torch.cat([torch.eye(3), -torch.eye(3)])[None] * 200
+    assert image.sample(center + directions, spacing).abs().max() == 0
+    torch.testing.assert_close(image.sample(center, spacing), torch.ones(1, 1, 1))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from nibabel import gifti
 from synthetic import AFFINES, grid_around, rotation, smooth_velocity
-from vtkmodules.util.numpy_support import vtk_to_numpy
+from vtkmodules.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 from vtkmodules.vtkFiltersSources import vtkSphereSource
 from vtkmodules.vtkIOLegacy import vtkPolyDataReader, vtkPolyDataWriter
 from vtkmodules.vtkIOPLY import vtkPLYReader, vtkPLYWriter
@@ -215,3 +215,23 @@ def test_a_given_frame_overrides_that_of_the_file(tmp_path, transform):
     found = points_of(tmp_path / "out.ply", vtkPLYReader)[0]
     np.testing.assert_allclose(found, expected(transform), atol=1e-4)
     assert b"SPACE=RAS" in (tmp_path / "out.ply").read_bytes()[:300]
+
+
+def test_normals_of_points_and_of_faces_are_dropped(tmp_path, transform):
+    """They do not hold for the deformed surface."""
+    ply(tmp_path / "plain.ply", [])
+    surface = points_of(tmp_path / "plain.ply", vtkPLYReader)[1]
+    surface.GetPointData().SetNormals(numpy_to_vtk(np.eye(3, dtype=np.float32), deep=True))
+    surface.GetCellData().SetNormals(numpy_to_vtk(np.ones((1, 3), np.float32), deep=True))
+    out = vtkPolyDataWriter()
+    out.SetFileName(str(tmp_path / "in.vtk"))
+    out.SetInputData(surface)
+    out.Write()
+    before = points_of(tmp_path / "in.vtk", vtkPolyDataReader)[1]
+    assert before.GetPointData().GetNormals() is not None
+    assert before.GetCellData().GetNormals() is not None
+    map_points(tmp_path / "in.vtk", tmp_path / "out.vtk", transform)
+    after = points_of(tmp_path / "out.vtk", vtkPolyDataReader)[1]
+    assert after.GetPointData().GetNormals() is None
+    assert after.GetCellData().GetNormals() is None
+    assert after.GetNumberOfPolys() == 1

@@ -208,3 +208,17 @@ def test_several_files_keep_their_own_numbers(tmp_path):
         alone = np.asarray(nibabel.load(tmp_path / "alone.nii").dataobj)
         np.testing.assert_array_equal(np.asarray(together.dataobj), alone)
         assert alone.std() > 1
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kept"),
+    [("u1", "u1"), ("i1", "i4"), ("u2", "i4"), ("i2", "i2"), ("u4", "i4"), ("f4", "f4"), ("f8", "f4")],
+)
+def test_types_that_mgh_lacks_become_ones_that_hold_their_numbers(tmp_path, dtype, kept):
+    high = min(np.iinfo(dtype).max, 2**31 - 1) if np.dtype(dtype).kind in "iu" else 3.5
+    source = written(tmp_path / "in.nii", np.full(GRID.shape, high, dtype))
+    warp_files([(source, tmp_path / "out.mgz")], AffineTransform.identity(), GRID, "nearest")
+    found = nibabel.load(tmp_path / "out.mgz")
+    assert found.get_data_dtype().newbyteorder("=") == np.dtype(kept)
+    inner = np.asarray(found.dataobj)[1:-1, 1:-1, 1:-1]  # the header is float32: the rim may lie outside
+    assert set(np.unique(inner)) == {high}

@@ -87,12 +87,12 @@ def test_a_line_of_the_log_is_the_mean_since_the_last_one(tmp_path):
 
     with Record(tmp_path, 4, 10, CPU) as record:
         record.add(report([6.0, 2], [1.0, 1], [0.0, 0]))
-        record.add(report([3.0, 1], [5.0, 2], [0.0, 0]))
+        record.add(report([3.0, 1], [5.0, 1], [0.0, 0]))
         record.line(6, 0.25, torch.tensor(1.5), 1)
         record.add(report([8.0, 2], [0.0, 0], [3.0, 2]))
         record.line(7, 0.125, torch.tensor(2.5), 1)
     first, second = (json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines())
-    assert (first["step"], first["loss"], first["error_mm/0"]) == (6, 3, 2)
+    assert (first["step"], first["loss"], first["error_mm/0"]) == (6, 3, 3)
     assert (first["learning_rate"], first["gradient_norm"]) == (0.25, 1.5)
     assert "landmarks/0" not in first
     assert (second["step"], second["loss"], second["landmarks/0"]) == (7, 4, 1.5)

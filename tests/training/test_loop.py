@@ -412,21 +412,19 @@ def test_the_best_model_is_the_one_of_the_best_validation_also_after_a_resume(
     quick, tmp_path, labelled_pair, monkeypatch
 ):
     dices = iter([0.3, 0.6, 0.8, 0.7, 0.75])  # the first: one pair is measured before the training begins
-    models = []
+    started, validated = [], []
     initialize = Training.__init__
 
     def keep(training, *arguments, **options):
-        models.append([])  # while the first pair is measured
         initialize(training, *arguments, **options)
-        models[-1] = training.state.model
+        started.append(training)
 
     def evaluated(pairs, register):
-        if isinstance(models[-1], torch.nn.Module):
-            weights = {name: value.clone() for name, value in models[-1].state_dict().items()}
-            validated.append(weights)
+        for training in started[-1:]:
+            weights = training.state.model.state_dict()
+            validated.append({name: value.clone() for name, value in weights.items()})
         return [PairResult("a", "b", 1.0, 0.5, 0.9, 0.0, 0.1, dice=next(dices))]
 
-    validated = []
     monkeypatch.setattr(Training, "__init__", keep)
     monkeypatch.setattr(validation, "evaluate", evaluated)
     checks = {"validation": {"pairs": "pairs.csv", "every": 1}, "run": {"checkpoint_every": 100}}

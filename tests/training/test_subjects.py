@@ -51,6 +51,16 @@ def test_a_bids_folder_is_read_as_it_is(tmp_path):
     assert t2.image.name == "sub-01_T2w.nii.gz"
 
 
+@pytest.mark.parametrize("entity", ["ses", "acq", "run", "space", "res"])
+def test_labels_and_masks_belong_to_the_image_of_their_entities(tmp_path, entity):
+    names = [f"sub-01_{entity}-{value}.nii" for value in ("1_T1w", "2_T1w", "2_dseg", "1_desc-brain_mask")]
+    touch(tmp_path, *(f"sub-01/anat/{name}" for name in names))
+    one, two = find_subjects(config(tmp_path, data={"bids": "."}))
+    assert [subject.image.name for subject in (one, two)] == names[:2]
+    assert (one.labels, two.mask) == (None, None)
+    assert (two.labels.name, one.mask.name) == (names[2], names[3])
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

@@ -5,7 +5,7 @@ import torch
 from synthetic import AFFINES, grid_around, rotation, smooth_velocity
 
 from patchmorph.spatial.affine import apply_affine
-from patchmorph.spatial.grid import VoxelBox
+from patchmorph.spatial.grid import Grid, VoxelBox
 from patchmorph.transforms.base import AffineTransform, Transform
 from patchmorph.transforms.blocks import mapped_blocks
 from patchmorph.transforms.displacement import DisplacementField
@@ -60,6 +60,25 @@ def test_mapped_blocks_are_the_transform_at_the_points_of_a_partition(linear, na
         moved = max(moved, float((block.mapped - block.points).norm(dim=-1).max()))
     assert (covered == 1).all()
     assert moved > 1
+
+
+def test_a_small_field_is_met_where_all_affine_maps_before_it_lead():
+    """A quarter turn and a shift do not commute: in the other order the field would be sought elsewhere."""
+    turn = torch.eye(4, dtype=torch.float64)
+    turn[:2, :2] = torch.tensor([[0.0, -1.0], [1.0, 0.0]])
+    shift = AffineTransform.translation(torch.tensor([[30.0, 0, 0]]))
+    bump = torch.zeros(1, 3, 7, 7, 7)
+    bump[:, 0, 3, 3, 3] = 2.0
+    met = torch.tensor([[10.0, 6.0, 4.0]], dtype=torch.float64)  # in the space of the grid
+    place = AffineTransform(turn[None])(shift(met[:, None].float()))[:, 0].double()
+    field = DisplacementField(bump, Grid.centered((7, 7, 7), 2.0, place))
+    elsewhere = DisplacementField(bump, Grid.centered((7, 7, 7), 2.0, met + 30))
+    transform = shift @ field @ AffineTransform(turn[None]) @ elsewhere @ shift
+    grid = grid_around((20, 20, 20), AFFINES["RAS"] * 2, met[0].tolist())
+    for block in mapped_blocks(transform, grid):
+        torch.testing.assert_close(block.mapped, transform(block.points), atol=1e-4, rtol=0)
+    affine = shift @ AffineTransform(turn[None]) @ shift
+    assert (transform(grid.points_world()) - affine(grid.points_world())).norm(dim=-1).max() > 0.2  # an eighth of 2 mm
 
 
 def test_few_voxels_are_mapped_by_a_field_that_ends():

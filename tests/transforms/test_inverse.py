@@ -112,3 +112,20 @@ def test_inverses_are_tabulated_finer_than_their_fields_and_wherever_they_move_p
     points = grid.crop((3, 3, 3), (6, 6, 6)).points_world()
     found = (table(shifted(points)) - points).norm(dim=-1)
     assert found.mean() < 0.1  # linear between points 2.5 mm apart, of a flow that bends over 10 mm
+
+
+def test_a_field_that_ends_reaches_half_a_voxel_beyond_its_points(linear):
+    """By hand, for a shift: what comes from within is taken back, all else stays."""
+    grid = grid_around((6, 7, 8), linear * 4, (3.0, 1, -2))
+    shift = torch.tensor([50.0, -60.0, 70.0])
+    field = DisplacementField(
+        shift.reshape(1, 3, 1, 1, 1).expand(1, 3, *grid.shape).contiguous(), grid, outside="zeros"
+    )
+    matrix = grid.voxel_to_world[0].float()
+    for axis, count in enumerate(grid.shape):
+        for coordinate, within in ((-0.4, True), (-0.6, False), (count - 0.6, True), (count - 0.4, False)):
+            voxel = torch.tensor([2.0, 3.0, 4.0])
+            voxel[axis] = coordinate
+            target = (matrix[:3, :3] @ voxel + matrix[:3, 3] + shift)[None, None]
+            expected = target - shift if within else target
+            torch.testing.assert_close(field.inverse()(target), expected, atol=1e-3, rtol=0)

@@ -186,7 +186,7 @@ class Grid:
             box = VoxelBox(triple(start), stop)
             yield box, self.crop(box.start, box.shape)
 
-    def box_around(self, points_world: Float[Tensor, "#b *n 3"], margin: int) -> VoxelBox:
+    def box_around(self, points_world: Float[Tensor, "*n 3"], margin: int) -> VoxelBox:
         """The box of voxels inside the grid that contains the neighbours of all ``points_world``.
 
         Computed from the bounding box of the points in the world, so that the points are read only once; on
@@ -197,12 +197,11 @@ class Grid:
             margin: additional voxels on each side.
         """
         flat = points_world.detach().reshape(-1, 3)
+        if not len(flat):
+            return VoxelBox((0, 0, 0), (0, 0, 0))
         bounds = _bounds(flat)
         if not bounds.isfinite().all():
-            flat = flat[flat.isfinite().all(-1)]
-            if not len(flat):
-                return VoxelBox((0, 0, 0), (0, 0, 0))
-            bounds = _bounds(flat)
+            return self.box_around(flat[flat.isfinite().all(-1)], margin)
         corners = torch.cartesian_prod(*bounds.double())
         voxel = self.to_voxel(corners[None])[0]
         start = (math.floor(value) - margin for value in voxel.amin(0).tolist())
