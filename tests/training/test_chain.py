@@ -191,6 +191,27 @@ def test_regularity_is_that_of_the_whole_map_without_its_affine_part_in_mm(cohor
     assert terms["folding/0"].item() == 0
 
 
+def test_regularity_does_not_pull_on_the_affine_network(cohort):
+    """Diffusion and folding leave the affine part out, so their gradient there is that of rounding."""
+    affine = quarter_turn()
+    model = model_of(affine, flow(slope=-1.2), flow(slope=-1.2))  # folds, and bends
+    gradients = []
+    for weight in (0.0, 1.0):
+        model.zero_grad()
+        asked = config(
+            augmentation=STILL.model_dump(),
+            pairs=EXACT,
+            objective={"diffusion": weight, "folding": weight},
+            optimization={"affine_passes": 1},
+        )
+        stages = list(chain_losses(model, cohort, still_draw(), asked))
+        torch.stack([loss for loss, _ in stages]).sum().backward()
+        gradients.append((affine.answer.grad.clone(), model.dense[0].answer.grad.clone()))
+    (affine_without, dense_without), (affine_with, dense_with) = gradients
+    assert (dense_with - dense_without).norm() > 1e-2
+    torch.testing.assert_close(affine_with, affine_without, atol=1e-4, rtol=1e-4)
+
+
 def test_folds_are_punished_by_how_much_they_lack(cohort):
     """Two flows that shrink x to e^-2 of its length leave a determinant of 0.135 of the 0.3 asked for."""
     asked = config(augmentation=STILL.model_dump(), pairs=EXACT)

@@ -124,9 +124,9 @@ def _dense_stage(
     residual = VelocityField(velocity, patch.coarsen(VELOCITY_STRIDE), config.model.integration_steps)
     after = transform @ residual
     mapped = after(points)
-    affine = AffineTransform(transform.affine_part().matrix.detach())
-    # Displacement of all stages so far: regularity is that of the whole map.
-    displacement = affine.remainder(points, mapped).movedim(-1, 1)
+    # Displacement of all stages so far: regularity is that of the whole map, and does not change with its
+    # affine part, to which no gradient flows then.
+    displacement = transform.affine_part().remainder(points, mapped).movedim(-1, 1)
     terms = {
         "similarity": objective.dissimilarity(
             fixed, pair.moving.sample(mapped, spacing), _mask(pair, fixed_points, before)
