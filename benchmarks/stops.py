@@ -1,18 +1,18 @@
-"""How far a reader goes to follow one registration: the functions on its way. Writes results/stops.json.
+"""How far a reader goes to follow one registration: writes results/stops.json.
 
     python benchmarks/stops.py [--source CHECKOUT] [--list]
 
-`patchmorph.register(a, b, model)` runs on two small synthetic brains, with every call traced. A stop is a function
-of the package that is entered (each counted once; properties, comprehensions and special methods but
-``__call__`` left out), a file is where such functions stand, and a climb is a call into a room above that of
-the caller. Counted from the API to the first dense network and back, and for the whole registration.
-``--source`` traces another checkout, to compare.
+`patchmorph.register(a, b, model)` runs on two small synthetic brains, with every call traced. A stop is a
+function of the package that is entered, each counted once; properties, comprehensions and special methods
+but ``__call__`` are left out. A climb is a stop in a room above that of the stop before. Counted over the
+rooms of the method (`METHOD`), and over all rooms. ``--source`` traces another checkout, to compare.
 """
 
 import argparse
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import machine
@@ -34,6 +34,8 @@ ROOMS = (
 )
 """Bottom to top."""
 
+METHOD = ("api", "registration", "patches", "networks")
+
 TRACED = r"""
 import json, sys, torch
 torch.set_num_threads(1)
@@ -43,55 +45,61 @@ from patchmorph import api
 grid = patchmorph.Grid.centered((40, 44, 38), 4.0, torch.zeros(1, 3))
 x, y, z = (grid.points_world()[0] / torch.tensor([70.0, 80.0, 65.0])).unbind(-1)
 radius = (x**2 + y**2 + z**2).sqrt()
-values = torch.sigmoid((1 - radius) * 20) * (0.6 + 0.3 * torch.sin(6 * x) * torch.sin(5 * y) * torch.cos(4 * z))
+texture = torch.sin(6 * x) * torch.sin(5 * y) * torch.cos(4 * z)
+values = torch.sigmoid((1 - radius) * 20) * (0.6 + 0.3 * texture)
 image = patchmorph.Image(values[None, None], grid, "synthetic")
 model = api.load_model("t1-brain", "cpu")
 package = patchmorph.__path__[0]
-calls, done = [], []
+properties = {
+    getter.__code__
+    for name, module in sys.modules.items()
+    if name.startswith("patchmorph")
+    for kind in vars(module).values()
+    if isinstance(kind, type)
+    for member in vars(kind).values()
+    for getter in (getattr(member, "fget", None), getattr(member, "func", None))
+    if hasattr(getter, "__code__")
+}
+stops = {}
 
 
 def trace(frame, event, arg):
     code = frame.f_code
-    if event != "call" or not code.co_filename.startswith(package):
-        return
-    caller = frame.f_back
-    while caller is not None and not caller.f_code.co_filename.startswith(package):
-        caller = caller.f_back
-    name = code.co_qualname.replace(".<locals>", "")
-    calls.append((code.co_filename[len(package) + 1:], name, caller and caller.f_code.co_filename[len(package) + 1:]))
+    if event == "call" and code.co_filename.startswith(package) and code not in properties:
+        stops[code.co_filename[len(package) + 1:], code.co_qualname] = None
 
 
 sys.setprofile(trace)
 patchmorph.register(image, image, model, "cpu")
 sys.setprofile(None)
-print(json.dumps(calls))
+print(json.dumps(list(stops)))
 """
 
 
-def traced(source: Path | None) -> list[tuple[str, str, str | None]]:
-    """File, function and calling file of every call."""
+def traced(source: Path | None) -> list[tuple[str, str]]:
+    """File and name of every stop, in the order in which they are entered first."""
     environment = {"PYTHONPATH": str(source / "src")} if source else None
     process = subprocess.run(
         [sys.executable, "-c", TRACED], env=environment, capture_output=True, text=True, check=True
     )
-    return [tuple(call) for call in json.loads(process.stdout.splitlines()[-1])]
-
-
-def room(file: str | None) -> int:
-    name = (file or "api").split("/")[0].removesuffix(".py")
-    return ROOMS.index(name) if name in ROOMS else -1
-
-
-def counted(calls: list[tuple[str, str, str | None]]) -> dict[str, int]:
-    """Stops, their files, and calls into rooms above, each counted once."""
-    kept = [
-        call
-        for call in calls
-        if "<" not in call[1] and (not call[1].rpartition(".")[2].startswith("__") or "__call__" in call[1])
+    stops = json.loads(process.stdout.splitlines()[-1])
+    special = [name.rpartition(".")[2].startswith("__") and "__call__" not in name for _, name in stops]
+    return [
+        (file, name)
+        for (file, name), left_out in zip(stops, special, strict=True)
+        if not left_out and "<" not in name
     ]
-    stops = {(file, name) for file, name, _ in kept}
-    climbs = {call for call in kept if call[2] and -1 < room(call[2]) < room(call[0])}
-    return {"stops": len(stops), "files": len({file for file, _ in stops}), "climbs": len(climbs)}
+
+
+def room(file: str) -> str:
+    return file.split("/")[0].removesuffix(".py")
+
+
+def counted(stops: list[tuple[str, str]]) -> dict[str, int]:
+    """Stops, their files, and climbs."""
+    heights = [ROOMS.index(room(file)) for file, _ in stops if room(file) in ROOMS]
+    climbs = sum(after > before for before, after in pairwise(heights))
+    return {"stops": len(stops), "files": len({file for file, _ in stops}), "climbs": climbs}
 
 
 def main() -> None:
@@ -105,11 +113,11 @@ def main() -> None:
     figures = {}
     for name, source in {"here": None, "before": arguments.source}.items():
         if name == "here" or source:
-            calls = traced(source)
-            network = next(k for k, call in enumerate(calls) if call[0].endswith("unet.py"))
-            figures[name] = {"to_the_network": counted(calls[: network + 1]), "whole": counted(calls)}
+            stops = traced(source)
+            method = [stop for stop in stops if room(stop[0]) in METHOD]
+            figures[name] = {"method": counted(method), "all": counted(stops)}
             if arguments.list:
-                print(*dict.fromkeys(f"{file} {function}" for file, function, _ in calls), sep="\n")
+                print(*(f"{file} {function}" for file, function in method), sep="\n")
     machine.write("stops", figures, arguments.output)
 
 

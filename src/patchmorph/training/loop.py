@@ -63,6 +63,8 @@ def train(config: TrainingConfig, device: torch.device, resume: bool = False) ->
     training = Training(config, device, processes, folder, resume)
     with deferred() as interruption, writing(folder):
         training.run(interruption)
+    if processes.num_processes > 1:  # threads of the process group may abort a process that ends with them
+        processes.destroy_process_group()
 
 
 class Training:
