@@ -127,6 +127,7 @@ class Optimization(_Section):
         affine_repeats: steps of the affine stage, with the gradient stopped in between.
         through_chain: let the gradient of a stage flow into the stages before it; otherwise each stage learns
             by itself, and only one stage's activations are in memory at a time.
+        freeze_affine: keep the weights of the affine stage, which then has no loss.
         recompute: dense stages (0 is the coarsest) whose networks compute activations again in the backward
             pass instead of keeping them.
     """
@@ -140,6 +141,7 @@ class Optimization(_Section):
     clip: PositiveFloat = 1.0
     affine_repeats: PositiveInt = 3
     through_chain: bool = True
+    freeze_affine: bool = False
     recompute: list[NonNegativeInt] = []
 
 
@@ -167,6 +169,7 @@ class Run(_Section):
         checkpoint_every: steps between checkpoints.
         minutes: stop (with a checkpoint) after this long; ``--resume`` goes on.
         weights: a packaged model's name or a model file to start from; ``null``: random weights.
+        affine_weights: a packaged model's name or a model file whose affine network to start from.
         compile: on CUDA, compile networks with ``torch.compile``: a minute at the start for faster steps.
     """
 
@@ -176,6 +179,7 @@ class Run(_Section):
     checkpoint_every: PositiveInt = 500
     minutes: PositiveFloat | None = None
     weights: str | None = None
+    affine_weights: str | None = None
     compile: bool = True
 
 
