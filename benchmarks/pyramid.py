@@ -1,4 +1,4 @@
-"""What a training step of matching networks costs beside the U-Net's, at 8 chains: writes results/pyramid.json.
+"""What a training step of matching networks costs beside the U-Net's, 8 chains: writes results/pyramid.json.
 
     python benchmarks/pyramid.py 'IMAGES/*.nii' [--variants unet pyramid plain wide]
 
