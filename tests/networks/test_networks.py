@@ -41,6 +41,7 @@ def test_every_parameter_of_a_network_gets_a_gradient():
     for network in (
         registry.build_dense("unet", {}),
         registry.build_dense("swin", {}),
+        registry.build_dense("pyramid", {}),
         registry.build_affine("affine-encoder", {}, 64),
     ):
         predict(network, torch.rand(1, 2, 64, 64, 64)).square().sum().backward()
@@ -48,7 +49,9 @@ def test_every_parameter_of_a_network_gets_a_gradient():
 
 
 def test_unknown_networks_and_options_are_named():
-    with pytest.raises(PatchMorphError, match="must be one of swin, unet or module:Class, got resnet"):
+    with pytest.raises(
+        PatchMorphError, match="must be one of pyramid, swin, unet or module:Class, got resnet"
+    ):
         registry.build_dense("resnet", {})
     with pytest.raises(PatchMorphError, match=r"options of network unet.*depth"):
         registry.build_dense("unet", {"depth": 3})

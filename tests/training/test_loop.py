@@ -102,6 +102,24 @@ def test_training_starts_from_given_weights(trained, config_file):
         train(load_config(config_file), CPU)
 
 
+def test_a_frozen_affine_stage_keeps_the_weights_that_it_was_given(trained, config_file, change):
+    options = {"freeze_affine": True, "learning_rate": 1e-2}
+    dense = {"name": "unet", "options": {"encoder": [4, 4], "decoder": [4, 4]}}  # others may follow
+    change(run={"output": "second", "affine_weights": "run/model.safetensors"}, optimization=options)
+    change(model={"dense": dense})
+    train(load_config(config_file), CPU)
+    first, second = (load_file(config_file.parent / run / "model.safetensors") for run in ("run", "second"))
+    for name, tensor in first.items():
+        assert not name.startswith("affine") or torch.equal(second[name], tensor)
+    assert not any("affine" in name for line in log(config_file.parent / "second") for name in line)
+    train(load_config(change(optimization={"steps": 8})), CPU, resume=True)  # moments of trained weights only
+    change(run={"output": "third", "affine_weights": "t1-brain"})
+    with pytest.raises(
+        PatchMorphError, match=r"run\.affine_weights must be of the configured network, got t1-"
+    ):
+        train(load_config(config_file), CPU)
+
+
 def test_resume_gives_the_weights_of_an_uninterrupted_run(finished, change, tmp_path):
     interrupted = load_config(change(run={"output": "interrupted", "minutes": 1e-9}))  # stops every step
     train(interrupted, CPU)

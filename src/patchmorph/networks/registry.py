@@ -8,12 +8,13 @@ from torch import nn
 from patchmorph.errors import PatchMorphError
 from patchmorph.networks.affine_head import AffineEncoder
 from patchmorph.networks.foreign import Foreign, find_class
+from patchmorph.networks.pyramid import Pyramid
 from patchmorph.networks.swin import Swin
 from patchmorph.networks.unet import UNet
 
 Kind = dict[str, Callable[..., nn.Module]]
 
-DENSE: Kind = {"unet": UNet, "swin": Swin}
+DENSE: Kind = {"unet": UNet, "swin": Swin, "pyramid": Pyramid}
 AFFINE: Kind = {"affine-encoder": AffineEncoder}
 
 

@@ -133,6 +133,7 @@ class Optimization(_Section):
         affine_passes: passes of the affine network, with the gradient stopped in between.
         through_chain: whether the gradient of a stage flows into the stages before it. Otherwise each stage
             is trained on its own, and only one stage's activations are in memory at a time.
+        freeze_affine: whether the affine network keeps its weights; its stage then has no loss.
         recompute: dense stages (0 is the coarsest) whose networks recompute activations in the backward pass
             instead of storing them.
     """
@@ -148,6 +149,7 @@ class Optimization(_Section):
         default=3, validation_alias=AliasChoices("affine_passes", "affine_repeats")
     )
     through_chain: bool = True
+    freeze_affine: bool = False
     recompute: list[NonNegativeInt] = []
 
 
@@ -175,6 +177,7 @@ class Run(_Section):
         checkpoint_every: steps between checkpoints.
         minutes: time after which the run stops with a checkpoint; ``--resume`` continues.
         weights: a packaged model's name or a model file with the initial weights; ``null``: random weights.
+        affine_weights: likewise, for the affine network alone.
         compile: whether networks are compiled on CUDA with ``torch.compile``: a minute at the start, then
             faster steps.
     """
@@ -185,6 +188,7 @@ class Run(_Section):
     checkpoint_every: PositiveInt = 500
     minutes: PositiveFloat | None = None
     weights: str | None = None
+    affine_weights: str | None = None
     compile: bool = True
 
 

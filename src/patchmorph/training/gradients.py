@@ -39,12 +39,14 @@ class Report(NamedTuple):
 class FlatGradients:
     """All gradients of a model in one buffer, so that one operation clears, averages or measures them.
 
+    Frozen parameters have none.
+
     Attributes:
         buffer: every gradient, one after the other.
     """
 
     def __init__(self, model: nn.Module):
-        parameters = list(model.parameters())
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.buffer = torch.zeros(sum(p.numel() for p in parameters), device=parameters[0].device)
         first = 0
         for parameter in parameters:

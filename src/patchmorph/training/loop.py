@@ -215,6 +215,10 @@ def _initial_state(config: TrainingConfig, device: torch.device) -> TrainingStat
     model = PatchMorphModel(config.model).to(device)
     if config.run.weights:
         _copy_weights(model, config.run.weights, config.folder)
+    if config.run.affine_weights:
+        _copy_affine(model, config.run.affine_weights, config.folder)
+    if config.optimization.freeze_affine and model.affine is not None:
+        model.affine.requires_grad_(False)
     size = config.model.patch_size
     with torch.no_grad():  # raises an error for a network that violates the contract
         for network in filter(None, (model.affine, model.dense[0])):
@@ -227,9 +231,26 @@ def _initial_state(config: TrainingConfig, device: torch.device) -> TrainingStat
     return TrainingState(model.train(), optimizer, torch.Generator().manual_seed(config.run.seed))
 
 
+def _given(name: str, folder: Path, device: torch.device) -> PatchMorphModel:
+    return load_model(name if name in packaged_models() else folder / name, str(device))
+
+
+def _copy_affine(model: PatchMorphModel, name: str, folder: Path) -> None:
+    """Start with the affine network of another model."""
+    given = _given(name, folder, model.device).affine
+    try:
+        if model.affine is None or given is None:
+            raise RuntimeError("one of the two has no affine network")
+        model.affine.load_state_dict(given.state_dict())
+    except RuntimeError as error:
+        raise PatchMorphError(
+            f"run.affine_weights must be of the configured network, got {name}: {str(error).splitlines()[0]}"
+        ) from None
+
+
 def _copy_weights(model: PatchMorphModel, name: str, folder: Path) -> None:
     """Copy the weights of another model with the same networks."""
-    given = load_model(name if name in packaged_models() else folder / name, str(model.device))
+    given = _given(name, folder, model.device)
     try:
         model.load_state_dict(given.state_dict())
     except RuntimeError as error:

@@ -48,9 +48,12 @@ def chain_losses(
     root = pair.fixed_center + draw.root * pairs.root_mm
     patches = nested_chain(root, draw.placement, spec.patch_size, spec.spacings_mm, pairs.inward)
     start = pair.moving_center - pair.fixed_center + draw.start * pairs.start_mm
-    transform: Transform = AffineTransform.translation(start)
-    if model.affine is not None:
-        loss, affine, terms = _affine_stage(model, pair, transform, patches[0], config)
+    translation = AffineTransform.translation(start)
+    transform: Transform = translation
+    if model.affine is not None and config.optimization.freeze_affine:
+        transform = _frozen_affine(model, pair, translation, patches[0], config)
+    elif model.affine is not None:
+        loss, affine, terms = _affine_stage(model, pair, translation, patches[0], config)
         yield loss, terms
         transform = affine if config.optimization.through_chain else AffineTransform(affine.matrix.detach())
     for scale in spec.stage_scales:
@@ -97,6 +100,29 @@ def _affine_stage(
             loss = loss + objective.landmarks * _landmark_error(pair, transform, patch)
     terms = {"similarity/affine": similarity.detach(), "error_mm/affine": _known(error, pair)}
     return loss, transform, terms
+
+
+@torch.no_grad()
+def _frozen_affine(
+    model: PatchMorphModel,
+    pair: AugmentedPair,
+    transform: AffineTransform,
+    patch: Grid,
+    config: TrainingConfig,
+) -> AffineTransform:
+    """The affine stage as at inference, for a network that is not trained."""
+    assert model.affine is not None
+    spacing, points = config.model.spacings_mm[0], patch.points_world()
+    fixed_points = pair.fixed.transform(points)
+    fixed = pair.fixed.shown(pair.fixed.intensities(fixed_points, spacing), fixed_points, spacing)
+    for _ in range(config.optimization.affine_passes):
+        moving_points = pair.moving.transform(transform(points))
+        moving = pair.moving.shown(pair.moving.intensities(moving_points, spacing), moving_points, spacing)
+        residual = affine_residual(
+            model.affine, torch.cat([fixed, moving], 1), patch, config.model.precision, config.model.symmetric
+        )
+        transform = AffineTransform(transform.matrix @ residual.matrix)
+    return transform
 
 
 def _dense_stage(
