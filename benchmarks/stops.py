@@ -2,10 +2,10 @@
 
     python benchmarks/stops.py [--source CHECKOUT] [--list]
 
-`patchmorph.register(a, b, model)` runs on two small synthetic brains, with every call traced. A stop is a
-function of the package that is entered, each counted once; properties, comprehensions and special methods
-but ``__call__`` are left out. A climb is a stop in a room above that of the stop before. Counted over the
-rooms of the method (`METHOD`), and over all rooms. ``--source`` traces another checkout, to compare.
+`patchmorph.register(a, b, model)` runs on two small synthetic brains with U-Nets, with every call traced. A
+stop is a function of the package that is entered, each counted once; properties, comprehensions and special
+methods but ``__call__`` are left out. A climb is a stop in a room above that of the stop before. Counted over
+the rooms of the method (`METHOD`), and over all rooms. ``--source`` traces another checkout, to compare.
 """
 
 import argparse
@@ -40,7 +40,11 @@ TRACED = r"""
 import json, sys, torch
 torch.set_num_threads(1)
 import patchmorph
-from patchmorph import api
+
+try:
+    from patchmorph.networks.model import ModelSpec, PatchMorphModel
+except ImportError:  # where it was before
+    from patchmorph.registration.model import ModelSpec, PatchMorphModel
 
 grid = patchmorph.Grid.centered((40, 44, 38), 4.0, torch.zeros(1, 3))
 x, y, z = (grid.points_world()[0] / torch.tensor([70.0, 80.0, 65.0])).unbind(-1)
@@ -48,7 +52,8 @@ radius = (x**2 + y**2 + z**2).sqrt()
 texture = torch.sin(6 * x) * torch.sin(5 * y) * torch.cos(4 * z)
 values = torch.sigmoid((1 - radius) * 20) * (0.6 + 0.3 * texture)
 image = patchmorph.Image(values[None, None], grid, "synthetic")
-model = api.load_model("t1-brain", "cpu")
+torch.manual_seed(0)
+model = PatchMorphModel(ModelSpec()).eval()
 package = patchmorph.__path__[0]
 properties = {
     getter.__code__
