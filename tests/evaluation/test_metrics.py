@@ -88,6 +88,16 @@ def test_label_groups_follow_the_protocol():
     assert len(ASEG) == 27
 
 
+def test_the_unknown_parcel_of_neither_side_counts():
+    """1000 and 2000 lie in the fixed image alone; the parcels beside them are where they should be."""
+    fixed = torch.tensor([1001, 1000, 2001, 2000, 0])
+    warped = torch.tensor([1001, 0, 2001, 0, 0])
+    assert label_groups(fixed, warped)["dice_cortex"] == 1
+    # Without a parcel that counts there is no mean over parcels.
+    unknown = torch.tensor([1000, 2000, 0])
+    assert label_groups(unknown, unknown) == {"dice": 1}
+
+
 def test_other_labels_have_only_their_mean():
     assert label_groups(torch.tensor([1, 2, 0]), torch.tensor([1, 0, 0])) == {"dice": 0.5}
     # Ids that FreeSurfer has too, without the rest of its protocol, are no segmentation of its.

@@ -131,6 +131,20 @@ def test_labels_and_masks_are_looked_up_where_the_image_is(images, tmp_path):
     assert only.select(torch.tensor([0, 1])).labels(points).unique().tolist() == [0, 1]
 
 
+def test_labels_that_were_stored_as_floats_are_rounded(images, tmp_path):
+    """Ids up to a thousandth below a whole number, as a file with a slope gives them."""
+    image = images[0]
+    ids = torch.where(image.data > 0.5, 2.999, 0.0) + torch.where(image.data > 0.7, 37.0005, 0.0)
+    save_image(image, tmp_path / "image.nii")
+    save_image(Image(ids, image.grid), tmp_path / "labels.nii")
+    cohort = Cohort(
+        [Subject(tmp_path / "image.nii", tmp_path / "labels.nii")], SPACINGS, Data(images=["unused"]), CPU
+    )
+    assert cohort.vocabulary.label_ids.tolist() == [3, 40]
+    found = cohort.select(torch.tensor([0])).labels(image.grid.points_world())
+    assert torch.equal(found.int(), (image.data > 0.5).int() + (image.data > 0.7).int())
+
+
 def test_who_lacks_labels_and_mask_is_outside_of_both(images, tmp_path):
     """Also when its empty slot is the last of the buffer."""
     for number, image in enumerate(images):

@@ -12,7 +12,7 @@ from synthetic import AFFINES, grid_around, rotation, smooth_velocity
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.grids import GridPair, matrix_of
 from patchmorph.io.transforms.formats import load_transform, save_transform
-from patchmorph.io.transforms.freesurfer_warp import HEADER_BYTES, SCAN_BYTES
+from patchmorph.io.transforms.freesurfer_warp import HEADER_BYTES, LABELS_TAG, SCAN_BYTES, TYPE_TAG
 
 
 @pytest.fixture
@@ -76,6 +76,19 @@ def test_the_volume_is_what_nibabel_reads_but_for_its_intent(tmp_path, pair, tra
     # The tag of the geometries follows the scan parameters; the moving volume is first.
     tag, valid, *shape = struct.unpack_from(">5i", data, HEADER_BYTES + 4 * 3 * 14 * 15 * 16 + SCAN_BYTES)
     assert (tag, valid, tuple(shape)) == (10, 1, pair.moving.shape)
+
+
+def test_tags_without_a_length_are_passed_over(tmp_path, pair, transform):
+    """A type of one number and labels of one number a voxel, between the scan parameters and geometries."""
+    save_transform(transform, tmp_path / "warp.mgz", pair=pair)
+    data = gzip.decompress((tmp_path / "warp.mgz").read_bytes())
+    voxels = 14 * 15 * 16
+    at = HEADER_BYTES + 4 * 3 * voxels + SCAN_BYTES
+    tags = struct.pack(">ii", TYPE_TAG, 7) + struct.pack(f">i{voxels}i", LABELS_TAG, *range(1, voxels + 1))
+    (tmp_path / "tagged.mgz").write_bytes(data[:at] + tags + data[at:])
+    points = pair.fixed.points_world()
+    plain, tagged = (load_transform(tmp_path / f"{name}.mgz")(points) for name in ("warp", "tagged"))
+    assert torch.equal(plain, tagged)
 
 
 def test_other_volumes_are_refused(tmp_path, pair, transform):

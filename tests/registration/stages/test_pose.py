@@ -3,7 +3,7 @@ import torch
 from pairs import given_pair, normalized
 from synthetic import AFFINES, grid_around, lopsided, smooth_image
 
-from patchmorph.images.volume import Image
+from patchmorph.images.volume import Image, MappedImage
 from patchmorph.registration.stages.pose import PoseStage, rotations
 from patchmorph.spatial.affine import about_point, exponential, from_translation, skew
 from patchmorph.spatial.grid import Grid
@@ -36,6 +36,26 @@ def test_any_pose_is_found(degrees, scale, seed):
     corners = fixed.grid.points_world()[fixed.data[:, 0] > 0.2][None]
     off = (search(fixed, moving)(corners) - truth(corners)).norm(dim=-1).mean()
     assert off < 3 * scale  # mm of 3.5 mm voxels: what the first affine pass at 4 mm corrects at once
+
+
+def test_each_image_is_sampled_as_coarsely_as_its_own_size_asks(monkeypatch):
+    """The moving object is twice as large: so are the distances between the points that sample it."""
+    fixed = lopsided(grid_around((25, 28, 23), AFFINES["LPS"] * 7))
+    moving, _ = posed(fixed, 0, 2.0, 0)
+    pair = given_pair(normalized(fixed), normalized(moving))
+    sample, spacings_mm = MappedImage.sample, {"fixed": set(), "moving": set()}
+
+    def recorded(image, points_world, spacing_mm):
+        spacings_mm["fixed" if image is pair.fixed.image else "moving"].add(round(spacing_mm, 6))
+        return sample(image, points_world, spacing_mm)
+
+    monkeypatch.setattr(MappedImage, "sample", recorded)
+    PoseStage().refine(pair, pair.center_shift())
+    for name, found in spacings_mm.items():
+        side_mm = 2 * 1.75 * getattr(pair, name).content.radius_mm  # of the cube that is compared
+        # Sixteen points along it, then 24; spacings were rounded to 1e-6 mm.
+        assert sorted(found) == pytest.approx([side_mm / 24, side_mm / 16], abs=1e-5)
+    assert max(spacings_mm["moving"]) == pytest.approx(2 * max(spacings_mm["fixed"]), rel=1e-3)
 
 
 @pytest.mark.parametrize("truncated", ["fixed", "moving"])

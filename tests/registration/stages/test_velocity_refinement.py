@@ -10,6 +10,7 @@ from patchmorph.registration.options import RegistrationOptions
 from patchmorph.registration.pair import prepare_pair
 from patchmorph.registration.pipeline import register_images
 from patchmorph.registration.stages.affine_refinement import AffineDescent, AffineRefinementStage
+from patchmorph.registration.stages.descent import half_cosine
 from patchmorph.registration.stages.velocity_refinement import (
     REFINEMENT,
     VelocityDescent,
@@ -130,6 +131,27 @@ def test_a_velocity_descent_is_done_after_four_halvings_of_its_steps(pair):
     for halvings, is_done in ((3, False), (4, True)):
         descent.halvings = halvings
         assert descent.is_done is is_done
+
+
+def test_steps_are_halved_after_a_pass_that_gains_less_than_a_thousandth(pair, monkeypatch):
+    """One patch covers the whole content, so its part of the energy is the energy of the pass."""
+    energies, rates, halvings = [1.0, 0.998, 0.9975, 0.99, 0.9905], [], []
+
+    def descend(self, starts, rate):
+        rates.append(rate)
+        return torch.tensor(energies[len(rates) - 1])
+
+    monkeypatch.setattr(VelocityDescent, "_descend", descend)
+    descent = VelocityDescent(stage(passes=5, patch_size=80), prepare_pair(pair[0], pair[1]), IDENTITY)
+    while not descent.is_done:
+        descent.step()
+        halvings.append(descent.halvings)
+    # Gains of two thousandths, of half a thousandth, of 7.5 thousandths, and a rise by half a thousandth.
+    assert halvings == [0, 0, 1, 1, 2]
+    falling = [0.15 * half_cosine((k + 0.5) / 5) for k in range(5)]
+    assert [rate / full for rate, full in zip(rates, falling, strict=True)] == pytest.approx(
+        [1, 1, 1, 0.5, 0.5]
+    )
 
 
 @pytest.fixture(scope="module")
