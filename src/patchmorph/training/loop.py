@@ -1,5 +1,6 @@
 """The training loop, for one process or several, started with ``torchrun`` or ``accelerate launch``."""
 
+import atexit
 import math
 import time
 from collections.abc import Callable
@@ -55,6 +56,8 @@ def train(config: TrainingConfig, device: torch.device, resume: bool = False) ->
     if not resume and (folder / FILE).exists():
         raise PatchMorphError(f"output folder must be new, or --resume given, got a training in {folder}")
     processes = PartialState(cpu=device.type == "cpu", timeout=PROCESS_TIMEOUT)
+    if processes.num_processes > 1:
+        atexit.register(_leave_processes)
     processes.wait_for_everyone()  # all check the folder before any writes into it
     if processes.num_processes > 1:
         device = torch.device(processes.device or device)
@@ -63,8 +66,12 @@ def train(config: TrainingConfig, device: torch.device, resume: bool = False) ->
     training = Training(config, device, processes, folder, resume)
     with deferred() as interruption, writing(folder):
         training.run(interruption)
-    if processes.num_processes > 1:  # threads of the process group may abort a process that ends with them
-        processes.destroy_process_group()
+
+
+def _leave_processes() -> None:
+    """End the process group; its threads may abort an interpreter that ends while they run."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 class Training:
