@@ -8,11 +8,12 @@ from typing import Any
 
 from patchmorph.api import register
 from patchmorph.catalogue import AUTO, NO_MODEL, load_model
-from patchmorph.evaluation.quality import measure_quality
+from patchmorph.evaluation.quality import Quality, measure_quality
 from patchmorph.io.atomic import check_folder, whole_folder
 from patchmorph.io.images import load_image
 from patchmorph.io.transforms.native import stored
 from patchmorph.networks.devices import choose_device
+from patchmorph.registration.result import Registration
 from patchmorph.report.figures import PairView
 from patchmorph.report.page import REPORT, render_report
 from patchmorph.results.folder import write_results
@@ -59,12 +60,12 @@ def register_files(request: RegistrationRequest) -> Summary:
         PatchMorphError: an input that cannot be used, or a folder that cannot be written.
     """
     check_folder(request.output)
-    began = time.perf_counter()
-    given = request.model in (AUTO, NO_MODEL)
-    model = request.model if given else load_model(request.model, request.device)
+    seconds, began = {}, time.perf_counter()
+    named = request.model in (AUTO, NO_MODEL)
+    model = request.model if named else load_model(request.model, request.device)
     device = choose_device(request.device)
     fixed, moving = (load_image(path).to(device) for path in (request.fixed, request.moving))
-    loaded = time.perf_counter()
+    seconds["load"], began = time.perf_counter() - began, time.perf_counter()
     registration = register(
         fixed,
         moving,
@@ -78,31 +79,34 @@ def register_files(request: RegistrationRequest) -> Summary:
         request.jitter,
         request.similarity,
     )
-    registered = time.perf_counter()
-    seconds = {"load": loaded - began, "register": registered - loaded}
+    seconds["register"], began = time.perf_counter() - began, time.perf_counter()
     warped = registration.warped()
-    quality = measure_quality(registration, warped)
     transform = stored(registration.transform)  # which all files hold alike
     with whole_folder(request.output) as folder:
         write_results(registration, warped, transform, folder)
-        summary = Summary(
-            fixed=fixed.name,
-            moving=moving.name,
-            **asdict(quality),
-            notes=list(registration.notes),
-            without_counterpart_percent=100 * registration.fraction_without_counterpart,
-            arguments=request.arguments(),
-            versions=versions(),
-            device=device_name(device),
-            peak_memory_gib=peak_memory_gib(device),
-            seconds=seconds,
-            files={
-                "fixed": os.path.relpath(request.fixed, request.output),
-                "moving": os.path.relpath(request.moving, request.output),
-            },
-        )
+        summary = _summary(request, registration, measure_quality(registration, warped), seconds)
         page = render_report(PairView(fixed, moving, transform), summary)
         (folder / REPORT).write_text(page, encoding="utf-8")
-        seconds["write"] = time.perf_counter() - registered
+        seconds["write"] = time.perf_counter() - began
         summary.save(folder)
     return summary
+
+
+def _summary(
+    request: RegistrationRequest, registration: Registration, quality: Quality, seconds: dict[str, float]
+) -> Summary:
+    device = registration.fixed.grid.device
+    paths = {"fixed": request.fixed, "moving": request.moving}
+    return Summary(
+        fixed=str(request.fixed),
+        moving=str(request.moving),
+        **asdict(quality),
+        notes=list(registration.notes),
+        without_counterpart_percent=100 * registration.fraction_without_counterpart,
+        arguments=request.arguments(),
+        versions=versions(),
+        device=device_name(device),
+        peak_memory_gib=peak_memory_gib(device),
+        seconds=seconds,
+        files={side: os.path.relpath(path, request.output) for side, path in paths.items()},
+    )

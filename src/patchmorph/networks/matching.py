@@ -1,7 +1,7 @@
-"""How alike two feature maps are around each voxel, and one of them moved: the parts of matching networks.
+"""Local correlation and warping of feature maps, for networks that match features.
 
-Both functions are plain PyTorch everywhere and one Triton kernel each way on CUDA (`kernels`). Coordinates
-here are voxels of the feature map; nothing knows of a world.
+Both are plain PyTorch, and on CUDA one Triton kernel each for the forward and the backward pass (`kernels`).
+Coordinates are voxels of the feature map.
 """
 
 import itertools
@@ -84,7 +84,7 @@ def _last(features: Float[Tensor, "b c x y z"]) -> Float[Tensor, "b x y z c"]:
 
 @torch.library.custom_op("patchmorph::correlate", mutates_args=(), device_types="cuda")
 def _correlate(fixed: Tensor, moving: Tensor, radius: int) -> Tensor:
-    from patchmorph.networks import kernels  # wants Triton
+    from patchmorph.networks import kernels  # requires Triton
 
     return kernels.correlate(fixed.contiguous(), moving.contiguous(), radius)
 

@@ -20,11 +20,11 @@ AXES = 3
 class Pyramid(nn.Module):
     """Dense network (see `contract`): feature pyramids, matched locally at every level.
 
-    One encoder serves both patches. Each level, from the coarsest on, pulls the moving features through the
-    velocity so far, compares every fixed feature with those around the same place, and adds to the velocity
-    what a small decoder makes of the comparison. So a level only has to find what is left, at most a voxel or
-    two of its own. The idea is that of PWC-Net (Sun et al., CVPR 2018) in 3D, as in dual-stream pyramids for
-    registration (Kang et al., Med Image Anal 2022) and VFA (Liu et al., Med Image Anal 2024).
+    One encoder is applied to both patches. Each level, from the coarsest on, warps the moving features by the
+    velocity so far, correlates every fixed feature with the moving features around the same place, and a
+    small decoder predicts a residual velocity from the correlations. The residual of a level is at most a
+    voxel or two of that level. The idea is that of PWC-Net (Sun et al., CVPR 2018) in 3D, as in dual-stream
+    pyramids for registration (Kang et al., Med Image Anal 2022) and VFA (Liu et al., Med Image Anal 2024).
 
     Args:
         channels: features at 1/2, 1/4, … of the patch resolution.
@@ -83,7 +83,7 @@ class Encoder(nn.Module):
         self.features = nn.ModuleList(nn.Conv3d(a, a, 1) for a in channels)
 
     def forward(self, patch: Float[Tensor, "b 1 n n n"]) -> list[Float[Tensor, "b _ _ _ _"]]:
-        """Features, which have a sign: what is compared is the direction of a vector."""
+        """Signed features: correlations compare the directions of feature vectors."""
         levels = [self.stem(blocks_as_channels(patch))]
         for block in self.down:
             levels.append(block(levels[-1]))
@@ -94,7 +94,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """What one level adds to the velocity.
+    """Decoder of one level: predicts the residual velocity.
 
     Args:
         features: channels of the level.
@@ -141,7 +141,7 @@ class Decoder(nn.Module):
         moving: Float[Tensor, "b c x y z"],
         velocity: Float[Tensor, "b 3 x y z"],
     ) -> tuple[Float[Tensor, "b _ x y z"], ...]:
-        """What is known of each voxel: correlations, lengths, the velocity so far and both features."""
+        """Inputs of the decoder: correlations, lengths, the velocity so far and both features."""
         moving = warp_features(moving, velocity)
         fixed_direction, fixed_length = directions(fixed)
         moving_direction, moving_length = directions(moving)
@@ -167,6 +167,6 @@ def doubled(features: Float[Tensor, "b c x y z"]) -> Float[Tensor, "b c u v w"]:
 
 
 def blocks_as_channels(patch: Float[Tensor, "b 1 x y z"]) -> Float[Tensor, "b 8 u v w"]:
-    """Blocks of 2³ voxels as channels: half the resolution, and nothing is lost."""
+    """Blocks of 2³ voxels as channels: half the resolution without loss."""
     blocks = patch[:, 0].unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).unflatten(1, (-1, 2))
     return blocks.permute(0, 1, 3, 5, 2, 4, 6).flatten(4).movedim(-1, 1)
