@@ -5,9 +5,10 @@ from torch.nn import functional
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.networks import registry
+from patchmorph.networks.blocks import blocks_as_channels
 from patchmorph.networks.contract import predict
 from patchmorph.networks.matching import warp_features
-from patchmorph.networks.pyramid import Pyramid, blocks_as_channels, directions, doubled
+from patchmorph.networks.pyramid import Pyramid, directions, doubled
 
 SMALL = {"channels": [8, 8, 8], "hidden": [8, 8, 8]}
 SHIFT = 8

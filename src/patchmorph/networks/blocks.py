@@ -1,6 +1,7 @@
 """Building blocks of the networks."""
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -58,3 +59,9 @@ def init_near_zero(layer: nn.Conv3d | nn.Linear, std: float) -> None:
     nn.init.normal_(layer.weight, std=std)
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
+
+
+def blocks_as_channels(patch: Float[Tensor, "b 1 x y z"]) -> Float[Tensor, "b 8 u v w"]:
+    """Blocks of 2³ voxels as channels: half the resolution without loss."""
+    blocks = patch[:, 0].unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).unflatten(1, (-1, 2))
+    return blocks.permute(0, 1, 3, 5, 2, 4, 6).flatten(4).movedim(-1, 1)

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from patchmorph.networks.blocks import conv_block, init_near_zero
+from patchmorph.networks.blocks import blocks_as_channels, conv_block, init_near_zero
 
 PATCH_SIZE = 96
 """Voxels along each side of the patches on which the packaged weights were trained."""
@@ -37,7 +37,7 @@ class BrainMask(nn.Module):
         """Logits of brain for intensities from 0 to 1; each side must be divisible by 16."""
         sides = tuple(patch.shape[2:])
         assert all(n % 16 == 0 for n in sides), f"sides must be divisible by 16, got {sides}"
-        features = self.stem(_fold(patch))
+        features = self.stem(blocks_as_channels(patch))
         skips = [features]
         for layers in self.down:
             features = layers(features)
@@ -46,12 +46,6 @@ class BrainMask(nn.Module):
             features = functional.interpolate(features, scale_factor=2, mode="nearest")
             features = block(torch.cat([features, skip], dim=1))
         return _unfold(self.answer(features))
-
-
-def _fold(patch: Float[Tensor, "b 1 x y z"]) -> Float[Tensor, "b 8 u v w"]:
-    """Blocks of 2³ voxels as channels."""
-    blocks = patch[:, 0].unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).unflatten(1, (-1, 2))
-    return blocks.permute(0, 2, 4, 6, 1, 3, 5).flatten(1, 3)
 
 
 def _unfold(features: Float[Tensor, "b 8 u v w"]) -> Float[Tensor, "b 1 x y z"]:

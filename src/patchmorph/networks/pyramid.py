@@ -10,7 +10,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.networks.blocks import Block, conv_block, init_near_zero
+from patchmorph.networks.blocks import Block, blocks_as_channels, conv_block, init_near_zero
 from patchmorph.networks.contract import VELOCITY_STRIDE
 from patchmorph.networks.matching import local_correlation, warp_features
 
@@ -164,9 +164,3 @@ def doubled(features: Float[Tensor, "b c x y z"]) -> Float[Tensor, "b c u v w"]:
     batch, x, y, z, channels = last.shape
     wide = last[:, :, None, :, None, :, None].expand(batch, x, 2, y, 2, z, 2, channels)
     return wide.reshape(batch, 2 * x, 2 * y, 2 * z, channels).movedim(-1, 1)
-
-
-def blocks_as_channels(patch: Float[Tensor, "b 1 x y z"]) -> Float[Tensor, "b 8 u v w"]:
-    """Blocks of 2³ voxels as channels: half the resolution without loss."""
-    blocks = patch[:, 0].unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).unflatten(1, (-1, 2))
-    return blocks.permute(0, 1, 3, 5, 2, 4, 6).flatten(4).movedim(-1, 1)
