@@ -15,7 +15,7 @@ import torch
 
 from patchmorph import api
 from patchmorph.io.images import load_image
-from patchmorph.registration.pair import prepare_image, prepare_pair
+from patchmorph.registration.preparation import prepare_image, prepare_pair
 from patchmorph.registration.stages.pose import PoseStage
 
 

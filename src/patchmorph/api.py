@@ -17,8 +17,8 @@ from patchmorph.networks.devices import choose_device
 from patchmorph.networks.model import PatchMorphModel
 from patchmorph.registration.cross_contrast import Models, register_any_contrast
 from patchmorph.registration.options import RegistrationOptions
-from patchmorph.registration.pair import prepare_pair
 from patchmorph.registration.pipeline import estimate_pose, register_pair
+from patchmorph.registration.preparation import Selection, prepare_pair
 from patchmorph.registration.result import Registration
 
 AnyImage = Image | str | os.PathLike
@@ -36,6 +36,9 @@ def register(
     moving_mask: AnyImage | None = None,
     jitter: bool = False,
     similarity: str = "lncc",
+    fixed_ignore: AnyImage | None = None,
+    moving_ignore: AnyImage | None = None,
+    background: float | None = None,
 ) -> Registration:
     """Register ``moving`` to ``fixed``.
 
@@ -51,10 +54,13 @@ def register(
             no more. By default 0 with a network, 40 without, 20 for two contrasts.
         uncertainty: keep what ``.uncertainty()`` of the result needs; takes more patches and some memory.
         seed: of every random draw.
-        fixed_mask: what of the fixed image counts, positive inside, in its world; else its brain is found.
+        fixed_mask: what of the fixed image counts, not zero inside, in its world; else its brain is found.
         moving_mask: likewise.
         jitter: shift the networks' patches at random instead of a regular lattice.
         similarity: of refinement: ``lncc``, ``mse``, or for two contrasts ``mind`` or ``mi``.
+        fixed_ignore: what of the fixed image is left out of the comparison (a lesion); not zero inside.
+        moving_ignore: likewise.
+        background: intensity of voxels of both images that show nothing; NaN: those that are not finite.
 
     Returns:
         The transform (fixed → moving world, RAS+ mm) with its inverse, the warped image and the Jacobian.
@@ -73,8 +79,11 @@ def register(
         chosen = load_model(model, device)
     where = chosen.device if isinstance(chosen, PatchMorphModel) else choose_device(device)
     images = as_image(fixed).to(where), as_image(moving).to(where)
-    masks = _as_mask(fixed_mask), _as_mask(moving_mask)
-    pair = prepare_pair(*images, load_brain_mask(where), masks)
+    selections = (
+        Selection(_as_mask(fixed_mask), _as_mask(fixed_ignore), background),
+        Selection(_as_mask(moving_mask), _as_mask(moving_ignore), background),
+    )
+    pair = prepare_pair(*images, load_brain_mask(where), selections)
     history = estimate_pose(pair)
     if chosen == AUTO:
         same, other = (cached_model(name, str(where)) for name in (SAME_CONTRAST, ANY_CONTRAST))

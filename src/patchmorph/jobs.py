@@ -42,6 +42,9 @@ class RegistrationRequest:
     jitter: bool = False
     fixed_mask: Path | None = None
     moving_mask: Path | None = None
+    fixed_ignore: Path | None = None
+    moving_ignore: Path | None = None
+    background: float | None = None
 
     def arguments(self) -> dict[str, Any]:
         """What the summary records of the request: all but the images and the folder."""
@@ -78,6 +81,9 @@ def register_files(request: RegistrationRequest) -> Summary:
         request.moving_mask,
         request.jitter,
         request.similarity,
+        request.fixed_ignore,
+        request.moving_ignore,
+        request.background,
     )
     seconds["register"], began = time.perf_counter() - began, time.perf_counter()
     warped = registration.warped()
@@ -100,7 +106,10 @@ def _summary(
     return Summary(
         fixed=str(request.fixed),
         moving=str(request.moving),
+        verdict=registration.verdict.level,
+        reasons=list(registration.verdict.reasons),
         **asdict(quality),
+        evidence=asdict(registration.evidence),
         notes=list(registration.notes),
         without_counterpart_percent=100 * registration.fraction_without_counterpart,
         arguments=request.arguments(),

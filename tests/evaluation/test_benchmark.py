@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from registered import registered
 from synthetic import grid_around, smooth_image
 
 from patchmorph.errors import PatchMorphError
@@ -42,7 +43,7 @@ def cube() -> Image:
 
 
 def registration_by(transform, fixed: Image, moving: Image | None = None) -> Registration:
-    return Registration(fixed, fixed if moving is None else moving, transform, (transform,))
+    return registered(fixed, fixed if moving is None else moving, transform)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,7 @@ def test_fixed_labels_are_compared_in_the_world_not_by_array_index():
     mirrored = grid_around(grid.shape, np.diag([-3.0, 3, 3]))
     stored_otherwise = Image(labels.data.flip(2), mirrored)
     identity = AffineTransform.identity()
-    registration = Registration(image, image, identity, (identity,))
+    registration = registered(image, image, identity)
     for fixed_labels in (labels, stored_otherwise):
         assert measure(registration, image, (fixed_labels, labels), 0.0).dice == pytest.approx(1)
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from registered import registered
 from synthetic import grid_around, lopsided, rotation, smooth_image, smooth_velocity
 
 from patchmorph.evaluation.quality import measure_quality
@@ -29,7 +30,7 @@ def registration_of(linear) -> Registration:
     fixed = lopsided(grid_around(SHAPE, linear * 2.5, (4.0, 0, 0)))
     moving = smooth_image(grid_around((60, 66, 58), linear.T * 2.5))
     transform = folding_map(linear)
-    return Registration(fixed, moving, transform, (transform,))
+    return registered(fixed, moving, transform)
 
 
 def directly(registration, warped, region=None) -> tuple[float, float, float, float]:
@@ -84,7 +85,7 @@ def test_the_content_is_that_of_a_dark_background_whatever_the_image_has():
     bright = Image(1 - dark.data, dark.grid, "bright")
     shift = AffineTransform.translation(torch.tensor([[4.0, 0, 0]]))
     for fixed in (dark, bright):
-        registration = Registration(fixed, dark, shift, (shift,))
+        registration = registered(fixed, dark, shift)
         quality = measure_quality(registration, dark)
         assert quality.similarity_after > 0.95
         assert quality.similarity_before > 0.95
@@ -95,7 +96,7 @@ def test_an_empty_region_has_no_figures_of_the_map():
     image = smooth_image(grid_around((40, 44, 38), np.eye(3) * 4))
     identity = AffineTransform.identity()
     empty = Image(torch.zeros(1, 1, 40, 44, 38, dtype=torch.int16), image.grid)
-    quality = measure_quality(Registration(image, image, identity, (identity,)), image, empty)
+    quality = measure_quality(registered(image, image, identity), image, empty)
     assert math.isnan(quality.folding_percent)
     assert math.isnan(quality.sd_log_jacobian)
     assert quality.similarity_after == pytest.approx(1, abs=1e-3)  # intensities are clamped to the window

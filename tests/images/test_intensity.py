@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from synthetic import grid_around
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.images.intensity import Curve, Masked, OrderStatistics, Window, normalizing_window
+from patchmorph.images.histogram import OrderStatistics
+from patchmorph.images.intensity import Curve, Masked, Window
+from patchmorph.images.normalization import normalizing_window
 from patchmorph.images.volume import FACES, Image
 
 float32 = st.floats(width=32, allow_nan=False, allow_infinity=False)

@@ -13,7 +13,7 @@ from patchmorph.images.volume import Image
 from patchmorph.io.images import load_image
 from patchmorph.networks.brain_mask import PATCH_SIZE, BrainMask
 from patchmorph.registration.brain import MARGIN, find_brain
-from patchmorph.registration.pair import masked, prepare_image
+from patchmorph.registration.preparation import Selection, prepare_image
 from patchmorph.spatial.grid import Grid
 
 BRAIN, HEAD = 60.0, 85.0
@@ -51,13 +51,13 @@ def half_side(image: Image) -> float:
 
 def test_the_brain_is_kept_and_the_rest_left_out(head):
     network = InTheMiddle(BRAIN / half_side(head))
-    prepared = prepare_image(head, None, network)
+    prepared = prepare_image(head, Selection(), network)
     radius = BRAIN + MARGIN * 2 * half_side(head) / PATCH_SIZE
     brain = ball(radius, head.grid) > 0
     # A voxel of the patch is 2 mm, one of the image 3 mm.
     assert dice((prepared.image.values() > 0).int(), brain.int(), [1])[1] > 0.95
     assert prepared.content.radius_mm == pytest.approx(radius * 0.6**0.5, rel=0.05)  # of a ball
-    assert "head" in prepared.note
+    assert "head" in " ".join(prepared.notes)
 
 
 def found(network: nn.Module, head: Image) -> Image | None:
@@ -79,7 +79,7 @@ def found(network: nn.Module, head: Image) -> Image | None:
 def test_a_prediction_is_used_if_it_is_a_brain_in_a_head_and_confident(head, kept, logit, is_brain):
     network = InTheMiddle(HEAD * kept ** (1 / 3) / half_side(head), logit)
     assert (found(network, head) is not None) is is_brain
-    assert ("the brain was found" in prepare_image(head, None, network).note) is is_brain
+    assert ("the brain was found" in " ".join(prepare_image(head, Selection(), network).notes)) is is_brain
 
 
 def test_one_intensity_remap_whose_mask_keeps_nearly_all_is_enough_to_reject(head):
@@ -145,20 +145,20 @@ def test_small_animals_are_no_heads(head, radius_mm, is_head):
 
 def test_a_mask_on_another_grid_is_taken_as_it_is(head):
     coarse = grid_around((50, 50, 50), AFFINES["LPS"] * 4.0)
-    prepared = prepare_image(head, Image(7 * ball(BRAIN, coarse), coarse), InTheMiddle(0.1))
+    prepared = prepare_image(head, Selection(Image(7 * ball(BRAIN, coarse), coarse)), InTheMiddle(0.1))
     assert dice((prepared.image.values() > 0).int(), (ball(BRAIN, head.grid) > 0).int(), [1])[1] > 0.95
-    assert "mask" in prepared.note
+    assert "mask" in " ".join(prepared.notes)
     with pytest.raises(PatchMorphError, match="mask must keep some of the image"):
-        masked(head.normalized(), Image(torch.zeros(1, 1, 50, 50, 50), coarse))
+        prepare_image(head, Selection(Image(torch.zeros(1, 1, 50, 50, 50), coarse)))
 
 
 def test_a_field_of_view_that_cuts_through_the_head_is_noted(head):
     assert find_truncated_faces(head.normalized()) == ()
     part = head.grid.crop((0, 0, 20), (64, 64, 44))
     cropped = Image(head.data[..., 20:], part, "part")
-    prepared = prepare_image(cropped, None, None)
+    prepared = prepare_image(cropped)
     assert prepared.image.truncated_faces == ((2, 0),)
-    assert "field of view cuts" in prepared.note
+    assert "field of view cuts" in " ".join(prepared.notes)
     normal = prepared.image.truncation_normals()[0]
     torch.testing.assert_close(normal, -head.grid.voxel_to_world[0, :3, 2] / 3)
     beyond = part.points_world()[:, 0, 0, :1] + 4 * normal.float()
@@ -179,9 +179,9 @@ def test_the_network_keeps_its_size_and_answers_in_any_precision():
 def test_the_packaged_network_strips_heads_and_leaves_brains(data):
     network = catalogue.load_brain_mask(torch.device("cpu"))
     head, brain = (load_image(data / kind / "sub-04_T1w.nii.gz") for kind in ("t1-whole-head", "t1-labelled"))
-    assert prepare_image(brain, None, network).note == ""
-    prepared = prepare_image(head, None, network)
-    assert "the brain was found" in prepared.note
+    assert prepare_image(brain, Selection(), network).notes == ()
+    prepared = prepare_image(head, Selection(), network)
+    assert "the brain was found" in " ".join(prepared.notes)
     points = brain.grid.points_world()[:, ::3, ::3, ::3]
     ours = (prepared.image.sample(points, 1.0) > 0).int()
     theirs = (brain.sample(points, 1.0) > 0).int()

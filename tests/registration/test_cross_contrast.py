@@ -25,7 +25,8 @@ from patchmorph.registration.cross_contrast import (
     shared_information,
 )
 from patchmorph.registration.options import RegistrationOptions
-from patchmorph.registration.pair import PreparedPair, prepare_pair
+from patchmorph.registration.pair import PreparedPair
+from patchmorph.registration.preparation import prepare_pair
 from patchmorph.registration.result import Registration
 from patchmorph.registration.schedule import RESTARTS
 from patchmorph.registration.stages import network

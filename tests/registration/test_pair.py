@@ -5,8 +5,10 @@ from synthetic import AFFINES, grid_around, rotation, smooth_image
 from patchmorph.images.intensity import Curve
 from patchmorph.images.volume import Image
 from patchmorph.registration.acceptance import CONTRAST, IntensityAgreement
-from patchmorph.registration.pair import PreparedPair, prepare_pair
-from patchmorph.registration.pipeline import History, estimate_pose, registration_of
+from patchmorph.registration.pair import PreparedPair
+from patchmorph.registration.pipeline import History, estimate_pose
+from patchmorph.registration.preparation import Selection, prepare_pair
+from patchmorph.registration.result import Registration
 from patchmorph.transforms.base import AffineTransform
 from patchmorph.transforms.resample import resample
 
@@ -97,9 +99,10 @@ def test_images_that_do_not_overlap_have_no_agreement(pair):
 def test_notes_are_those_of_the_images_and_of_the_registration(images):
     fixed, moving = images
     mask = Image((fixed.data > 0.1).float(), fixed.grid)
-    pair = prepare_pair(Image(fixed.data, fixed.grid, "left.nii"), moving, masks=(mask, None))
+    selections = Selection(mask), Selection()
+    pair = prepare_pair(Image(fixed.data, fixed.grid, "left.nii"), moving, selections=selections)
     assert pair.notes == ("left.nii: outside of its mask left out",)
-    found = registration_of(pair, (FAR, IDENTITY), "more")
+    found = Registration(pair, (FAR, IDENTITY), ("more",))
     assert found.notes == (*pair.notes, "more")
     assert found.transform is IDENTITY
     assert (found.fixed, found.moving) == (pair.fixed.original, pair.moving.original)
@@ -112,7 +115,7 @@ def test_a_mask_is_that_of_its_image(images):
     for image, axis in zip(images, (2, 1), strict=True):
         half = image.grid.points_world()[..., axis] < 0
         masks.append(Image(half[:, None].float(), image.grid))
-    pair = prepare_pair(*images, masks=tuple(masks))
+    pair = prepare_pair(*images, selections=(Selection(masks[0]), Selection(masks[1])))
     assert pair.fixed.content.box_world[1, 2] < 10 < pair.fixed.content.box_world[1, 1]
     assert pair.moving.content.box_world[1, 1] < 10 < pair.moving.content.box_world[1, 2]
     assert len(pair.notes) == 2
@@ -133,7 +136,7 @@ def test_content_without_a_counterpart_is_counted(images, pair, history):
     # The array runs from right to left (LPS), so 900 mm to the right lie on the inner side of its face.
     assert truncated.fraction_without_counterpart(FAR @ truth) == 0.0
     assert truncated.fraction_without_counterpart(FAR.inverse() @ truth) == 1.0
-    assert registration_of(truncated, (truth,)).fraction_without_counterpart == pytest.approx(
+    assert Registration(truncated, (truth,)).fraction_without_counterpart == pytest.approx(
         truncated.fraction_without_counterpart(truth)
     )
 
@@ -146,4 +149,4 @@ def test_another_contrast_leaves_the_content_as_measured(pair):
     torch.testing.assert_close(inverted.image.values(), torch.where(values > 0.02, expected, 0))
     assert inverted.content is pair.moving.content
     assert inverted.original is pair.moving.original
-    assert inverted.note == pair.moving.note
+    assert inverted.notes == pair.moving.notes

@@ -14,8 +14,9 @@ from patchmorph.images.volume import Image
 from patchmorph.networks.model import ModelSpec, PatchMorphModel
 from patchmorph.patches.extraction import extract
 from patchmorph.registration.options import RegistrationOptions
-from patchmorph.registration.pair import PreparedPair, prepare_pair
+from patchmorph.registration.pair import PreparedPair
 from patchmorph.registration.pipeline import register_images, register_pair
+from patchmorph.registration.preparation import prepare_pair
 from patchmorph.registration.result import Registration
 from patchmorph.registration.schedule import CLASSICAL_PASSES, RESTARTS, keeps_agreement, schedule
 from patchmorph.registration.stages.affine_refinement import AffineRefinementStage

@@ -42,7 +42,7 @@ def cross(grid: Grid, offset=(0.0, 0.0, 0.0)) -> Image:
         near = (points[..., others].abs() < 5).all(-1)
         bright |= near & (points[..., axis] < REACH_MM[positive]) & (points[..., axis] > -REACH_MM[negative])
     inside = (points.abs() < CUBE_MM).all(-1)
-    return Image((0.3 * inside + 0.7 * bright)[None, None], grid, "cross")
+    return Image((0.35 * inside + 0.65 * bright)[None, None], grid, "cross")
 
 
 def fixed_grid(orientation: str) -> Grid:
@@ -88,7 +88,7 @@ def check_reach(axes, shown: np.ndarray) -> None:
     right, up = letters(axes)
     expected = {"right": right, "left": OPPOSITE[right], "up": up, "down": OPPOSITE[up]}
     # Voxels are 2 mm; edges are interpolated.
-    found = shown_reach(shown, 0.3)
+    found = shown_reach(shown, 0.35)
     assert found == pytest.approx({edge: REACH_MM[letter] for edge, letter in expected.items()}, abs=1.5)
 
 
@@ -201,6 +201,6 @@ def test_a_figure_is_a_picture_and_grey_where_both_images_agree():
     assert pixels.shape == (760, 1100, 3)
     assert (pixels[0, 0] == 0).all()
     assert np.ptp(pixels, axis=-1).max() <= 1  # rounding
-    # Dim squares of 30 % of white fill a good part of the page, bright arms some of them.
-    assert (abs(pixels.max(-1) - 0.3 * 255) < 2).mean() > 0.2
+    # Dim squares of 35 % of white fill a good part of the page, bright arms some of them.
+    assert (abs(pixels.max(-1) - 0.35 * 255) < 2).mean() > 0.2
     assert (pixels.max(-1) > 250).mean() > 0.02

@@ -32,10 +32,13 @@ def summary() -> Summary:
     return Summary(
         fixed="<fixed> & co.nii.gz",
         moving="b",
+        verdict="check",
+        reasons=["folding must be below 1 %, got <2> %"],
         similarity_before=0.5,
         similarity_after=1 / 3,
         folding_percent=0.123456,
         sd_log_jacobian=0.25,
+        evidence={"overlap": 0.98765},
         notes=["one", "two"],
         without_counterpart_percent=25.0,
         arguments={"seed": 3, "fixed_mask": None},
@@ -56,10 +59,13 @@ def test_the_page_escapes_names_and_rounds_its_numbers(view, summary, monkeypatc
     assert re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td></tr>", page) == [
         ("fixed", "&lt;fixed&gt; &amp; co.nii.gz"),
         ("moving", "b"),
+        ("verdict", "check"),
+        ("reasons", "[&#39;folding must be below 1 %, got &lt;2&gt; %&#39;]"),
         ("similarity before", "0.5"),
         ("similarity after", "0.3333"),
         ("folding percent", "0.1235"),
         ("sd log jacobian", "0.25"),
+        ("evidence: overlap", "0.9877"),
         ("notes", "[&#39;one&#39;, &#39;two&#39;]"),
         ("without counterpart percent", "25"),
         ("arguments: seed", "3"),
@@ -72,6 +78,7 @@ def test_the_page_escapes_names_and_rounds_its_numbers(view, summary, monkeypatc
         ("files: fixed", "../a.nii.gz"),
         ("files: moving", "../b.nii.gz"),
     ]
+    assert "<li>folding must be below 1 %, got &lt;2&gt; %</li>" in page
     assert "http" not in page.replace("http-equiv", "")
 
 
@@ -80,6 +87,7 @@ def test_the_page_holds_each_figure_under_its_heading(view, summary, monkeypatch
     page = render_report(view, summary)
     shown = re.findall(r"<h2>(.*?)</h2>|data:image/png;base64,([A-Za-z0-9+/=]*)", page)
     assert [heading or base64.b64decode(picture).decode() for heading, picture in shown] == [
+        "Verdict: check",
         "Before and after",
         "sagittal, before, by the headers",
         "Deformation",

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from registered import registered
 from synthetic import grid_around, rotation, smooth_image, smooth_velocity
 
 from patchmorph import jobs
@@ -14,6 +15,7 @@ from patchmorph.io.images import load_image, save_image
 from patchmorph.io.transforms.formats import load_transform
 from patchmorph.io.transforms.native import stored
 from patchmorph.jobs import RegistrationRequest, register_files
+from patchmorph.registration.pair import PreparedPair
 from patchmorph.registration.result import Registration
 from patchmorph.report import figures
 from patchmorph.results.folder import write_results
@@ -35,7 +37,7 @@ def registration(brain) -> Registration:
     start = AffineTransform.identity()
     transform = rotation(3) @ smooth_velocity(grid_around((30, 34, 28), np.eye(3) * 5), 2.0)
     notes = ("One thing.", "Another.")
-    return Registration(brain, brain, transform, (start, transform), notes, fraction_without_counterpart=0.25)
+    return registered(brain, brain, start, transform, remarks=notes)
 
 
 def registered_as(registration: Registration, folder, patch: pytest.MonkeyPatch) -> Summary:
@@ -51,6 +53,7 @@ def registered_as(registration: Registration, folder, patch: pytest.MonkeyPatch)
 def written(registration, tmp_path_factory):
     folder = tmp_path_factory.mktemp("written") / "out"
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PreparedPair, "fraction_without_counterpart", lambda *given: 0.25)
         return folder, registered_as(registration, folder, patch)
 
 
@@ -111,7 +114,7 @@ def test_files_of_other_names_in_the_folder_stay(brain, monkeypatch, tmp_path):
     folder.mkdir()
     (folder / "mine.txt").write_text("mine")
     (folder / "summary.json").write_text("old")
-    summary = registered_as(Registration(brain, brain, identity, (identity,)), folder, monkeypatch)
+    summary = registered_as(registered(brain, brain, identity), folder, monkeypatch)
     assert (folder / "mine.txt").read_text() == "mine"
     assert Summary.load(folder) == summary
 
@@ -135,7 +138,7 @@ def test_folds_are_per_cent_of_the_content(tmp_path, brain, monkeypatch):
     displacement = torch.zeros_like(points)
     displacement[..., 0] = -1.5 * (points[..., 0] - 1).clamp(min=0)
     fold = DisplacementField(displacement.movedim(-1, 1), GRID)
-    summary = registered_as(Registration(brain, brain, fold, (fold,)), tmp_path / "out", monkeypatch)
+    summary = registered_as(registered(brain, brain, fold), tmp_path / "out", monkeypatch)
     content = brain.normalized().values()[0, 0] > 0.06
     fraction = ((content & (points[0, ..., 0] > 1)).sum() / content.sum()).item()
     assert 0.3 < fraction < 0.7
@@ -151,7 +154,7 @@ def test_uncertainty_is_written_where_it_was_kept(tmp_path, brain, variance):
     grid = grid_around((20, 22, 18), np.eye(3) * 10)
     kept = None if variance is None else torch.full((1, 1, *grid.shape), variance)
     field = VelocityField(torch.zeros(1, 3, *grid.shape), grid, variance=kept)
-    registration = Registration(brain, brain, field, (field,))
+    registration = registered(brain, brain, field)
     write_results(registration, registration.warped(), stored(field), tmp_path)
     path = tmp_path / "uncertainty.nii.gz"
     assert path.exists() == (variance is not None)

@@ -22,10 +22,13 @@ def summary() -> Summary:
     return Summary(
         fixed="sub-01/Ünal_T1w.nii.gz",
         moving="b.nii.gz",
+        verdict="check",
+        reasons=["One reason.", "Another: ≥ 1."],
         similarity_before=1 / 3,
         similarity_after=0.1 + 0.2,
         folding_percent=0.0,
         sd_log_jacobian=1e-9 / 7,
+        evidence={"overlap": 1 / 3, "scale": 1.5},
         notes=["One thing.", "Another: φ."],
         without_counterpart_percent=100 / 7,
         arguments={"model": "auto", "refine": None, "seed": 2**63 - 1, "jitter": False},
@@ -62,7 +65,7 @@ def test_what_cannot_be_measured_stays_nan(summary, tmp_path):
 def test_a_summary_of_a_later_version_is_read_without_its_further_fields(summary, tmp_path):
     summary.save(tmp_path)
     path = tmp_path / "summary.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"verdict": "fine"}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"of_a_later_version": 1}))
     assert Summary.load(tmp_path) == summary
 
 

@@ -9,6 +9,9 @@ from patchmorph import catalogue
 from patchmorph.cli.app import DeviceOption, FolderOption, ModelOption, app, console, print_table
 from patchmorph.results.summary import Summary
 
+FAILED = 3
+"""Exit status of ``register --strict`` where the verdict is fail."""
+
 
 @app.command("register")
 def register_command(
@@ -23,6 +26,15 @@ def register_command(
         Path | None, typer.Option(help="Mask of the region of FIXED to register; by default its brain.")
     ] = None,
     moving_mask: Annotated[Path | None, typer.Option(help="The same for MOVING.")] = None,
+    fixed_ignore: Annotated[
+        Path | None,
+        typer.Option(help="Mask of what of FIXED is left out of the comparison, such as a lesion."),
+    ] = None,
+    moving_ignore: Annotated[Path | None, typer.Option(help="The same for MOVING.")] = None,
+    background: Annotated[
+        float | None,
+        typer.Option(help="Intensity of voxels that show nothing; nan: those that are not finite."),
+    ] = None,
     refine: Annotated[
         int | None,
         typer.Option(
@@ -41,6 +53,9 @@ def register_command(
     similarity: Annotated[
         str, typer.Option(help="Similarity of the refinement: lncc, mse, or for two contrasts mind or mi.")
     ] = "lncc",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with status 3 if the verdict is fail.")
+    ] = False,
 ) -> None:
     """Register MOVING to FIXED: write the warped image, transform and inverse, report and summary."""
     from patchmorph.jobs import RegistrationRequest, register_files
@@ -58,8 +73,14 @@ def register_command(
         jitter=jitter,
         fixed_mask=fixed_mask,
         moving_mask=moving_mask,
+        fixed_ignore=fixed_ignore,
+        moving_ignore=moving_ignore,
+        background=background,
     )
-    _print_summary(register_files(request), output)
+    summary = register_files(request)
+    _print_summary(summary, output)
+    if strict and summary.verdict == "fail":
+        raise typer.Exit(FAILED)
 
 
 @app.command()
@@ -108,3 +129,6 @@ def _print_summary(summary: Summary, output: Path) -> None:
     }
     timing = {f"seconds: {name}": value for name, value in summary.seconds.items()}
     print_table(str(output / "report.html"), values | timing)
+    console.print(f"verdict: {summary.verdict}")
+    for reason in summary.reasons:
+        console.print(f"  {reason}")

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.images.volume import FACES, AbstractVolume, Face
+from patchmorph.images.volume import FACES, AbstractVolume, Face, Image
 from patchmorph.spatial.grid import Grid, triple
 
 FOREGROUND = 0.06
@@ -27,6 +28,9 @@ LEVEL_VOXELS = 64
 
 MIN_CONTENT_VOXELS = 8
 """Foreground voxels of that level below which an image cannot be registered."""
+
+FRAGMENT_FRACTION = 0.08
+"""Size of a separate piece of foreground, relative to the largest, below which it is a marker or noise. The content of all images that this was tried on is one piece but for 0.1 % of it."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,8 @@ def find_content(image: AbstractVolume) -> Content:
     Raises:
         PatchMorphError: fewer than `MIN_CONTENT_VOXELS` voxels are foreground.
     """
-    longest = max(n * spacing for n, spacing in zip(image.grid.shape, image.spacing_mm, strict=True))
-    level = image.level(longest / LEVEL_VOXELS)
+    spacing_mm = _longest_mm(image) / LEVEL_VOXELS
+    level = image.level(spacing_mm)
     values = level.values().float()
     weight = foreground(values)[0, 0] * values[0, 0].double()
     points = level.grid.points_world()[0].double()
@@ -69,13 +73,36 @@ def find_content(image: AbstractVolume) -> Content:
     if len(inside) < MIN_CONTENT_VOXELS:
         raise PatchMorphError(
             f"image must have content larger than a point, got {len(inside)} bright voxels of "
-            f"{longest / LEVEL_VOXELS:.3g} mm in {image.name}"
+            f"{spacing_mm:.3g} mm in {image.name}"
         )
     lower, upper = inside.amin(0), inside.amax(0)
     margin = MARGIN * float((upper - lower).max())
     radius = float((inside - inside.mean(0)).square().sum(-1).mean().sqrt())
     box = torch.stack([lower - margin, upper + margin])
     return Content(center[None], box, radius, margin)
+
+
+def find_main_content(image: AbstractVolume) -> Image | None:
+    """A mask of a normalised image's content without small separate pieces; ``None`` if there are none."""
+    from scipy import ndimage  # a quarter of a second that most commands can do without
+
+    level = image.level(_longest_mm(image) / LEVEL_VOXELS)
+    inside = foreground(level.values().float())[0, 0].cpu().numpy()
+    pieces, count = ndimage.label(inside, structure=np.ones((3, 3, 3)))  # type: ignore[misc]
+    sizes = np.bincount(pieces.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    kept = sizes >= FRAGMENT_FRACTION * sizes.max()
+    if count == 0 or kept[1:].all():
+        return None
+    grown = ndimage.binary_dilation(
+        kept[pieces], structure=np.ones((3, 3, 3))
+    )  # voxels that are partly inside
+    mask = torch.from_numpy(grown).float().to(image.grid.device)
+    return Image(mask[None, None], level.grid, f"content of {image.name}")
+
+
+def _longest_mm(image: AbstractVolume) -> float:
+    return max(n * spacing for n, spacing in zip(image.grid.shape, image.spacing_mm, strict=True))
 
 
 def find_truncated_faces(image: AbstractVolume) -> tuple[Face, ...]:

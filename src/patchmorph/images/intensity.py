@@ -1,29 +1,15 @@
-"""Intensity maps, which are applied when voxels are read, and the window that normalises images to 0…1."""
+"""Intensity maps, which are applied when voxels are read."""
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from patchmorph.errors import PatchMorphError
 from patchmorph.images.abstract import AbstractImage
 from patchmorph.spatial.grid import Grid
-
-Blocks = Callable[[], Iterator[Float[Tensor, "*n"]]]
-"""Each call returns an iterator over all voxels of a volume, block by block."""
-
-DARK_FRACTION = 0.01
-"""Fraction of the voxels that are mapped to 0: a few voxels far below the background (such as undershoot of
-resampling) do not shift the window."""
-BRIGHT_FRACTION = 0.002
-"""Fraction of the remaining voxels that are mapped to 1."""
-DIGITS = 2**16
-"""Values of the upper and of the lower half of the bits of float32."""
-BRIGHT_BACKGROUND = 0.5
-"""Median intensity of the array's faces, relative to the window, above which the background is bright."""
 
 
 class IntensityMap(ABC):
@@ -36,17 +22,63 @@ class IntensityMap(ABC):
 
 @dataclass(frozen=True)
 class Window(IntensityMap):
-    """Map ``low`` to 0 and ``high`` to 1 (exchanged if ``inverted``); intensities beyond are clamped."""
+    """Map ``low`` to 0 and ``high`` to 1 (exchanged if ``inverted``); intensities beyond are clamped.
+
+    Attributes:
+        low: intensity that becomes 0.
+        high: intensity that becomes 1.
+        inverted: whether the background is bright.
+        empty_below: intensities below become 0 whether inverted or not, since they show nothing.
+        empty_above: this intensity and those above, likewise.
+        background: this intensity, likewise; NaN: voxels that are not finite.
+        stray_above: this intensity and those above belong to stray bright voxels, which become 1 as all above
+            ``high`` (see `patchmorph.images.padding`).
+    """
 
     low: float
     high: float
     inverted: bool = False
+    empty_below: float = -math.inf
+    empty_above: float = math.inf
+    background: float | None = None
+    stray_above: float = math.inf
 
     def __call__(self, values: Float[Tensor, "1 c x y z"], grid: Grid) -> Float[Tensor, "1 c x y z"]:
         """Values from 0 to 1."""
         width = float(torch.tensor(self.high) - torch.tensor(self.low))
         scaled = (values - self.low).clamp_(min=0).div_(width).clamp_(max=1)
-        return 1 - scaled if self.inverted else scaled
+        scaled = 1 - scaled if self.inverted else scaled
+        if self.background is not None:
+            scaled = scaled.masked_fill(is_background(values, self.background), 0)
+        if math.isfinite(self.empty_below) or math.isfinite(self.empty_above):
+            scaled = scaled * ((values >= self.empty_below) & (values < self.empty_above))
+        return scaled
+
+
+def is_background(values: Float[Tensor, "*n"], background: float) -> Bool[Tensor, "*n"]:
+    """Whether each voxel has the intensity ``background``; NaN stands for all that is not finite."""
+    return ~values.isfinite() if math.isnan(background) else values == background
+
+
+@dataclass(frozen=True)
+class Inside(IntensityMap):
+    """One where intensities are from ``low`` up to, but not including, ``high``; zero elsewhere."""
+
+    low: float
+    high: float = math.inf
+
+    def __call__(self, values: Float[Tensor, "1 c x y z"], grid: Grid) -> Float[Tensor, "1 c x y z"]:
+        """Zero or one."""
+        return ((values >= self.low) & (values < self.high)).float()
+
+
+@dataclass(frozen=True)
+class NonZero(IntensityMap):
+    """One inside a mask: where values are neither zero nor NaN."""
+
+    def __call__(self, values: Float[Tensor, "1 c x y z"], grid: Grid) -> Float[Tensor, "1 c x y z"]:
+        """Zero or one."""
+        return ((values != 0) & ~values.isnan()).float()
 
 
 @dataclass(frozen=True)
@@ -76,73 +108,3 @@ class Curve(IntensityMap):
         lower = place.floor().clamp(max=last - 1).long()
         mapped = self.knots[lower] + (self.knots[lower + 1] - self.knots[lower]) * (place - lower)
         return torch.where(values > self.background, mapped, 0)
-
-
-def normalizing_window(blocks: Blocks, faces: Sequence[Float[Tensor, " _"]], name: str) -> Window:
-    """The window from the first percentile of the voxels to the 99.8th percentile of those above it.
-
-    If most voxels on the faces of the array are bright, the background is bright: the window is inverted, so
-    that the background becomes 0.
-
-    Args:
-        blocks: all voxels.
-        faces: the voxels of the six faces.
-        name: of the image, for messages.
-
-    Raises:
-        PatchMorphError: values are not finite, or none exceeds the first percentile.
-    """
-    statistics = OrderStatistics(blocks)
-    if statistics.not_finite:
-        raise PatchMorphError(
-            f"image must be finite everywhere, got {statistics.not_finite} NaN or infinite voxels in {name}"
-        )
-    low, up_to_low = statistics.smallest(max(1, round(DARK_FRACTION * statistics.count)))
-    above = statistics.count - up_to_low
-    if above == 0:
-        raise PatchMorphError(f"image must have content, got {low:g} in every voxel of {name}")
-    high, _ = statistics.smallest(statistics.count + 1 - max(1, round(BRIGHT_FRACTION * above)))
-    middle = low + BRIGHT_BACKGROUND * (high - low)
-    return Window(low, high, inverted=bool(torch.cat(list(faces)).median() > middle))
-
-
-class OrderStatistics:
-    """Exact order statistics of all voxels in constant memory: a radix select over the bits of float32.
-
-    Attributes:
-        count: number of voxels.
-        not_finite: number of voxels that are NaN or infinite.
-    """
-
-    def __init__(self, blocks: Blocks):
-        self.count = self.not_finite = 0
-        self._blocks = blocks
-        self._upper = torch.zeros(DIGITS, dtype=torch.int64)
-        for values in blocks():
-            self.count += values.numel()
-            self.not_finite += int((~torch.isfinite(values)).sum())
-            self._upper += _histogram((_ordered_bits(values) >> 16) + DIGITS // 2)
-
-    def smallest(self, rank: int) -> tuple[float, int]:
-        """The ``rank``-th smallest value (from 1), and the number of voxels that are at most this value."""
-        upper = int(torch.searchsorted(self._upper.cumsum(0), rank))
-        below = int(self._upper[:upper].sum())
-        counts = torch.zeros(DIGITS, dtype=torch.int64)
-        for values in self._blocks():
-            keys = _ordered_bits(values)
-            counts += _histogram((keys & (DIGITS - 1))[keys >> 16 == upper - DIGITS // 2])
-        cumulative = below + counts.cumsum(0)
-        lower = int(torch.searchsorted(cumulative, rank))
-        bits = (upper - DIGITS // 2) << 16 | lower
-        value = torch.tensor(bits ^ (0x7FFFFFFF if bits < 0 else 0), dtype=torch.int32).view(torch.float32)
-        return float(value), int(cumulative[lower])
-
-
-def _histogram(digits: Int[Tensor, " n"]) -> Int[Tensor, " d"]:
-    return torch.bincount(digits, minlength=DIGITS).cpu()
-
-
-def _ordered_bits(values: Float[Tensor, "*n"]) -> Int[Tensor, " m"]:
-    """The bits of float32 values as integers that sort as the values do."""
-    bits = (values + 0.0).contiguous().view(torch.int32).flatten()  # no negative zero
-    return torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)

@@ -9,7 +9,9 @@ from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
 from patchmorph.images.abstract import AbstractImage
-from patchmorph.images.intensity import IntensityMap, Window, normalizing_window
+from patchmorph.images.intensity import IntensityMap, Window
+from patchmorph.images.normalization import normalizing_window
+from patchmorph.images.padding import MAX_WINDOW
 from patchmorph.images.pyramid import downsample, level_spacing
 from patchmorph.spatial.grid import Grid, VoxelBox, triple
 from patchmorph.spatial.sampling import sample_linear
@@ -33,6 +35,8 @@ class AbstractVolume(AbstractImage):
         truncated_faces: faces of ``field_of_view`` that cut through the imaged object.
         field_of_view: grid whose faces bound the image: ``grid``, or the full-resolution grid for a pyramid
             level.
+        notes: how the image was read where that is not obvious, one sentence each.
+        doubts: assumptions about the file that a user should check, one sentence each.
     """
 
     name: str
@@ -41,6 +45,8 @@ class AbstractVolume(AbstractImage):
     dtype: torch.dtype
     truncated_faces: tuple[Face, ...]
     field_of_view: Grid
+    notes: tuple[str, ...]
+    doubts: tuple[str, ...]
 
     @abstractmethod
     def read(self, box: VoxelBox) -> Num[Tensor, "1 c x y z"]:
@@ -114,6 +120,12 @@ class AbstractVolume(AbstractImage):
         """
         return self._normalized
 
+    def window(self, background: float | None = None, widest: float = MAX_WINDOW) -> Window:
+        """The window of `normalizing_window`, whose faces are those of the array."""
+        blocks = lambda: (values.float() for _, values in self.blocks())  # noqa: E731
+        faces = [self.face(face).float() for face in FACES]
+        return normalizing_window(blocks, faces, self.name, background, widest)
+
     @functools.cached_property
     def spacing_mm(self) -> tuple[float, ...]:
         """Voxel size along each array axis."""
@@ -125,8 +137,7 @@ class AbstractVolume(AbstractImage):
 
     @functools.cached_property
     def _window(self) -> Window:
-        blocks = lambda: (values.float() for _, values in self.blocks())  # noqa: E731
-        return normalizing_window(blocks, [self.face(face).float() for face in FACES], self.name)
+        return self.window()
 
     @functools.cached_property
     def _normalized(self) -> "MappedImage":
@@ -142,6 +153,8 @@ class Image(AbstractVolume):
         name: name in messages, usually the path.
         truncated_faces: see `AbstractVolume`.
         field_of_view: see `AbstractVolume`; by default ``grid``.
+        notes: see `AbstractVolume`.
+        doubts: see `AbstractVolume`.
     """
 
     def __init__(
@@ -151,6 +164,8 @@ class Image(AbstractVolume):
         name: str = "image",
         truncated_faces: tuple[Face, ...] = (),
         field_of_view: Grid | None = None,
+        notes: tuple[str, ...] = (),
+        doubts: tuple[str, ...] = (),
     ):
         assert tuple(data.shape[2:]) == grid.shape, f"data {tuple(data.shape)} on a grid of {grid.shape}"
         self.data = data
@@ -159,6 +174,7 @@ class Image(AbstractVolume):
         self.channels, self.dtype = data.shape[1], data.dtype
         self.truncated_faces = truncated_faces
         self.field_of_view = grid if field_of_view is None else field_of_view
+        self.notes, self.doubts = notes, doubts
 
     def read(self, box: VoxelBox) -> Num[Tensor, "1 c x y z"]:
         """The voxels of ``box``, without a copy."""
@@ -175,7 +191,8 @@ class Image(AbstractVolume):
         """The same image on another device."""
         grids = (grid.to(device) for grid in (self.grid, self.field_of_view))
         grid, field_of_view = grids
-        return Image(self.data.to(device), grid, self.name, self.truncated_faces, field_of_view)
+        data = self.data.to(device)
+        return Image(data, grid, self.name, self.truncated_faces, field_of_view, self.notes, self.doubts)
 
 
 class MappedImage(AbstractVolume):
@@ -197,6 +214,7 @@ class MappedImage(AbstractVolume):
         self.intensity_maps = intensity_maps
         self.grid, self.name, self.field_of_view = source.grid, source.name, source.field_of_view
         self.channels, self.dtype = source.channels, torch.float32
+        self.notes, self.doubts = source.notes, source.doubts
         self.truncated_faces = truncated_faces
 
     def read(self, box: VoxelBox) -> Float[Tensor, "1 c x y z"]:

@@ -137,3 +137,54 @@ several sides."""
 
 MIN_COMMON_FRACTION = 0.5
 """Fraction of the fixed content that both images show; a pose with less is weighted down."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Limits of one figure of `patchmorph.registration.verdict.Evidence`.
+
+    Attributes:
+        figure: name of the attribute.
+        words: the figure in words, for reasons.
+        check: value from which on a result should be looked at.
+        fail: value from which on it should not be used.
+        falling: whether small values are bad.
+        unit: of the figure.
+    """
+
+    figure: str
+    words: str
+    check: float
+    fail: float
+    falling: bool = False
+    unit: str = ""
+
+    def fails(self, value: float) -> bool:
+        """Whether a result with this value should not be used; NaN fails."""
+        return not (value > self.fail if self.falling else value < self.fail)
+
+    def doubts(self, value: float) -> bool:
+        """Whether a result with this value should be looked at."""
+        return not (value > self.check if self.falling else value < self.check)
+
+    def reason(self, value: float) -> str:
+        """The value with the limit that it misses."""
+        word = "above" if self.falling else "below"
+        limit = self.fail if self.fails(value) else self.check
+        return f"{self.words} must be {word} {limit:g}{self.unit}, got {value:.3g}{self.unit}"
+
+
+VERDICT = (
+    Limit("local_correlation", "local correlation of the images", 0.5, 0.4, falling=True),
+    Limit("correlation_ratio", "correlation ratio of the images", 0.5, 0.3, falling=True),
+    Limit("overlap", "overlap (Dice) of the foregrounds", 0.9, 0.8, falling=True),
+    Limit("folding_percent", "folding", 0.5, 2.0, unit=" %"),
+    Limit("sd_log_jacobian", "standard deviation of the log-Jacobian", 0.6, 0.9),
+)
+"""The limits of the verdict (docs/decisions/013)."""
+
+MAX_BRAIN_WINDOW = 2.4
+"""`patchmorph.images.padding.MAX_WINDOW` for images that show a brain only: 1.0 to 1.4 for T1, 2.2 for T2."""
+
+MIN_MASKED_FRACTION = 0.5
+"""Fraction of the content (of the brain in a head) that a user's mask keeps; a mask with less is doubtful."""

@@ -24,7 +24,7 @@ from patchmorph.objective.similarity import mutual_information
 from patchmorph.registration.acceptance import CONTRAST
 from patchmorph.registration.options import RegistrationOptions
 from patchmorph.registration.pair import PreparedPair
-from patchmorph.registration.pipeline import History, refine, registration_of
+from patchmorph.registration.pipeline import History, refine
 from patchmorph.registration.result import Registration
 from patchmorph.registration.schedule import (
     RESTARTS,
@@ -120,7 +120,7 @@ def register_any_contrast(
     if options.refine is not None:
         return _refined(pair, best, options)
     stages = cross_contrast_refinement_schedule(best.model, pair, options)
-    return registration_of(pair, refine(pair, best.history, stages), best.note, REFINED)
+    return Registration(pair, refine(pair, best.history, stages), (best.note, REFINED))
 
 
 def _best_candidate(
@@ -156,7 +156,7 @@ def _best_candidate(
 def _refined(pair: PreparedPair, found: Candidate, options: RegistrationOptions) -> Registration:
     """The registration of an accepted candidate, refined on the images that it compared."""
     stages = refinement_schedule(found.model, found.pair, options)
-    return registration_of(pair, refine(found.pair, found.history, stages), found.note)
+    return Registration(pair, refine(found.pair, found.history, stages), (found.note,))
 
 
 def shared_information(pair: PreparedPair, transform: Transform) -> float:

@@ -1,16 +1,13 @@
-"""The two images as registration uses them: normalised, masked, with their content measured."""
+"""The two images as registration compares them."""
 
 from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from patchmorph.errors import PatchMorphError
-from patchmorph.images.foreground import Content, find_content, find_truncated_faces, foreground
-from patchmorph.images.intensity import Curve, Masked
-from patchmorph.images.volume import AbstractVolume, Image, MappedImage
+from patchmorph.images.foreground import Content, foreground
+from patchmorph.images.intensity import Curve
+from patchmorph.images.volume import Image, MappedImage
 from patchmorph.registration.acceptance import IntensityAgreement
-from patchmorph.registration.brain import find_brain
 from patchmorph.transforms.base import AffineTransform, Transform
 
 AGREEMENT_POINTS = 48
@@ -26,13 +23,15 @@ class PreparedImage:
         original: as it was given, on the device.
         image: normalised, zero outside of what is registered.
         content: of ``image``.
-        note: what was left out of the original; empty if nothing was.
+        notes: what was left out of the original, one sentence each.
+        doubts: what a user should check, likewise.
     """
 
     original: Image
     image: MappedImage
     content: Content
-    note: str = ""
+    notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     def with_contrast(self, curve: Curve) -> "PreparedImage":
         """The same image with its intensities mapped by ``curve``; the content stays as measured."""
@@ -54,7 +53,12 @@ class PreparedPair:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was left out of the images."""
-        return tuple(filter(None, (self.fixed.note, self.moving.note)))
+        return self.fixed.notes + self.moving.notes
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What a user should check of the images."""
+        return self.fixed.doubts + self.moving.doubts
 
     def center_shift(self) -> AffineTransform:
         """The shift between the centres of mass: where a registration starts."""
@@ -82,69 +86,3 @@ class PreparedPair:
             return 0.0
         content = foreground(self.fixed.image.sample(points_world, float(grid.spacing_mm.max())))
         return float((~visible)[content[:, 0]].float().mean())
-
-
-@torch.no_grad()
-def prepare_pair(
-    fixed: Image,
-    moving: Image,
-    brain_network: nn.Module | None = None,
-    masks: tuple[Image | None, Image | None] = (None, None),
-) -> PreparedPair:
-    """Normalise both images and keep what is registered of each.
-
-    Args:
-        fixed: one channel, any intensities.
-        moving: likewise, on the same device.
-        brain_network: finds the brain in images without a mask, on that device (see
-            `patchmorph.networks.brain_mask`); ``None``: images show only what is to be registered.
-        masks: of the fixed and the moving image; what they leave out is not used.
-
-    Raises:
-        PatchMorphError: an image is empty, not finite or has several channels, or a mask leaves nothing.
-    """
-    for image in (fixed, moving):
-        if image.channels != 1:
-            raise PatchMorphError(f"image must have one channel, got {image.channels} in {image.name}")
-    return PreparedPair(
-        prepare_image(fixed, masks[0], brain_network), prepare_image(moving, masks[1], brain_network)
-    )
-
-
-def prepare_image(image: Image, mask: Image | None, brain_network: nn.Module | None) -> PreparedImage:
-    """What is registered of an image.
-
-    Args:
-        image: as it was given.
-        mask: the user's, positive inside; used as it is.
-        brain_network: finds the brain where there is no mask.
-
-    Raises:
-        PatchMorphError: an image that cannot be used, or a mask that leaves nothing.
-    """
-    normalized = image.normalized()
-    content = find_content(normalized)
-    notes = [f"{image.name}: outside of its mask left out"] if mask else []
-    if mask is None and brain_network is not None:
-        mask = find_brain(brain_network, normalized, content)
-        notes = [f"{image.name}: the brain was found in a head, the rest left out"] if mask else []
-    if mask is not None:
-        normalized = masked(normalized, mask.to(image.grid.device))
-        content = find_content(normalized)
-    faces = find_truncated_faces(normalized)
-    if faces:
-        notes.append(f"{image.name}: the field of view cuts through the brain")
-    return PreparedImage(image, normalized.with_truncated_faces(faces), content, "; ".join(notes))
-
-
-def masked(image: AbstractVolume, mask: Image) -> MappedImage:
-    """``image`` where ``mask``, linear between its voxels, is above half of its maximum; normalised again.
-
-    Raises:
-        PatchMorphError: nothing is left.
-    """
-    half = max(float(values.max()) for _, values in mask.blocks()) / 2
-    inside = image.mapped(Masked(mask, half, min(image.spacing_mm)))
-    if half <= 0 or not any(foreground(values).any() for _, values in inside.blocks()):
-        raise PatchMorphError(f"mask must keep some of the image, got nothing of {image.name}")
-    return inside.normalized()

@@ -7,7 +7,8 @@ import torch
 from patchmorph.images.volume import Image
 from patchmorph.networks.model import PatchMorphModel
 from patchmorph.registration.options import RegistrationOptions
-from patchmorph.registration.pair import PreparedPair, prepare_pair
+from patchmorph.registration.pair import PreparedPair
+from patchmorph.registration.preparation import prepare_pair
 from patchmorph.registration.result import Registration
 from patchmorph.registration.schedule import RESTARTS, schedule
 from patchmorph.registration.stages.base import Stage
@@ -68,7 +69,7 @@ def register_pair(
     Raises:
         PatchMorphError: uncertainty is asked for without a model.
     """
-    return registration_of(pair, refine(pair, history, schedule(model, pair, options, restarts)))
+    return Registration(pair, refine(pair, history, schedule(model, pair, options, restarts)))
 
 
 def refine(pair: PreparedPair, history: History, stages: Sequence[Stage]) -> History:
@@ -76,15 +77,3 @@ def refine(pair: PreparedPair, history: History, stages: Sequence[Stage]) -> His
     for stage in stages:
         history = (*history, stage.refine(pair, history[-1]))
     return history
-
-
-def registration_of(pair: PreparedPair, history: History, *notes: str) -> Registration:
-    """The result for a pair whose last map is that of ``history``, with notes besides those of the images."""
-    return Registration(
-        fixed=pair.fixed.original,
-        moving=pair.moving.original,
-        transform=history[-1],
-        history=history,
-        notes=(*pair.notes, *notes),
-        fraction_without_counterpart=pair.fraction_without_counterpart(history[-1]),
-    )

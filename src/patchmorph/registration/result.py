@@ -8,7 +8,9 @@ from torch import Tensor
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.images.volume import Image
+from patchmorph.registration.pair import PreparedPair
 from patchmorph.registration.uncertainty import uncertainty
+from patchmorph.registration.verdict import Evidence, Verdict, judge, measure_evidence
 from patchmorph.spatial.sampling import Interpolation
 from patchmorph.transforms.base import Transform
 from patchmorph.transforms.jacobian import jacobian_determinant
@@ -21,21 +23,50 @@ class Registration:
     """A pair of images and the map between them.
 
     Attributes:
-        fixed: the image whose space the result is in.
-        moving: the image that was brought there.
-        transform: fixed world → moving world (pull-back), RAS+ mm.
+        pair: the images as they were compared.
         history: the transforms before the first stage and after each stage; the last is ``transform``.
-        notes: what a user should know, one sentence each.
-        fraction_without_counterpart: fraction of the fixed content beyond a truncated face of the moving
-            image: there the map only continues smoothly.
+        remarks: what a user should know of the registration, one sentence each.
     """
 
-    fixed: Image
-    moving: Image
-    transform: Transform
+    pair: PreparedPair
     history: tuple[Transform, ...]
-    notes: tuple[str, ...] = ()
-    fraction_without_counterpart: float = 0.0
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def fixed(self) -> Image:
+        """The image whose space the result is in."""
+        return self.pair.fixed.original
+
+    @property
+    def moving(self) -> Image:
+        """The image that was brought there."""
+        return self.pair.moving.original
+
+    @property
+    def transform(self) -> Transform:
+        """Fixed world → moving world (pull-back), RAS+ mm."""
+        return self.history[-1]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of the images and of the registration, one sentence each."""
+        return self.pair.notes + self.pair.doubts + self.remarks
+
+    @property
+    def fraction_without_counterpart(self) -> float:
+        """Fraction of the fixed content beyond a truncated face of the moving image: there the map only
+        continues smoothly."""
+        return self.pair.fraction_without_counterpart(self.transform)
+
+    @functools.cached_property
+    def evidence(self) -> Evidence:
+        """The figures that the verdict is made of."""
+        return measure_evidence(self.pair, self.transform)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the result can be used as it is: ``pass``, ``check`` or ``fail``, and why."""
+        return judge(self.evidence, self.pair.doubts)
 
     @property
     def has_uncertainty(self) -> bool:

@@ -23,10 +23,13 @@ class Summary:
     Attributes:
         fixed: name of the fixed image.
         moving: name of the moving image.
+        verdict: ``pass``, ``check`` (to be looked at) or ``fail`` (not to be used).
+        reasons: of the verdict, one sentence each.
         similarity_before: correlation of intensities inside the fixed content, by the headers alone.
         similarity_after: the same after registration.
         folding_percent: voxels of the fixed content with a Jacobian determinant ≤ 0.
         sd_log_jacobian: standard deviation of the log-Jacobian there.
+        evidence: figures of the verdict (see `patchmorph.registration.verdict.Evidence`).
         notes: one sentence each.
         without_counterpart_percent: fixed content beyond a truncated face of the moving image.
         arguments: of the command or call.
@@ -39,10 +42,13 @@ class Summary:
 
     fixed: str
     moving: str
+    verdict: str
+    reasons: list[str]
     similarity_before: float
     similarity_after: float
     folding_percent: float
     sd_log_jacobian: float
+    evidence: dict[str, float]
     notes: list[str]
     without_counterpart_percent: float
     arguments: dict[str, Any]

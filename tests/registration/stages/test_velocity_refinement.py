@@ -7,8 +7,8 @@ from synthetic import AFFINES, grid_around, rotation, smooth_image, smooth_veloc
 from patchmorph.images.foreground import find_content, foreground
 from patchmorph.images.volume import Image, MappedImage
 from patchmorph.registration.options import RegistrationOptions
-from patchmorph.registration.pair import prepare_pair
 from patchmorph.registration.pipeline import register_images
+from patchmorph.registration.preparation import prepare_pair
 from patchmorph.registration.stages.affine_refinement import AffineDescent, AffineRefinementStage
 from patchmorph.registration.stages.descent import half_cosine
 from patchmorph.registration.stages.velocity_refinement import (

@@ -1,0 +1,74 @@
+"""Order statistics of all voxels of a volume, block by block."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Blocks = Callable[[], Iterator[Float[Tensor, "*n"]]]
+"""Each call returns an iterator over all voxels of a volume, block by block."""
+
+DIGITS = 2**16
+"""Values of the upper and of the lower half of the bits of float32."""
+
+
+class OrderStatistics:
+    """Exact order statistics of all finite voxels in constant memory, by a radix select over float32's bits.
+
+    The first pass over the voxels makes a histogram whose bins are the values with the same upper half of
+    their bits: their relative width is 1/128 or less.
+
+    Attributes:
+        count: number of finite voxels.
+        not_finite: number of voxels that are NaN or infinite.
+        histogram: int64 ``[DIGITS]``, finite voxels in each bin, in the order of their values.
+    """
+
+    def __init__(self, blocks: Blocks):
+        self.count = self.not_finite = 0
+        self._blocks = blocks
+        self.histogram = torch.zeros(DIGITS, dtype=torch.int64)
+        for values in self._finite():
+            self.count += values.numel()
+            self.histogram += _histogram((_ordered_bits(values) >> 16) + DIGITS // 2)
+
+    def smallest(self, rank: int) -> tuple[float, int]:
+        """The ``rank``-th smallest value (from 1), and the number of voxels that are at most this value."""
+        upper = int(torch.searchsorted(self.histogram.cumsum(0), rank))
+        below = int(self.histogram[:upper].sum())
+        counts = torch.zeros(DIGITS, dtype=torch.int64)
+        for values in self._finite(count=False):
+            keys = _ordered_bits(values)
+            counts += _histogram((keys & (DIGITS - 1))[keys >> 16 == upper - DIGITS // 2])
+        cumulative = below + counts.cumsum(0)
+        lower = int(torch.searchsorted(cumulative, rank))
+        value = _values(torch.tensor([(upper - DIGITS // 2) << 16 | lower]))
+        return float(value), int(cumulative[lower])
+
+    def _finite(self, count: bool = True) -> Iterator[Float[Tensor, "*n"]]:
+        for values in self._blocks():
+            finite = values.isfinite()
+            missing = int((~finite).sum())
+            self.not_finite += missing if count else 0
+            yield values[finite] if missing else values
+
+
+def bin_values(indices: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """The smallest float32 in each of the bins ``indices`` of `OrderStatistics.histogram`."""
+    return _values((indices - DIGITS // 2) << 16)
+
+
+def _values(ordered_bits: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+    bits = torch.where(ordered_bits < 0, ordered_bits ^ 0x7FFFFFFF, ordered_bits)
+    return bits.to(torch.int32).view(torch.float32)
+
+
+def _histogram(digits: Int[Tensor, " n"]) -> Int[Tensor, " d"]:
+    return torch.bincount(digits, minlength=DIGITS).cpu()
+
+
+def _ordered_bits(values: Float[Tensor, "*n"]) -> Int[Tensor, " m"]:
+    """The bits of float32 values as integers that sort as the values do."""
+    bits = (values + 0.0).contiguous().view(torch.int32).flatten()  # no negative zero
+    return torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)

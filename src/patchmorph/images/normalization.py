@@ -1,0 +1,88 @@
+"""The window of intensities that becomes 0 to 1."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from patchmorph.errors import PatchMorphError
+from patchmorph.images.histogram import Blocks, OrderStatistics
+from patchmorph.images.intensity import Window, is_background
+from patchmorph.images.padding import BRIGHT_FRACTION, MAX_WINDOW, Bins
+
+DARK_FRACTION = 0.01
+"""Fraction of the voxels that are mapped to 0: a few voxels far below the background (such as undershoot of
+resampling) do not shift the window. `BRIGHT_FRACTION` of the remaining voxels are mapped to 1."""
+BRIGHT_BACKGROUND = 0.5
+"""Median intensity of the array's faces, relative to the window, above which the background is bright."""
+UNIFORM, UNIFORM_FRACTION = 0.06, 0.75
+"""Distance from that median, relative to the window, within which this fraction of the faces' voxels lies if
+they show background: tissue on the faces varies more."""
+
+
+def normalizing_window(
+    blocks: Blocks,
+    faces: Sequence[Float[Tensor, " _"]],
+    name: str,
+    background: float | None = None,
+    widest: float = MAX_WINDOW,
+) -> Window:
+    """The window from the first percentile of the voxels to the 99.8th percentile of those above it.
+
+    Padding and stray voxels (see `patchmorph.images.padding`) are left out first. The window is inverted, so
+    that the background becomes 0, where the voxels on the faces of the array are bright and nearly uniform.
+
+    Args:
+        blocks: all voxels.
+        faces: the voxels of the six faces.
+        name: of the image, for messages.
+        background: intensity of voxels that show nothing; NaN: those that are not finite.
+        widest: see `patchmorph.images.padding.MAX_WINDOW`.
+
+    Raises:
+        PatchMorphError: values are not finite, or none exceeds the first percentile.
+    """
+    statistics = OrderStatistics(lambda: (_shown(values, background) for values in blocks()))
+    if background is None and statistics.not_finite:
+        raise PatchMorphError(
+            f"image must be finite everywhere, got {statistics.not_finite} NaN or infinite voxels in {name} "
+            "(background nan: they show nothing)"
+        )
+    if statistics.count == 0:
+        raise PatchMorphError(f"image must have content, got background in every voxel of {name}")
+    border = _shown(torch.cat(list(faces)), background).cpu()
+    border = border[border.isfinite()]
+    tissue = Bins.of(statistics).without_padding(border)
+    low, up_to_low = statistics.smallest(tissue.below + max(1, round(DARK_FRACTION * tissue.total)))
+    empty_below, empty_above = float(tissue.values[0]), float(tissue.values[-1])
+    tissue = tissue.without_stray_bright_voxels(low, widest)
+    last = tissue.below + tissue.total
+    if last == up_to_low:
+        raise PatchMorphError(f"image must have content, got {low:g} in every voxel of {name}")
+    high, _ = statistics.smallest(last + 1 - max(1, round(BRIGHT_FRACTION * (last - up_to_low))))
+    border = border[(border >= empty_below) & (border < empty_above)]
+    return Window(
+        low=low,
+        high=high,
+        inverted=_is_bright((border - low) / (high - low)),
+        empty_below=empty_below if tissue.below else -math.inf,
+        empty_above=empty_above,
+        stray_above=float(tissue.values[-1]),
+        background=background,
+    )
+
+
+def _shown(values: Float[Tensor, "*n"], background: float | None) -> Float[Tensor, "*n"]:
+    """``values``, NaN where they are background."""
+    return values if background is None else values.masked_fill(is_background(values, background), torch.nan)
+
+
+def _is_bright(border: Float[Tensor, " n"]) -> bool:
+    """Whether relative intensities on the faces are those of a bright background."""
+    if len(border) == 0:
+        return False
+    median = border.clamp(0, 1).median()
+    uniform = ((border.clamp(0, 1) - median).abs() <= UNIFORM).float().mean()
+    return bool(median > BRIGHT_BACKGROUND) and bool(uniform >= UNIFORM_FRACTION)

@@ -1,0 +1,131 @@
+"""Preparation of an image: what of it is registered, normalised, without what shows no tissue."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from patchmorph.errors import PatchMorphError
+from patchmorph.images.foreground import find_content, find_main_content, find_truncated_faces
+from patchmorph.images.inpainting import inpainted
+from patchmorph.images.intensity import Inside, Masked, NonZero
+from patchmorph.images.padding import MAX_WINDOW
+from patchmorph.images.volume import AbstractVolume, Image, MappedImage
+from patchmorph.registration.acceptance import MAX_BRAIN_WINDOW
+from patchmorph.registration.brain import find_brain
+from patchmorph.registration.masks import counted_region
+from patchmorph.registration.pair import PreparedImage, PreparedPair
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What of an image counts.
+
+    Attributes:
+        mask: not zero inside what is registered, in the image's world; ``None``: the brain is found.
+        ignored: not zero inside what is left out of the comparison, such as a lesion.
+        background: intensity of voxels that show nothing; NaN: those that are not finite.
+    """
+
+    mask: Image | None = None
+    ignored: Image | None = None
+    background: float | None = None
+
+
+EVERYTHING = Selection()
+
+STRAY = "a few voxels far brighter than all others were filled from their surroundings"
+FRAGMENTS = "small pieces apart from the rest were left out"
+
+
+@torch.no_grad()
+def prepare_pair(
+    fixed: Image,
+    moving: Image,
+    brain_network: nn.Module | None = None,
+    selections: tuple[Selection, Selection] = (EVERYTHING, EVERYTHING),
+) -> PreparedPair:
+    """Normalise both images and keep what is registered of each.
+
+    Args:
+        fixed: one channel, any intensities.
+        moving: likewise, on the same device.
+        brain_network: finds the brain in images without a mask, on that device (see
+            `patchmorph.networks.brain_mask`); ``None``: images show only what is to be registered.
+        selections: of the fixed and the moving image.
+
+    Raises:
+        PatchMorphError: an image is empty, not finite or has several channels, or a mask leaves nothing.
+    """
+    for image in (fixed, moving):
+        if image.channels != 1:
+            raise PatchMorphError(f"image must have one channel, got {image.channels} in {image.name}")
+    first, second = selections
+    return PreparedPair(
+        prepare_image(fixed, first, brain_network), prepare_image(moving, second, brain_network)
+    )
+
+
+def prepare_image(
+    image: Image, selection: Selection = EVERYTHING, brain_network: nn.Module | None = None
+) -> PreparedImage:
+    """What is registered of an image.
+
+    Args:
+        image: as it was given.
+        selection: the user's choice.
+        brain_network: finds the brain where there is no mask.
+
+    Raises:
+        PatchMorphError: an image that cannot be used, or a mask that leaves nothing.
+    """
+    tissue, notes = _normalized(image, MAX_WINDOW, selection.background)
+    doubts: tuple[str, ...] = ()
+    if selection.ignored is not None:
+        tissue = inpainted(tissue, selection.ignored.to(image.grid.device).mapped(NonZero()))
+        notes += ("what is ignored was filled from its surroundings",)
+    if selection.mask is not None:
+        region = counted_region(tissue, selection.mask.to(image.grid.device), brain_network)
+        tissue, doubts, why = region.tissue, region.doubts, ("outside of its mask left out",)
+    else:
+        tissue, why = _content(tissue, brain_network)
+    if why or brain_network is not None:
+        again, more = _normalized(tissue, MAX_BRAIN_WINDOW)
+        tissue, notes = (again, notes or more) if why or more else (tissue, notes)
+    content = find_content(tissue)
+    faces = find_truncated_faces(tissue)
+    notes += why + (("the field of view cuts through the brain",) if faces else ())
+    return PreparedImage(
+        image,
+        tissue.with_truncated_faces(faces),
+        content,
+        image.notes + tuple(f"{image.name}: {note}" for note in notes),
+        image.doubts + tuple(f"{image.name}: {doubt}" for doubt in doubts),
+    )
+
+
+def _normalized(
+    image: AbstractVolume, widest: float, background: float | None = None
+) -> tuple[MappedImage, tuple[str, ...]]:
+    """A normalised view with stray bright voxels filled, and what was done beyond percentiles."""
+    window = image.window(background, widest)
+    view = image.mapped(window)
+    if math.isinf(window.stray_above):
+        return view, ()
+    stray = image.mapped(Inside(window.stray_above, window.empty_above))
+    return inpainted(view, stray), (STRAY,)
+
+
+def _content(image: MappedImage, brain_network: nn.Module | None) -> tuple[MappedImage, tuple[str, ...]]:
+    """The brain, or the content without small separate pieces, and what was left out."""
+    notes: tuple[str, ...] = ()
+    main = find_main_content(image)
+    if main is not None:
+        image, notes = image.mapped(Masked(main, 0.5, min(main.spacing_mm))), (FRAGMENTS,)
+    brain = None if brain_network is None else find_brain(brain_network, image, find_content(image))
+    if brain is not None:
+        half = float(brain.values().max()) / 2
+        image = image.mapped(Masked(brain, half, min(image.spacing_mm)))
+        notes = ("the brain was found in a head, the rest left out",)
+    return image, notes
