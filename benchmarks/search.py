@@ -45,7 +45,7 @@ def main() -> None:
     pair = prepare_pair(heads[0], heads[1], network)
     figures = {
         "search_seconds": timed(lambda: PoseStage().refine(pair, pair.center_shift()), arguments.runs),
-        "brain_seconds": timed(lambda: prepare_image(heads[0], None, network), arguments.runs),
+        "brain_seconds": timed(lambda: prepare_image(heads[0], brain_network=network), arguments.runs),
     }
     machine.write(f"search-{device.type}", figures)
 

@@ -45,12 +45,12 @@ class Pair(NamedTuple):
 Load = Callable[[str], Image]
 
 PEOPLE = {
-    "development": [("03", "01"), ("01", "03"), ("03", "05"), ("06", "03"), ("07", "03"), ("03", "07")],
+    "development": [name.split("-") for name in "03-01 01-03 03-05 06-03 07-03 03-07".split()],
     "judged": [
-        (a, b) for a, b in [("01", "02"), ("02", "04"), ("04", "05"), ("05", "06"), ("06", "01"), ("01", "04"),
-                            ("02", "05"), ("04", "06"), ("05", "01"), ("06", "02"), ("07", "02"), ("04", "07")]
+        name.split("-")
+        for name in "01-02 02-04 04-05 05-06 06-01 01-04 02-05 04-06 05-01 06-02 07-02 04-07".split()
     ],
-}  # fmt: skip
+}
 HEADS = {"development": list[tuple[str, str]](), "judged": [("04", "01"), ("01", "04")]}
 TISSUE = {"development": [("01", "03"), ("05", "01")], "judged": [("07", "12"), ("08", "07"), ("12", "08")]}
 UNLABELLED = {"development": [("01", "11")], "judged": [("21", "31"), ("31", "21")]}
@@ -202,6 +202,7 @@ def main() -> None:
     parser.add_argument("--set", choices=["development", "judged"], default="judged")
     parser.add_argument("--data", type=Path, default=machine.DATA)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--kinds", nargs="*", default=["good", "bad"])
     parser.add_argument("--only", nargs="*")
     parser.add_argument("--output", type=Path, default=machine.RESULTS)
     arguments = parser.parse_args()
@@ -219,7 +220,8 @@ def main() -> None:
 
     seeds = range(3) if arguments.set == "development" else range(10, 15)
     rows = []
-    for pairs in (good_pairs, bad_pairs):
+    kinds = {"good": good_pairs, "bad": bad_pairs}
+    for pairs in (kinds[name] for name in arguments.kinds):
         for pair in pairs(arguments.set, image, brain, seeds):
             if arguments.only and not any(word in pair.name for word in arguments.only):
                 continue

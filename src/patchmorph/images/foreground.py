@@ -30,7 +30,8 @@ MIN_CONTENT_VOXELS = 8
 """Foreground voxels of that level below which an image cannot be registered."""
 
 FRAGMENT_FRACTION = 0.08
-"""Size of a separate piece of foreground, relative to the largest, below which it is a marker or noise. The content of all images that this was tried on is one piece but for 0.1 % of it."""
+"""Size of a separate piece of foreground, relative to the largest, below which it is a marker or
+noise. The content of all images that this was tried on is one piece but for 0.1 % of it."""
 
 
 @dataclass(frozen=True)
