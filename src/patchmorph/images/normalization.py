@@ -48,7 +48,7 @@ def normalizing_window(
     if background is None and statistics.not_finite:
         raise PatchMorphError(
             f"image must be finite everywhere, got {statistics.not_finite} NaN or infinite voxels in {name} "
-            "(background nan: they show nothing)"
+            "(--background nan: such voxels show nothing)"
         )
     if statistics.count == 0:
         raise PatchMorphError(f"image must have content, got background in every voxel of {name}")

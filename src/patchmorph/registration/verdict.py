@@ -35,7 +35,7 @@ class Evidence:
         overlap: Dice of the foregrounds, as far as the moving image shows them.
         folding_percent: points of the content with a Jacobian determinant ≤ 0.
         sd_log_jacobian: standard deviation of the log-Jacobian over the content.
-        scale: edge of a cube that the affine map nearest to the map makes of a cube of edge 1.
+        scaling: scale of the affine map nearest to the map, or its inverse if that is larger.
         stretch: largest over smallest singular value of that affine map.
         rotation_degrees: its rotation.
         without_counterpart: fraction of the fixed content beyond a truncated face of the moving image.
@@ -46,7 +46,7 @@ class Evidence:
     overlap: float
     folding_percent: float
     sd_log_jacobian: float
-    scale: float
+    scaling: float
     stretch: float
     rotation_degrees: float
     without_counterpart: float
@@ -111,13 +111,14 @@ def _local_correlation(fixed: Tensor, warped: Tensor, seen: Tensor) -> float:
 
 
 def _affine_figures(linear: Tensor) -> dict[str, float]:
-    """Scale, stretch and rotation of a linear map ``[3, 3]``, by its polar decomposition."""
+    """Scale, stretch and rotation of a linear map ``[3, 3]``, by its singular value decomposition."""
     left, values, right = torch.linalg.svd(linear)
     rotation = left @ right
     rotation = rotation * torch.linalg.det(rotation).sign()
     cosine = float((rotation.trace() - 1) / 2)
+    scale = float(values.prod() ** (1 / 3))
     return {
-        "scale": float(values.prod() ** (1 / 3)),
+        "scaling": max(scale, 1 / max(scale, 1e-9)),
         "stretch": float(values[0] / values[-1].clamp(min=1e-9)),
         "rotation_degrees": math.degrees(math.acos(max(-1.0, min(1.0, cosine)))),
     }
