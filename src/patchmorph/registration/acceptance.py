@@ -185,7 +185,7 @@ VERDICT = (
     Limit("rotation_degrees", "rotation against the headers", check=90.0, fail=181.0, unit="°"),
     Limit("without_counterpart", "fraction of the fixed content without counterpart", check=0.33, fail=0.8),
 )
-"""The limits of the verdict, chosen on development pairs of ``benchmarks/verdict.py`` (docs/decisions/013). Good
+"""The limits of the verdict, chosen on development pairs of ``benchmarks/verdict.py`` (decision 013). Good
 T1 pairs there have correlations above 0.9 and a log-Jacobian below 0.44. Two contrasts have correlations of
 0.63 and 0.37 at least, so that they often are to be looked at."""
 
