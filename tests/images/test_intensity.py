@@ -105,17 +105,21 @@ def test_the_window_of_few_voxels_is_of_single_ones():
     """By hand: of 25 voxels, the least is mapped to 0 and the largest to 1."""
     values = torch.arange(25.0).reshape(1, 1, 5, 5, 1)
     faces = [torch.zeros(4)] * 6
-    assert normalizing_window(lambda: iter([values]), faces, "x") == Window(0.0, 24.0, inverted=False)
+    assert normalizing_window(OrderStatistics(lambda: iter([values])), faces, "x") == Window(
+        0.0, 24.0, inverted=False
+    )
     bright = [torch.zeros(4), *[torch.full((4,), 12.5)] * 5]
-    assert normalizing_window(lambda: iter([values]), bright, "x").inverted
+    assert normalizing_window(OrderStatistics(lambda: iter([values])), bright, "x").inverted
     barely = [torch.zeros(4), *[torch.full((4,), 12.0)] * 5]  # half way is not bright
-    assert not normalizing_window(lambda: iter([values]), barely, "x").inverted
+    assert not normalizing_window(OrderStatistics(lambda: iter([values])), barely, "x").inverted
 
 
 def test_the_upper_end_of_the_window_is_a_percentile_of_what_is_above_the_lower_end():
     """By hand: 9000 voxels of background and 1 … 1000, of which two are 0.2 percent."""
     values = torch.cat([torch.full((9000,), -7.0), torch.arange(1.0, 1001)])
-    window = normalizing_window(in_blocks(values, [4321, 9500]), [torch.full((4,), -7.0)] * 6, "x")
+    window = normalizing_window(
+        OrderStatistics(in_blocks(values, [4321, 9500])), [torch.full((4,), -7.0)] * 6, "x"
+    )
     assert window == Window(-7.0, 999.0, inverted=False)
 
 
@@ -123,9 +127,11 @@ def test_what_is_not_finite_is_counted_in_all_blocks():
     first, second = torch.zeros(10), torch.ones(10)
     first[3], second[:2] = torch.nan, torch.tensor([torch.inf, -torch.inf])
     with pytest.raises(PatchMorphError, match=r"must be finite everywhere, got 3 NaN .* in sub-02\.nii"):
-        normalizing_window(lambda: iter([first, second]), [torch.zeros(2)] * 6, "sub-02.nii")
+        normalizing_window(OrderStatistics(lambda: iter([first, second])), [torch.zeros(2)] * 6, "sub-02.nii")
     with pytest.raises(PatchMorphError, match=r"must have content, got 4\.5 in every voxel of sub-02\.nii"):
-        normalizing_window(lambda: iter([torch.full((9,), 4.5)] * 2), [torch.zeros(2)] * 6, "sub-02.nii")
+        normalizing_window(
+            OrderStatistics(lambda: iter([torch.full((9,), 4.5)] * 2)), [torch.zeros(2)] * 6, "sub-02.nii"
+        )
 
 
 def test_a_window_clamps_and_inverts():

@@ -28,6 +28,7 @@ class OrderStatistics:
     def __init__(self, blocks: Blocks):
         self.count = self.not_finite = 0
         self._blocks = blocks
+        self._selected: dict[int, tuple[float, int]] = {}
         self.histogram = torch.zeros(DIGITS, dtype=torch.int64)
         for values in self._finite():
             self.count += values.numel()
@@ -35,6 +36,11 @@ class OrderStatistics:
 
     def smallest(self, rank: int) -> tuple[float, int]:
         """The ``rank``-th smallest value (from 1), and the number of voxels that are at most this value."""
+        if rank not in self._selected:
+            self._selected[rank] = self._select(rank)
+        return self._selected[rank]
+
+    def _select(self, rank: int) -> tuple[float, int]:
         upper = int(torch.searchsorted(self.histogram.cumsum(0), rank))
         below = int(self.histogram[:upper].sum())
         counts = torch.zeros(DIGITS, dtype=torch.int64)

@@ -23,7 +23,7 @@ they show background: tissue on the faces varies more."""
 
 
 def normalizing_window(
-    blocks: Blocks,
+    statistics: OrderStatistics,
     faces: Sequence[Float[Tensor, " _"]],
     name: str,
     background: float | None = None,
@@ -35,7 +35,7 @@ def normalizing_window(
     that the background becomes 0, where the voxels on the faces of the array are bright and nearly uniform.
 
     Args:
-        blocks: all voxels.
+        statistics: of all voxels but background (see `voxel_statistics`).
         faces: the voxels of the six faces.
         name: of the image, for messages.
         background: intensity of voxels that show nothing; NaN: those that are not finite.
@@ -44,7 +44,6 @@ def normalizing_window(
     Raises:
         PatchMorphError: values are not finite, or none exceeds the first percentile.
     """
-    statistics = OrderStatistics(lambda: (_shown(values, background) for values in blocks()))
     if background is None and statistics.not_finite:
         raise PatchMorphError(
             f"image must be finite everywhere, got {statistics.not_finite} NaN or infinite voxels in {name} "
@@ -72,6 +71,11 @@ def normalizing_window(
         stray_above=float(tissue.values[-1]),
         background=background,
     )
+
+
+def voxel_statistics(blocks: Blocks, background: float | None) -> OrderStatistics:
+    """Order statistics of all voxels but those of intensity ``background``."""
+    return OrderStatistics(lambda: (_shown(values, background) for values in blocks()))
 
 
 def _shown(values: Float[Tensor, "*n"], background: float | None) -> Float[Tensor, "*n"]:

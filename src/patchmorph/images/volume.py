@@ -9,8 +9,9 @@ from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
 from patchmorph.images.abstract import AbstractImage
+from patchmorph.images.histogram import OrderStatistics
 from patchmorph.images.intensity import IntensityMap, Window
-from patchmorph.images.normalization import normalizing_window
+from patchmorph.images.normalization import normalizing_window, voxel_statistics
 from patchmorph.images.padding import MAX_WINDOW
 from patchmorph.images.pyramid import downsample, level_spacing
 from patchmorph.spatial.grid import Grid, VoxelBox, triple
@@ -122,9 +123,11 @@ class AbstractVolume(AbstractImage):
 
     def window(self, background: float | None = None, widest: float = MAX_WINDOW) -> Window:
         """The window of `normalizing_window`, whose faces are those of the array."""
-        blocks = lambda: (values.float() for _, values in self.blocks())  # noqa: E731
+        if background not in self._statistics:
+            blocks = lambda: (values.float() for _, values in self.blocks())  # noqa: E731
+            self._statistics[background] = voxel_statistics(blocks, background)
         faces = [self.face(face).float() for face in FACES]
-        return normalizing_window(blocks, faces, self.name, background, widest)
+        return normalizing_window(self._statistics[background], faces, self.name, background, widest)
 
     @functools.cached_property
     def spacing_mm(self) -> tuple[float, ...]:
@@ -133,6 +136,10 @@ class AbstractVolume(AbstractImage):
 
     @functools.cached_property
     def _levels(self) -> "dict[tuple[float, ...], Image]":
+        return {}
+
+    @functools.cached_property
+    def _statistics(self) -> dict[float | None, OrderStatistics]:
         return {}
 
     @functools.cached_property

@@ -36,6 +36,7 @@ class Selection:
 EVERYTHING = Selection()
 
 STRAY = "a few voxels far brighter than all others were filled from their surroundings"
+IGNORED = "what is ignored was filled from its surroundings"
 FRAGMENTS = "small pieces apart from the rest were left out"
 
 
@@ -80,22 +81,21 @@ def prepare_image(
     Raises:
         PatchMorphError: an image that cannot be used, or a mask that leaves nothing.
     """
-    tissue, notes = _normalized(image, MAX_WINDOW, selection.background)
+    tissue, notes = _normalized(image, MAX_WINDOW, selection)
     doubts: tuple[str, ...] = ()
-    if selection.ignored is not None:
-        tissue = inpainted(tissue, selection.ignored.to(image.grid.device).mapped(NonZero()))
-        notes += ("what is ignored was filled from its surroundings",)
     if selection.mask is not None:
         region = counted_region(tissue, selection.mask.to(image.grid.device), brain_network)
-        tissue, doubts, why = region.tissue, region.doubts, ("outside of its mask left out",)
+        tissue, doubts, left_out = region.tissue, region.doubts, ("outside of its mask left out",)
     else:
-        tissue, why = _content(tissue, brain_network)
-    if why or brain_network is not None:
-        again, more = _normalized(tissue, MAX_BRAIN_WINDOW)
-        tissue, notes = (again, notes or more) if why or more else (tissue, notes)
+        tissue, left_out = _content(tissue, brain_network)
+    if left_out:
+        tissue, more = _normalized(tissue, MAX_BRAIN_WINDOW)
+        notes = (notes or more) + left_out
+    elif brain_network is not None and _differ(image, selection.background):
+        tissue, notes = _normalized(image, MAX_BRAIN_WINDOW, selection)
     content = find_content(tissue)
     faces = find_truncated_faces(tissue)
-    notes += why + (("the field of view cuts through the brain",) if faces else ())
+    notes += ("the field of view cuts through the brain",) if faces else ()
     return PreparedImage(
         image,
         tissue.with_truncated_faces(faces),
@@ -106,15 +106,23 @@ def prepare_image(
 
 
 def _normalized(
-    image: AbstractVolume, widest: float, background: float | None = None
+    image: AbstractVolume, widest: float, selection: Selection = EVERYTHING
 ) -> tuple[MappedImage, tuple[str, ...]]:
-    """A normalised view with stray bright voxels filled, and what was done beyond percentiles."""
-    window = image.window(background, widest)
-    view = image.mapped(window)
-    if math.isinf(window.stray_above):
-        return view, ()
-    stray = image.mapped(Inside(window.stray_above, window.empty_above))
-    return inpainted(view, stray), (STRAY,)
+    """A normalised view without stray bright voxels and what is ignored, and what was filled."""
+    window = image.window(selection.background, widest)
+    view, notes = image.mapped(window), ()
+    if not math.isinf(window.stray_above):
+        view = inpainted(view, image.mapped(Inside(window.stray_above, window.empty_above)))
+        notes += (STRAY,)
+    if selection.ignored is not None:
+        view = inpainted(view, selection.ignored.to(image.grid.device).mapped(NonZero()))
+        notes += (IGNORED,)
+    return view, notes
+
+
+def _differ(image: AbstractVolume, background: float | None) -> bool:
+    """Whether the window of an image that shows a brain only is narrower than that of any image."""
+    return image.window(background, MAX_BRAIN_WINDOW) != image.window(background, MAX_WINDOW)
 
 
 def _content(image: MappedImage, brain_network: nn.Module | None) -> tuple[MappedImage, tuple[str, ...]]:

@@ -12,7 +12,7 @@ from patchmorph.objective.similarity import correlation_map
 from patchmorph.registration.acceptance import VERDICT, IntensityAgreement
 from patchmorph.registration.pair import PreparedPair
 from patchmorph.transforms.base import AffineTransform, Transform
-from patchmorph.transforms.jacobian import jacobian_determinant, log_determinant
+from patchmorph.transforms.jacobian import determinant_of_map, log_determinant
 
 POINTS = 64
 """Points along the longest side of the fixed content's box in which figures are measured."""
@@ -78,8 +78,8 @@ def measure_evidence(pair: PreparedPair, transform: Transform) -> Evidence:
     content, other = foreground(fixed) & seen, foreground(warped) & seen
     both = content & other
     agreement = IntensityAgreement.of(fixed[both], warped[both]) if int(both.sum()) >= POINTS else None
-    determinant = jacobian_determinant(transform, grid)[foreground(fixed)[0, 0]]
     inside = foreground(fixed)[:, 0]
+    determinant = determinant_of_map(mapped[0], grid)[inside[0, :-1, :-1, :-1]]
     affine = AffineTransform.nearest(points[inside][None], mapped[inside][None])
     return Evidence(
         local_correlation=_local_correlation(fixed, warped, seen),
