@@ -95,13 +95,14 @@ def prepare_image(
         tissue, notes = (again, notes or more) if why or more else (tissue, notes)
     content = find_content(tissue)
     faces = find_truncated_faces(tissue)
+    read = [given for given in (image, selection.mask, selection.ignored) if given is not None]
     notes += why + (("the field of view cuts through the brain",) if faces else ())
     return PreparedImage(
         image,
         tissue.with_truncated_faces(faces),
         content,
-        image.notes + tuple(f"{image.name}: {note}" for note in notes),
-        image.doubts + tuple(f"{image.name}: {doubt}" for doubt in doubts),
+        (*(note for given in read for note in given.notes), *(f"{image.name}: {note}" for note in notes)),
+        (*(doubt for given in read for doubt in given.doubts), *(f"{image.name}: {text}" for text in doubts)),
     )
 
 
