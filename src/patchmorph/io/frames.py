@@ -11,7 +11,7 @@ from patchmorph.errors import PatchMorphError
 from patchmorph.io.images import grid_of
 from patchmorph.io.labels import Choice, choose_interpolation
 from patchmorph.io.placement import placement
-from patchmorph.io.volumes import UNREADABLE, check_end, open_volume, read_voxels, shape_of, unreadable
+from patchmorph.io.volumes import check_end, open_volume, read_part, read_voxels, shape_of
 from patchmorph.spatial.grid import Grid, triple
 
 
@@ -70,11 +70,7 @@ class Frames:
             yield self._only
             return
         for index in np.ndindex(*self.further[::-1]):
-            try:
-                frame = np.asarray(self.volume.dataobj[(..., *index[::-1])])
-            except UNREADABLE as error:
-                raise unreadable(self.path, error) from None
-            yield frame
+            yield read_part(self.volume, (..., *index[::-1]))
         check_end(self.volume)
 
     def choice(self) -> Choice:

@@ -109,7 +109,7 @@ def _warped(
     interpolation: Interpolation,
     background: int | float,
 ) -> Iterator[np.ndarray]:
-    exact = interpolation in ("nearest", "label")
+    exact = interpolation in ("nearest", "label") and frames.dtype == np.float64
     for frame in frames:
         image = image_from(frame, frames.place, frames.path, exact)
         yield resample_at(image, places(), grid, interpolation, background).data[0, 0].numpy()

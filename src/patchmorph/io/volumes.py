@@ -1,15 +1,19 @@
 """Volumes as nibabel opens them: chosen by content, checked before anything is allocated, read to the end."""
 
+import warnings
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BufferedIOBase
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import nibabel
 import numpy as np
+from nibabel import imageglobals
 from nibabel.arrayproxy import ArrayProxy
 from nibabel.filebasedimages import ImageFileError
-from nibabel.imageglobals import LoggingOutputSuppressor
+from nibabel.freesurfer.mghformat import MGHError
 from nibabel.nifti1 import Nifti1Header
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 
@@ -17,8 +21,8 @@ from patchmorph.errors import PatchMorphError
 from patchmorph.io.streams import DAMAGE, check_rest, check_whole, most_bytes, open_stream
 
 UNREADABLE = (
-    *(ImageFileError, HeaderDataError, ValueError, TypeError, KeyError, OverflowError, MemoryError),
-    *DAMAGE,
+    *(ImageFileError, HeaderDataError, MGHError, MemoryError, *DAMAGE),
+    *(ValueError, TypeError, LookupError, ArithmeticError),
 )
 """Exceptions that nibabel raises for broken files."""
 HEADER_BYTES = 540
@@ -35,7 +39,7 @@ def open_volume(path: Path) -> SpatialImage:
     """
     stream = open_stream(path)
     try:
-        with LoggingOutputSuppressor():
+        with _quiet_nibabel():
             volume = _volume(path, stream)
             if not isinstance(volume, SpatialImage):
                 raise ImageFileError(f"a {type(volume).__name__} is no volume")
@@ -56,12 +60,22 @@ def read_voxels(volume: SpatialImage) -> np.ndarray:
     Raises:
         PatchMorphError: a damaged file.
     """
-    try:
-        array = np.asarray(volume.dataobj)
-    except UNREADABLE as error:
-        raise unreadable(path_of(volume), error) from None
+    array = read_part(volume, (...,))
     check_end(volume)
     return array
+
+
+def read_part(volume: SpatialImage, index: tuple[Any, ...]) -> np.ndarray:
+    """The voxels at an index of integers, slices and ``...``, rescaled by the header's slope and intercept.
+
+    Raises:
+        PatchMorphError: a damaged file.
+    """
+    try:
+        with _quiet_nibabel():
+            return np.asarray(volume.dataobj[index])
+    except UNREADABLE as error:
+        raise unreadable(path_of(volume), error) from None
 
 
 def check_end(volume: SpatialImage) -> None:
@@ -90,16 +104,34 @@ def path_of(volume: SpatialImage) -> Path:
 
 
 def header_bytes(volume: SpatialImage) -> bytes:
-    """The first bytes of the header's file: nibabel changes values that it regards as wrong."""
+    """The first bytes of the header's file."""
     holder = volume.file_map.get("header", volume.file_map["image"])
     with open_stream(Path(str(holder.filename))) as stream:
         return stream.read(HEADER_BYTES)
+
+
+def raw_header(volume: SpatialImage, header: Nifti1Header) -> Nifti1Header:
+    """The header as it is in the file: nibabel replaces values that it regards as wrong."""
+    return type(header)(header_bytes(volume)[: header.sizeof_hdr], header.endianness, check=False)
 
 
 def unreadable(path: Path, error: Exception) -> PatchMorphError:
     """The error to raise for an exception of `UNREADABLE`: one line."""
     reason = " ".join(str(error).split()) or type(error).__name__
     return PatchMorphError(f"image must be a readable NIfTI or MGZ volume, got {path}: {reason}")
+
+
+@contextmanager
+def _quiet_nibabel() -> Iterator[None]:
+    """Silence what nibabel logs and warns of: headers that it changes, numbers that overflow."""
+    before = imageglobals.logger.disabled
+    imageglobals.logger.disabled = True
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        imageglobals.logger.disabled = before
 
 
 def _volume(path: Path, stream: BufferedIOBase) -> object:
@@ -139,8 +171,7 @@ def _check_nifti(volume: SpatialImage, header: Nifti1Header, offset: int, path: 
     least = header.sizeof_hdr if "header" not in volume.file_map else 0
     if offset < least:
         raise PatchMorphError(f"voxels must start at byte {least} or later, got {offset} in {path}")
-    raw = type(header)(header_bytes(volume)[: header.sizeof_hdr], header.endianness, check=False)
-    sizes = [float(size) for size in raw["pixdim"][1:4]]
+    sizes = [float(size) for size in raw_header(volume, header)["pixdim"][1:4]]
     if not int(header["sform_code"]) and not (np.isfinite(sizes).all() and np.all(sizes)):
         got = ", ".join(f"{size:g}" for size in sizes)
         raise PatchMorphError(f"voxel sizes must be above 0 and finite, got {got} in {path}")
