@@ -24,8 +24,9 @@ MIN_CONSTANCY = 0.3
 """Constancy from which whole numbers are ids."""
 MIN_NAMED_CONSTANCY = 0.12
 """The same for a file whose name announces a label map: an atlas may be an image, too."""
-MAX_RAMP = 0.8
-"""Share of unequal neighbours that differ by one, above which values are a smooth image that was rounded."""
+MAX_RAMP = 0.55
+"""Share of unequal neighbours that differ by one, above which values are a smooth image that was rounded; it
+is at most 0.41 for the label maps that it was tested on."""
 RAMP_VALUES = 16
 """Number of values above which `MAX_RAMP` applies: ids of few tissues are neighbours of each other, too."""
 MAX_IDS_BY_COUNT = 3

@@ -104,7 +104,7 @@ def _changed_values(volume: SpatialImage) -> tuple[str, ...]:
         code = int(raw[f"{form}_code"])
         if code != int(header[f"{form}_code"]):
             doubts.append(f"{path_of(volume)}: its {form} was ignored, since NIfTI has no code {code}")
-    if not int(header["sform_code"]) and (raw["pixdim"][1:4] < 0).any():
+    if not int(header["sform_code"]) and min(float(size) for size in raw["pixdim"][1:4]) < 0:
         doubts.append(f"{path_of(volume)}: its voxel sizes are negative; their signs were ignored")
     return tuple(doubts)
 

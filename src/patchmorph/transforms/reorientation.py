@@ -19,7 +19,7 @@ VECTOR, TENSOR = 3, 6
 LOWER = torch.tril_indices(3, 3)
 """Rows and columns of a tensor's components: xx, xy, yy, xz, yz, zz (NIfTI's order)."""
 NEWTON_STEPS = 12
-"""Steps of Newton's iteration; it converges quadratically, after some halvings of a large stretch."""
+"""Steps of Newton's iteration: it converges quadratically once a stretch has been halved to about 1."""
 
 
 @torch.no_grad()
@@ -50,21 +50,18 @@ def reoriented(
 def rotation_part(matrix: Float[Tensor, "*n 3 3"]) -> Float[Tensor, "*n 3 3"]:
     """The rotation of the polar decomposition, by Newton's iteration X ← (X + X⁻ᵀ) / 2 (Higham, 1986).
 
-    Where the determinant is not above 0, the map folds and has no rotation: the identity is returned.
+    Each iterate is divided by the cube root of its determinant first, so that the size does not matter. Where
+    the determinant is not above 0, the map folds and has no rotation: the identity is returned.
     """
     identity = torch.eye(3, dtype=matrix.dtype, device=matrix.device)
-    folded = ~(torch.linalg.det(matrix) > 0)
-    rotation = torch.where(folded[..., None, None], identity, matrix)
+    unfolded = (torch.linalg.det(matrix) > 0)[..., None, None]
+    rotation = torch.where(unfolded, matrix, identity)
     for _ in range(NEWTON_STEPS):
-        rotation = (rotation + _inverse_transposed(rotation)) / 2
+        rows = rotation.unbind(-2)
+        cofactors = torch.stack([torch.linalg.cross(rows[k - 2], rows[k - 1]) for k in range(3)], dim=-2)
+        size = (rows[0] * cofactors[..., 0, :]).sum(-1)[..., None, None].pow(1 / 3)
+        rotation = (rotation / size + cofactors / size.square()) / 2
     return rotation
-
-
-def _inverse_transposed(matrix: Float[Tensor, "*n 3 3"]) -> Float[Tensor, "*n 3 3"]:
-    """The matrix of cofactors divided by the determinant."""
-    rows = matrix.unbind(-2)
-    cofactors = torch.stack([torch.linalg.cross(rows[k - 2], rows[k - 1]) for k in range(3)], dim=-2)
-    return cofactors / (rows[0] * cofactors[..., 0, :]).sum(-1)[..., None, None]
 
 
 def _jacobian(mapped: Float[Tensor, "x2 y2 z2 3"], grid: Grid) -> Float[Tensor, "x y z 3 3"]:
