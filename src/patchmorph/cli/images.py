@@ -4,7 +4,7 @@ from pathlib import Path
 
 from patchmorph.cli.app import console
 from patchmorph.errors import PatchMorphError
-from patchmorph.io.atomic import check_file, check_folder
+from patchmorph.io.atomic import check_folder
 from patchmorph.io.grids import GridPair
 from patchmorph.io.images import Reference, check_ending, load_reference
 from patchmorph.io.placement import Placement
@@ -14,7 +14,6 @@ def targets_of(images: list[Path], output: Path) -> list[Path]:
     """The file that each image is written to: ``output``, or one of its name in that folder."""
     if len(images) == 1:
         check_ending(output)
-        check_file(output)
         return [output]
     check_folder(output)
     targets = [output / image.name for image in images]

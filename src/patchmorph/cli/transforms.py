@@ -11,7 +11,7 @@ from patchmorph.cli.app import AssumeOption, app, console, print_table
 from patchmorph.cli.images import print_notes, read_pair, read_reference, targets_of
 from patchmorph.errors import PatchMorphError
 from patchmorph.images.volume import Image
-from patchmorph.io.atomic import check_file, check_outputs
+from patchmorph.io.atomic import check_outputs
 from patchmorph.io.components import REORIENT
 from patchmorph.io.frames import Frames
 from patchmorph.io.grids import GridPair
@@ -213,7 +213,6 @@ def jacobian(
     if differences not in DIFFERENCES:
         raise PatchMorphError(f"differences must be {' or '.join(DIFFERENCES)}, got {differences}")
     check_ending(output)
-    check_file(output)
     check_outputs([output], [transform, reference])
     place = read_reference(reference, assume_orientation)
     grid = place.grid

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from patchmorph.errors import PatchMorphError
 
+FOLDER_ENDING = ".zarr"
+"""Ending of outputs that are folders."""
 UNFINISHED = ".unfinished-"
 """Start of the names of temporary folders."""
 
@@ -98,14 +100,14 @@ def whole_tree(path: Path) -> Iterator[Path]:
 
 
 def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path | None]) -> None:
-    """Check, before any work starts, that no output is an input, by whatever name or link.
+    """Check, before any work starts, that outputs are new or regular files, and none is an input.
 
     Args:
-        outputs: files or folders to be written.
+        outputs: files to be written, or Zarr folders; names and links are followed.
         inputs: files that are read; ``None`` where an option was not given.
 
     Raises:
-        PatchMorphError: an output is an input or contains one, or is another output.
+        PatchMorphError: an output is an input or contains one, is another output, or is no regular file.
     """
     written: list[Path] = []
     read = [path for path in inputs if path is not None and path.exists()]
@@ -113,6 +115,8 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path | None]) -> Non
         for path in read:
             if (output.exists() and output.samefile(path)) or output.resolve() in path.resolve().parents:
                 raise PatchMorphError(f"output must be another file than the inputs, got {output} for {path}")
+        if output.suffix != FOLDER_ENDING:
+            check_file(output)
         if output.resolve() in written:
             raise PatchMorphError(f"outputs must be different files, got {output} twice")
         written.append(output.resolve())
