@@ -170,3 +170,17 @@ def test_the_size_that_a_stream_may_have_is_bounded(tmp_path):
     assert MOST_PER_BYTE == 1032
     assert most_bytes(tmp_path / "plain") == 1000
     assert most_bytes(tmp_path / "zeros.bz2") is None
+
+
+@pytest.mark.parametrize("frames", [(), (3,)])
+@pytest.mark.parametrize("interpolation", ["nearest", "auto"])
+def test_one_damaged_image_of_several_leaves_no_result(tmp_path, frames, interpolation):
+    values = np.random.default_rng(0).random((*GRID.shape, *frames)).astype(np.float32)
+    paths = [write_nifti(tmp_path / f"{name}.nii.gz", values, np.eye(4)) for name in "abc"]
+    content = bytearray(paths[1].read_bytes())
+    content[-6] ^= 4
+    paths[1].write_bytes(content)
+    pairs = [(path, tmp_path / "out" / path.name) for path in paths]
+    with pytest.raises(PatchMorphError, match=r"compressed file must be intact, got .*b\.nii\.gz"):
+        warp_files(pairs, AffineTransform.identity(), GRID, interpolation)
+    assert not (tmp_path / "out").exists()

@@ -64,10 +64,9 @@ class Frames:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """The frames ``[X, Y, Z]`` in the order of the file, which is checked to its end after the last."""
-        if len(self) == 1:  # kept, so that a choice by its values does not read it twice
-            if self._only is None:
-                self._only = read_voxels(self.volume).reshape(shape_of(self.volume)[:3])
-            yield self._only
+        if len(self) == 1:
+            only, self._only = self._only, None
+            yield read_voxels(self.volume).reshape(shape_of(self.volume)[:3]) if only is None else only
             return
         for index in np.ndindex(*self.further[::-1]):
             yield read_part(self.volume, (..., *index[::-1]))
@@ -77,4 +76,5 @@ class Frames:
         """The interpolation for what the first frame with content shows (see `choose_interpolation`)."""
         empty = np.zeros((1, 1, 1), self.dtype)
         frame = next((frame for frame in self if (frame != frame.flat[0]).any()), empty)
+        self._only = frame if len(self) == 1 and frame is not empty else None  # not read twice
         return choose_interpolation(frame, self.path, self.intent)

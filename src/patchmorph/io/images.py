@@ -12,8 +12,7 @@ from patchmorph.images.volume import Image
 from patchmorph.io.atomic import whole_file
 from patchmorph.io.headers import set_forms
 from patchmorph.io.placement import SCANNER, Placement, placement
-from patchmorph.io.streams import check_whole
-from patchmorph.io.volumes import MGH, open_volume, read_voxels, shape_of
+from patchmorph.io.volumes import MGH, check_files, open_volume, read_voxels, shape_of
 from patchmorph.spatial.grid import Grid, Shape, triple
 
 ENDINGS = (".nii", ".nii.gz", *MGH)
@@ -83,9 +82,8 @@ def load_reference(path: str | Path, assume_orientation: str | None = None) -> R
     Raises:
         PatchMorphError: as for `load_grid`, or a damaged file.
     """
-    reference = _reference(Path(path), assume_orientation)
-    check_whole(Path(path))
-    return reference
+    check_files(open_volume(Path(path)))
+    return _reference(Path(path), assume_orientation)
 
 
 def space_code(path: str | Path) -> int:

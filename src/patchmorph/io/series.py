@@ -20,7 +20,7 @@ from patchmorph.io.headers import mgh_header, nifti_header
 from patchmorph.io.images import check_ending, image_from
 from patchmorph.io.labels import Choice
 from patchmorph.io.placement import SCANNER
-from patchmorph.io.volumes import MGH
+from patchmorph.io.volumes import MGH, check_files
 from patchmorph.spatial.grid import Grid
 from patchmorph.spatial.sampling import INTERPOLATIONS, Interpolation
 from patchmorph.transforms.base import Transform
@@ -71,18 +71,23 @@ def warp_files(
         check_reorient(frames, reorient)
         if not _holds(frames.dtype, background):
             raise PatchMorphError(f"background must be a number of {frames.dtype}, got {background:g}")
-    choices = [_choice(frames, interpolation, reorient) for frames, _ in series]
+    if len(series) > 1:  # one image is checked when it is read, before its target is in place
+        for frames, _ in series:
+            check_files(frames.volume)
     places: list[MappedBlock] | None = None
     if sum(len(frames) for frames, _ in series) > 1 and np.prod(grid.shape) <= KEPT_POINTS:
         places = list(mapped_blocks(transform, grid))
     number = int(background) if _whole(background) else background
-    for (frames, target), choice in zip(series, choices, strict=True):
-        mapped = lambda: places or mapped_blocks(transform, grid)  # noqa: E731
+    mapped = lambda: places or mapped_blocks(transform, grid)  # noqa: E731
+    said = []
+    for frames, target in series:
+        choice = _choice(frames, interpolation, reorient)
         warped = _warped(frames, mapped, grid, choice.interpolation, number)
         if axes := turning_axes(frames, reorient):
             warped = _turned(warped, transform, grid, axes)
         _write_frames((_typed(array, frames.dtype) for array in warped), frames, grid, target, code)
-    return [_said(frames, choice, reorient) for (frames, _), choice in zip(series, choices, strict=True)]
+        said.append(_said(frames, choice, reorient))
+    return said
 
 
 def _frames(source: Frames | Path) -> Frames:

@@ -87,7 +87,16 @@ def check_end(volume: SpatialImage) -> None:
     source = getattr(volume.dataobj, "file_like", None)
     if hasattr(source, "read"):
         check_rest(cast(BufferedIOBase, source), path_of(volume))
-        return
+    else:
+        check_files(volume)
+
+
+def check_files(volume: SpatialImage) -> None:
+    """Read the volume's compressed files from start to end, so that their checksums are compared.
+
+    Raises:
+        PatchMorphError: a damaged file.
+    """
     for holder in volume.file_map.values():
         if holder.filename and Path(holder.filename).is_file():
             check_whole(Path(holder.filename))
