@@ -220,19 +220,37 @@ def test_the_distance_is_in_mm(tmp_path, unit):
     assert "differ by up to 5.00 mm" in load_image(path).notes[-1]
 
 
-@pytest.mark.parametrize("degrees", np.linspace(0, 180, 13))
+HEAD = np.broadcast_to(np.zeros((), np.uint8), (182, 218, 182))
+
+
+def of_a_head(linear) -> np.ndarray:
+    matrix = np.eye(4)
+    matrix[:3, :3] = linear
+    matrix[:3, 3] = 90.1, -126.3, -72.7
+    return matrix
+
+
+@pytest.mark.parametrize("degrees", [*np.linspace(0, 180, 9), 179.94, 179.97, 180.03])
 @pytest.mark.parametrize("orientation", AFFINES)
 def test_forms_that_differ_by_rounding_are_not_noted(tmp_path, orientation, degrees):
     """A qform is float32: near half turns its rounding moves the corners of a head by 0.1 mm."""
-    matrix = np.eye(4)
-    matrix[:3, :3] = oblique(degrees) @ AFFINES[orientation]
-    matrix[:3, 3] = 90.1, -126.3, -72.7
-    array = np.broadcast_to(np.zeros((), np.uint8), (182, 218, 182))
-    image = nibabel.Nifti1Image(array, None)
+    matrix = of_a_head(oblique(degrees) @ AFFINES[orientation])
+    image = nibabel.Nifti1Image(HEAD, None)
     image.header.set_qform(matrix, 1)
     for stored in (matrix, image.header.get_qform()):  # by the tool's own matrix, or by the rounded one
-        path = write_nifti(tmp_path / "image.nii", array, stored, 1, 1, matrix)
+        path = write_nifti(tmp_path / "image.nii", HEAD, stored, 1, 1, matrix)
         assert load_reference(path).notes == ()
+
+
+@pytest.mark.parametrize("orientation", ["LAS", "LPS", "RAS", "oblique"])
+@pytest.mark.parametrize("change", ["shift", "turn"])
+def test_less_than_a_voxel_is_noted_in_a_head_of_any_orientation(tmp_path, orientation, change):
+    """Rounding turns a qform and does not shift it, so a small shift counts even near half turns."""
+    matrix = of_a_head(AFFINES[orientation])
+    other = of_a_head(oblique(0.3 if change == "turn" else 0) @ AFFINES[orientation])
+    other[0, 3] += 0.1 if change == "shift" else 0
+    path = write_nifti(tmp_path / "image.nii", HEAD, matrix, 2, 1, other)
+    assert "differ by up to " in load_reference(path).notes[0]
 
 
 def test_a_shear_that_a_qform_lacks_is_noted(tmp_path):
