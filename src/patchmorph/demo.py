@@ -89,7 +89,7 @@ def register_demo(output: Path, model: str, device: str) -> tuple[Summary, list[
     paths = output / "fixed.nii.gz", output / "moving.nii.gz"
     for image, path in zip((pair.fixed, pair.moving), paths, strict=True):
         save_image(image, path)
-    summary = register_files(RegistrationRequest(*paths, output, model, device))
+    summary = register_files(RegistrationRequest(*paths, output, model, device, overwrite=True))
     if pair.truth is not None:
         transform = load_transform(output / TRANSFORM)
         mean, largest = error_mm(transform, pair.fixed, pair.truth)

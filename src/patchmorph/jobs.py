@@ -9,14 +9,15 @@ from typing import Any
 from patchmorph.api import register
 from patchmorph.catalogue import AUTO, NO_MODEL, load_model
 from patchmorph.evaluation.quality import Quality, measure_quality
-from patchmorph.io.atomic import check_folder, whole_folder
-from patchmorph.io.images import load_image
+from patchmorph.images.volume import Image
+from patchmorph.io.atomic import check_folder, check_outputs, whole_folder
+from patchmorph.io.images import load_image, space_code
 from patchmorph.io.transforms.native import stored
 from patchmorph.networks.devices import choose_device
 from patchmorph.registration.result import Registration
 from patchmorph.report.figures import PairView
-from patchmorph.report.page import REPORT, render_report
-from patchmorph.results.folder import write_results
+from patchmorph.report.page import render_report
+from patchmorph.results.folder import REPORT, RESULTS, check_results, write_results
 from patchmorph.results.summary import Summary, device_name, peak_memory_gib, versions
 
 
@@ -28,6 +29,8 @@ class RegistrationRequest:
         fixed: image whose space the result is in.
         moving: image to bring there.
         output: folder for the results; made if it is not there, and files of other names in it stay.
+        overwrite: whether results of an earlier run there are replaced.
+        assume_orientation: of images and masks whose files state none (see `load_image`).
     """
 
     fixed: Path
@@ -45,10 +48,18 @@ class RegistrationRequest:
     fixed_ignore: Path | None = None
     moving_ignore: Path | None = None
     background: float | None = None
+    overwrite: bool = False
+    assume_orientation: str | None = None
+
+    @property
+    def masks(self) -> tuple[Path | None, ...]:
+        """Both masks of what counts and both of what is ignored."""
+        return self.fixed_mask, self.moving_mask, self.fixed_ignore, self.moving_ignore
 
     def arguments(self) -> dict[str, Any]:
         """What the summary records of the request: all but the images and the folder."""
-        said = {key: value for key, value in asdict(self).items() if key not in ("fixed", "moving", "output")}
+        others = ("fixed", "moving", "output", "overwrite")
+        said = {key: value for key, value in asdict(self).items() if key not in others}
         return {key: str(value) if isinstance(value, Path) else value for key, value in said.items()}
 
 
@@ -62,12 +73,16 @@ def register_files(request: RegistrationRequest) -> Summary:
     Raises:
         PatchMorphError: an input that cannot be used, or a folder that cannot be written.
     """
-    check_folder(request.output)
+    _check_output(request)
     seconds, began = {}, time.perf_counter()
     named = request.model in (AUTO, NO_MODEL)
     model = request.model if named else load_model(request.model, request.device)
     device = choose_device(request.device)
-    fixed, moving = (load_image(path).to(device) for path in (request.fixed, request.moving))
+    fixed, moving = (
+        load_image(path, request.assume_orientation).to(device) for path in (request.fixed, request.moving)
+    )
+    fixed_mask, moving_mask, fixed_ignore, moving_ignore = (_mask(path, request) for path in request.masks)
+    code = space_code(request.fixed)
     seconds["load"], began = time.perf_counter() - began, time.perf_counter()
     registration = register(
         fixed,
@@ -77,25 +92,37 @@ def register_files(request: RegistrationRequest) -> Summary:
         request.refine,
         request.uncertainty,
         request.seed,
-        request.fixed_mask,
-        request.moving_mask,
+        fixed_mask,
+        moving_mask,
         request.jitter,
         request.similarity,
-        request.fixed_ignore,
-        request.moving_ignore,
+        fixed_ignore,
+        moving_ignore,
         request.background,
     )
     seconds["register"], began = time.perf_counter() - began, time.perf_counter()
     warped = registration.warped()
     transform = stored(registration.transform)  # which all files hold alike
-    with whole_folder(request.output) as folder:
-        write_results(registration, warped, transform, folder)
+    with whole_folder(request.output, RESULTS) as folder:
+        write_results(registration, warped, transform, folder, code)
         summary = _summary(request, registration, measure_quality(registration, warped), seconds)
         page = render_report(PairView(fixed, moving, transform), summary)
         (folder / REPORT).write_text(page, encoding="utf-8")
         seconds["write"] = time.perf_counter() - began
         summary.save(folder)
     return summary
+
+
+def _check_output(request: RegistrationRequest) -> None:
+    """Reject an output that is an input, and a folder with results unless they may be replaced."""
+    check_folder(request.output)
+    inputs = (request.fixed, request.moving, Path(request.model), *request.masks)
+    check_outputs([request.output / name for name in RESULTS], inputs)
+    check_results(request.output, request.overwrite)
+
+
+def _mask(path: Path | None, request: RegistrationRequest) -> Image | None:
+    return None if path is None else load_image(path, request.assume_orientation)
 
 
 def _summary(

@@ -64,14 +64,14 @@ def test_every_option_of_the_command_reaches_its_argument(arguments_of, files):
         "--seed": (11, "seed", 11),
         "--jitter": (None, "jitter", True),
         "--similarity": ("mind", "similarity", "mind"),
-        "--fixed-mask": (files.fixed_mask, "fixed_mask", files.fixed_mask),
-        "--moving-mask": (files.moving_mask, "moving_mask", files.moving_mask),
+        "--fixed-mask": (files.fixed_mask, "fixed_mask", "fixed_mask.nii.gz"),
+        "--moving-mask": (files.moving_mask, "moving_mask", "moving_mask.nii.gz"),
     }
     default = arguments_of()
     assert {name for _, name, _ in options.values()} == set(default) - {"fixed", "moving"}
     for flag, (value, name, expected) in options.items():
         given = arguments_of(flag, *([] if value is None else [value]))
-        assert given[name] == expected
+        assert (Path(given[name].name).name if flag.endswith("mask") else given[name]) == expected
         others = [key for key in default if key not in (name, "fixed", "moving")]
         assert {key: given[key] for key in others} == {key: default[key] for key in others}, flag
     assert isinstance(arguments_of("--model", files.model)["model"], PatchMorphModel)
@@ -96,11 +96,15 @@ def test_a_known_map_is_found_and_the_summary_records_the_arguments(run, files, 
         "jitter": True,
         "fixed_mask": None,
         "moving_mask": None,
+        "assume_orientation": None,
     }
     assert summary["similarity_after"] > 0.97 > summary["similarity_before"]
     assert (summary["fixed"], summary["moving"]) == (str(files.fixed), str(files.moving))
     assert summary["notes"] == []
-    assert run("register", files.fixed, files.moving, "-o", tmp_path, "--model", files.model, *masks)[0] == 0
+    again = ("register", files.fixed, files.moving, "-o", tmp_path, "--model", files.model, *masks)
+    assert run(*again)[0] == 2
+    assert run(*again, "--overwrite")[0] == 0
+    assert not (tmp_path / "uncertainty.nii.gz").exists()
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["arguments"]["fixed_mask"] == str(files.fixed_mask)
     assert summary["arguments"]["moving_mask"] == str(files.moving_mask)

@@ -99,7 +99,7 @@ def test_an_output_that_is_a_file(run, files):
         (("x.h5", "good.nii.gz", "--reference", "good.nii.gz", "-o", "a.jpg"), "image file must end in"),
         (
             ("x.h5", "good.nii.gz", "--reference", "good.nii.gz", "-o", "a.nii", "--interpolation", "cubist"),
-            "interpolation must be one of linear, cubic, nearest, label, got cubist",
+            "interpolation must be one of auto, linear, cubic, nearest, label, got cubist",
         ),
     ],
 )
@@ -136,7 +136,7 @@ def transform(files):
     [
         (
             "apply shift.tfm good.nii.gz --reference good.nii.gz -o x.nii.gz --interpolation best",
-            "one of linear",
+            "one of auto, linear",
         ),
         (
             "apply shift.tfm good.nii.gz --reference good.nii.gz -o x.nii.gz --spacing 0",
@@ -149,7 +149,7 @@ def transform(files):
         ),
         (
             "apply shift.tfm good.nii.gz --reference good.nii.gz -o good.nii.gz",
-            "must be another file than the image",
+            "must be another file than the inputs",
         ),
         ("apply folder.mat good.nii.gz --reference good.nii.gz -o x.nii.gz", "must be an existing file"),
         ("apply shift.tfm good.nii.gz --reference good.nii.gz -o x.txt", "image file must end in .nii"),

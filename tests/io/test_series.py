@@ -13,6 +13,7 @@ from patchmorph.io.images import load_image
 from patchmorph.io.series import warp_files
 from patchmorph.spatial.sampling import INTERPOLATIONS
 from patchmorph.transforms.base import AffineTransform
+from patchmorph.transforms.displacement import DisplacementField
 from patchmorph.transforms.resample import resample
 
 GRID = grid_around((12, 14, 16), AFFINES["LIA"] * 3)
@@ -130,7 +131,7 @@ def test_what_cannot_be_warped_leaves_nothing(tmp_path):
         warp_files([(tmp_path / "colours.nii", tmp_path / "out.nii")], transform(), REFERENCE)
     whole = written(tmp_path / "whole.nii", np.ones((*GRID.shape, 3), np.int16), (1.0,)).read_bytes()
     (tmp_path / "cut.nii").write_bytes(whole[:-8000])
-    with pytest.raises(PatchMorphError, match="must be a readable NIfTI or MGZ volume"):
+    with pytest.raises(PatchMorphError, match="must be whole, got a file that is too short"):
         warp_files([(tmp_path / "cut.nii", tmp_path / "out.nii")], transform(), REFERENCE)
     assert {item.name for item in tmp_path.iterdir()} == {"colours.nii", "whole.nii", "cut.nii"}
 
@@ -222,3 +223,55 @@ def test_types_that_mgh_lacks_become_ones_that_hold_their_numbers(tmp_path, dtyp
     assert found.get_data_dtype().newbyteorder("=") == np.dtype(kept)
     inner = np.asarray(found.dataobj)[1:-1, 1:-1, 1:-1]  # the header is float32: the rim may lie outside
     assert set(np.unique(inner)) == {high}
+
+
+@pytest.mark.parametrize("dtype", ["i8", "u8", "i4", "u4", "u2", "i2", "u1", "i1"])
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize("end", ["min", "max"])
+def test_the_ends_of_a_types_range_do_not_wrap_round(tmp_path, dtype, interpolation, end):
+    """float32 has no 2⁶³ − 1, and splines overshoot."""
+    limit = min(int(getattr(np.iinfo(dtype), end)), 2**63 - 1)
+    array = np.zeros(GRID.shape, dtype)
+    array[3:9, 4:10, 5:11] = limit
+    shift = AffineTransform.translation(torch.full((1, 3), 1.3))
+    warp_files([(written(tmp_path / "in.nii", array), tmp_path / "out.nii")], shift, GRID, interpolation)
+    found = np.asarray(nibabel.load(tmp_path / "out.nii").dataobj)
+    inner = found[5:7, 6:8, 7:9]
+    if interpolation in ("nearest", "label"):
+        assert (inner == limit).all()
+    else:
+        np.testing.assert_allclose(inner.astype(float), limit, rtol=0.1, atol=1)
+    outside = found[:1, :2, :3].astype(float)
+    assert (np.abs(outside) <= 0.2 * abs(limit) + 1).all()
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i2", "i4", "i8"])
+@pytest.mark.parametrize("background", [0, 7])
+def test_points_that_are_nowhere_are_background(tmp_path, dtype, background):
+    """A map may be NaN where it is not defined."""
+
+    nowhere = DisplacementField(torch.full((1, 3, *GRID.shape), torch.nan), GRID)
+    source = written(tmp_path / "in.nii", np.full(GRID.shape, 5, dtype))
+    for interpolation in INTERPOLATIONS:
+        warp_files([(source, tmp_path / "out.nii")], nowhere, GRID, interpolation, background)
+        assert set(np.unique(np.asarray(nibabel.load(tmp_path / "out.nii").dataobj))) == {background}
+
+
+def test_what_was_chosen_is_said(tmp_path):
+    labels = np.zeros(GRID.shape, np.int16)
+    labels[3:9, 4:10, 5:11] = 17
+    labels[5:7] = 3
+    image = (np.random.default_rng(0).random(GRID.shape) * 200).astype(np.uint8)
+    paths = [
+        (written(tmp_path / f"{name}.nii", array), tmp_path / f"{name}_out.nii")
+        for name, array in (("a", labels), ("b", image))
+    ]
+    said = warp_files(paths, transform(), REFERENCE, "auto")
+    assert said[0] == f"{tmp_path / 'a.nii'}: label interpolation (3 different whole numbers)"
+    assert said[1].startswith(f"{tmp_path / 'b.nii'}: linear interpolation (0 % of neighbours are equal")
+    assert set(np.unique(nibabel.load(tmp_path / "a_out.nii").get_fdata())) == {0, 3, 17}
+    expected = resample(load_image(tmp_path / "b.nii"), transform(), REFERENCE).data[0, 0]
+    np.testing.assert_array_equal(np.asarray(nibabel.load(tmp_path / "b_out.nii").dataobj), expected)
+    assert warp_files(paths[1:], transform(), REFERENCE, "cubic")[0].endswith(
+        "cubic interpolation (as asked for)"
+    )

@@ -10,6 +10,7 @@ from registered import registered
 from synthetic import grid_around, rotation, smooth_image, smooth_velocity
 
 from patchmorph import jobs
+from patchmorph.errors import PatchMorphError
 from patchmorph.images.volume import Image
 from patchmorph.io.images import load_image, save_image
 from patchmorph.io.transforms.formats import load_transform
@@ -40,13 +41,15 @@ def registration(brain) -> Registration:
     return registered(brain, brain, start, transform, remarks=notes)
 
 
-def registered_as(registration: Registration, folder, patch: pytest.MonkeyPatch) -> Summary:
+def registered_as(registration: Registration, folder, patch: pytest.MonkeyPatch, overwrite=False) -> Summary:
     """Register the files of both images into ``folder``, where a registration has a given result."""
     paths = [folder.parent / name for name in ("<fixed> & co.nii.gz", "moving.nii.gz")]
     for image, path in zip((registration.fixed, registration.moving), paths, strict=True):
         save_image(image, path)
     patch.setattr(jobs, "register", lambda *given: registration)
-    return register_files(RegistrationRequest(*paths, output=folder, device="cpu", seed=4))
+    return register_files(
+        RegistrationRequest(*paths, output=folder, device="cpu", seed=4, overwrite=overwrite)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +117,17 @@ def test_files_of_other_names_in_the_folder_stay(brain, monkeypatch, tmp_path):
     folder.mkdir()
     (folder / "mine.txt").write_text("mine")
     (folder / "summary.json").write_text("old")
-    summary = registered_as(registered(brain, brain, identity), folder, monkeypatch)
+    (folder / "uncertainty.nii.gz").write_text("old")
+    registration = registered(brain, brain, identity)
+    with pytest.raises(
+        PatchMorphError, match=r"or --overwrite given, got uncertainty.nii.gz, summary.json in"
+    ):
+        registered_as(registration, folder, monkeypatch)
+    assert {path.read_text() for path in folder.iterdir()} == {"mine", "old"}
+    summary = registered_as(registration, folder, monkeypatch, overwrite=True)
     assert (folder / "mine.txt").read_text() == "mine"
     assert Summary.load(folder) == summary
+    assert not (folder / "uncertainty.nii.gz").exists()
 
 
 def test_nothing_is_left_of_a_registration_that_fails(registration, monkeypatch, tmp_path):
@@ -129,6 +140,13 @@ def test_nothing_is_left_of_a_registration_that_fails(registration, monkeypatch,
     with pytest.raises(KeyboardInterrupt):
         registered_as(registration, tmp_path / "out", monkeypatch)
     assert {path.name for path in tmp_path.iterdir()} == {"<fixed> & co.nii.gz", "moving.nii.gz"}
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "warped.nii.gz").write_text("old")
+    with pytest.raises(KeyboardInterrupt):
+        registered_as(registration, tmp_path / "out", monkeypatch, overwrite=True)
+    assert [(path.name, path.read_text()) for path in (tmp_path / "out").iterdir()] == [
+        ("warped.nii.gz", "old")
+    ]
 
 
 def test_folds_are_per_cent_of_the_content(tmp_path, brain, monkeypatch):

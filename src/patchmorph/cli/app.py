@@ -25,6 +25,12 @@ DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda."
 FolderOption = Annotated[
     Path, typer.Option("--output", "-o", help="Folder for the results; created if missing.")
 ]
+AssumeOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Directions in which the axes of an image without an orientation in its header run, such as RAS."
+    ),
+]
 console = Console(highlight=False, markup=False, soft_wrap=True)
 
 

@@ -6,7 +6,15 @@ from typing import Annotated
 import typer
 
 from patchmorph import catalogue
-from patchmorph.cli.app import DeviceOption, FolderOption, ModelOption, app, console, print_table
+from patchmorph.cli.app import (
+    AssumeOption,
+    DeviceOption,
+    FolderOption,
+    ModelOption,
+    app,
+    console,
+    print_table,
+)
 from patchmorph.results.summary import Summary
 
 FAILED = 3
@@ -56,6 +64,10 @@ def register_command(
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with status 3 if the verdict is fail.")
     ] = False,
+    assume_orientation: AssumeOption = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the results of an earlier run in the folder.")
+    ] = False,
 ) -> None:
     """Register MOVING to FIXED: write the warped image, transform and inverse, report and summary."""
     from patchmorph.jobs import RegistrationRequest, register_files
@@ -76,6 +88,8 @@ def register_command(
         fixed_ignore=fixed_ignore,
         moving_ignore=moving_ignore,
         background=background,
+        overwrite=overwrite,
+        assume_orientation=assume_orientation,
     )
     summary = register_files(request)
     _print_summary(summary, output)

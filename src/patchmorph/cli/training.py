@@ -10,9 +10,12 @@ import typer
 
 from patchmorph import api, catalogue
 from patchmorph.cli.app import DeviceOption, FolderOption, ModelOption, app, console, print_table
-from patchmorph.io.atomic import check_folder, whole_folder
+from patchmorph.io.atomic import check_folder, check_outputs, whole_folder
 from patchmorph.networks.devices import choose_device
-from patchmorph.results.summary import versions
+from patchmorph.results.summary import SUMMARY, versions
+
+ROWS = "pairs.csv"
+"""Table of the results of each pair, in the folder of an evaluation."""
 
 
 @app.command()
@@ -42,6 +45,8 @@ def evaluate(
 
     check_folder(output)
     table = load_pairs(pairs)
+    inputs = [path for pair in table for path in vars(pair).values()]
+    check_outputs([output / name for name in (ROWS, SUMMARY)], [pairs, Path(model), *inputs])
     by_name = model in (catalogue.AUTO, catalogue.NO_MODEL)
     network = model if by_name else catalogue.load_model(model, device)
     results = []
@@ -58,9 +63,9 @@ def evaluate(
     }
     with whole_folder(output) as folder:
         rows = [asdict(result) for result in results]
-        with (folder / "pairs.csv").open("w", newline="", encoding="utf-8") as file:
+        with (folder / ROWS).open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
-        (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        (folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     print_table(f"mean of {len(rows)} pairs", means)

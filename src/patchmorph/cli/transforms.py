@@ -7,17 +7,19 @@ from typing import Annotated
 
 import typer
 
-from patchmorph.cli.app import app, console, print_table
+from patchmorph.cli.app import AssumeOption, app, console, print_table
+from patchmorph.cli.images import print_notes, read_pair, read_reference, targets_of
 from patchmorph.errors import PatchMorphError
 from patchmorph.images.volume import Image
-from patchmorph.io.atomic import check_folder
+from patchmorph.io.atomic import check_outputs
+from patchmorph.io.components import REORIENT
+from patchmorph.io.frames import Frames
 from patchmorph.io.grids import GridPair
-from patchmorph.io.images import check_ending, load_grid, save_image
+from patchmorph.io.images import check_ending, save_image, space_code
 from patchmorph.io.points import Frame, map_points
-from patchmorph.io.series import warp_files
+from patchmorph.io.series import CHOICES, warp_files
 from patchmorph.io.transforms.formats import TOOLS, format_of, load_transform, save_transform
 from patchmorph.spatial.grid import Grid
-from patchmorph.spatial.sampling import INTERPOLATIONS
 from patchmorph.transforms.base import Transform
 from patchmorph.transforms.base import compose as compose_transforms
 from patchmorph.transforms.inverse import round_trip_mm
@@ -31,7 +33,7 @@ NextTransforms = Annotated[
     list[Path] | None, typer.Option(help="Further transform, applied after the previous one; repeatable.")
 ]
 Inverse = Annotated[bool, typer.Option(help="Apply the inverse of the transform, or of the whole list.")]
-Reference = Annotated[Path | None, typer.Option(help="Fixed image: its grid, for files that need it.")]
+ReferenceOption = Annotated[Path | None, typer.Option(help="Fixed image: its grid, for files that need it.")]
 Moving = Annotated[Path | None, typer.Option(help="Moving image: its grid, for files that need it.")]
 Tool = Annotated[str | None, typer.Option("--to", help=f"Tool whose convention to use: {', '.join(TOOLS)}.")]
 MAX_ERROR_MM = 0.01
@@ -47,36 +49,46 @@ def apply(
         Path, typer.Option("--output", "-o", help="Result (.nii.gz, .mgz); a folder for several images.")
     ],
     interpolation: Annotated[
-        str, typer.Option(help="linear, cubic (B-spline), nearest, or label (most trilinear weight).")
-    ] = "linear",
+        str,
+        typer.Option(
+            help="linear, cubic (B-spline), nearest, label (most trilinear weight), or auto: label for label "
+            "maps, else linear."
+        ),
+    ] = "auto",
     inverse: Inverse = False,
     then: NextTransforms = None,
     spacing: Annotated[
         float | None, typer.Option(help="Voxel size of the result in mm, instead of the reference's.")
     ] = None,
     background: Annotated[float, typer.Option(help="Value outside the images.")] = 0.0,
+    reorient: Annotated[
+        str | None,
+        typer.Option(
+            help="Vectors and tensors: turn them with the map, components along ras or lps axes; or none."
+        ),
+    ] = None,
+    assume_orientation: AssumeOption = None,
 ) -> None:
     """Resample images through a transform onto a reference grid, each frame interpolated once."""
-    if interpolation not in INTERPOLATIONS:
-        raise PatchMorphError(
-            f"interpolation must be one of {', '.join(INTERPOLATIONS)}, got {interpolation}"
-        )
+    if interpolation not in CHOICES:
+        raise PatchMorphError(f"interpolation must be one of {', '.join(CHOICES)}, got {interpolation}")
+    if reorient not in (None, *REORIENT):
+        raise PatchMorphError(f"reorient must be one of {', '.join(REORIENT)}, got {reorient}")
     if spacing is not None and not 0 < spacing < math.inf:
         raise PatchMorphError(f"spacing must be above 0 mm and finite, got {spacing:g}")
-    if len(images) == 1:
-        check_ending(output)
-        targets = [output]
-    else:
-        check_folder(output)
-        targets = [output / image.name for image in images]
-        if len(set(targets)) < len(targets):
-            raise PatchMorphError(f"images must have different names, got {', '.join(map(str, images))}")
-    if same := {path.resolve() for path in images} & {path.resolve() for path in targets}:
-        raise PatchMorphError(f"output must be another file than the image, got {same.pop()} for both")
-    grid = load_grid(reference)
-    chain = _chain([transform, *(then or [])], inverse, _ends(reference, images[0], inverse))
-    grid = grid if spacing is None else grid.resampled(spacing)
-    warp_files(zip(images, targets, strict=True), chain, grid, interpolation, background)
+    targets = targets_of(images, output)
+    transforms = [transform, *(then or [])]
+    check_outputs(targets, [*images, reference, *transforms])
+    place = read_reference(reference, assume_orientation)
+    series = [Frames(image, assume_orientation) for image in images]
+    for frames in series:
+        print_notes(frames.place)
+    pair = GridPair(place.grid, series[0].grid)
+    chain = _chain(transforms, inverse, pair.swapped() if inverse else pair)
+    grid = place.grid if spacing is None else place.grid.resampled(spacing)
+    paths = zip(series, targets, strict=True)
+    for line in warp_files(paths, chain, grid, interpolation, background, place.code, reorient):
+        console.print(line)
     for target in targets:
         console.print(f"wrote {target}")
 
@@ -99,8 +111,11 @@ def apply_points(
     ] = None,
 ) -> None:
     """Map points from the fixed to the moving image; with --inverse from the moving to the fixed image."""
+    transforms = [transform, *(then or [])]
+    images = [Path(name) for name in (frame, output_frame) if name is not None]
+    check_outputs([output], [*transforms, points, *images])
     frames = [None if name is None else Frame.named(name) for name in (frame, output_frame)]
-    count = map_points(points, output, _chain([transform, *(then or [])], inverse, GridPair()), *frames)
+    count = map_points(points, output, _chain(transforms, inverse, GridPair()), *frames)
     console.print(f"wrote {output}: {count} points")
 
 
@@ -110,28 +125,33 @@ def compose(
         list[Path], typer.Argument(help="In the order in which they map points of the first fixed image.")
     ],
     output: Output,
-    reference: Reference = None,
+    reference: ReferenceOption = None,
     moving: Moving = None,
     to: Tool = None,
+    assume_orientation: AssumeOption = None,
 ) -> None:
     """Compose several transforms into one."""
-    _save(_chain(transforms, False, GridPair()), output, to, _pair(reference, moving))
+    check_outputs([output], [*transforms, reference, moving])
+    _save(_chain(transforms, False, GridPair()), output, to, read_pair(reference, moving, assume_orientation))
 
 
 @app.command()
 def invert(
     transform: TransformPath,
     output: Output,
-    reference: Reference = None,
+    reference: ReferenceOption = None,
     moving: Moving = None,
     to: Tool = None,
     missed: Annotated[
         Path | None,
         typer.Option(help="Image of the inverse's round-trip error in mm, on the moving image's grid."),
     ] = None,
+    assume_orientation: AssumeOption = None,
 ) -> None:
     """Write the inverse: exact for velocity fields, to 0.0002 mm at each point for displacement fields."""
-    pair = _pair(reference, moving)
+    outputs = [output] if missed is None else [output, missed]
+    check_outputs(outputs, [transform, reference, moving])
+    pair = read_pair(reference, moving, assume_orientation)
     format_of(output, to)
     if missed is not None:
         check_ending(missed)
@@ -144,7 +164,8 @@ def invert(
         failed = int((miss > MAX_ERROR_MM).sum())
         console.print(f"inverse misses by over {MAX_ERROR_MM} mm at {failed} of {miss.numel()} points")
         if missed is not None:
-            save_image(Image(miss[None, None], grid), missed)
+            assert moving is not None
+            save_image(Image(miss[None, None], grid), missed, space_code(moving))
             console.print(f"wrote {missed}")
     _save(inverse, output, to, pair.swapped())
     if grid is not None:
@@ -161,17 +182,19 @@ def invert(
 def convert(
     transform: TransformPath,
     output: Output,
-    reference: Reference = None,
+    reference: ReferenceOption = None,
     moving: Moving = None,
     to: Tool = None,
     of: Annotated[str | None, typer.Option("--from", help="Tool whose convention TRANSFORM follows.")] = None,
+    assume_orientation: AssumeOption = None,
 ) -> None:
     """Write a transform as another tool's file.
 
     Endings: .safetensors (ours); .h5, .tfm, .txt, .mat, .nii.gz (ITK, ANTs, Slicer); .mat, .nii.gz with --to
     fsl; .lta, .mgz (FreeSurfer); .aff12.1D (AFNI); .x5; .zarr (OME-Zarr).
     """
-    pair = _pair(reference, moving)
+    check_outputs([output], [transform, reference, moving])
+    pair = read_pair(reference, moving, assume_orientation)
     format_of(output, to)
     _save(load_transform(transform, of, pair), output, to, pair)
 
@@ -184,17 +207,20 @@ def jacobian(
     log: Annotated[bool, typer.Option("--log", help="Write its natural logarithm instead.")] = False,
     differences: Annotated[str, typer.Option(help="Finite differences: forward or central.")] = "forward",
     inverse: Inverse = False,
+    assume_orientation: AssumeOption = None,
 ) -> None:
     """Write the Jacobian determinant of a transform, and report where the transform folds."""
     if differences not in DIFFERENCES:
         raise PatchMorphError(f"differences must be {' or '.join(DIFFERENCES)}, got {differences}")
     check_ending(output)
-    grid = load_grid(reference)
+    check_outputs([output], [transform, reference])
+    place = read_reference(reference, assume_orientation)
+    grid = place.grid
     chain = _chain([transform], inverse, GridPair(grid))
     by = {name: jacobian_determinant(chain, grid, name) for name in DIFFERENCES}
     folds = folding(chain, grid)
     determinant = log_determinant(by[differences]) if log else by[differences]
-    save_image(Image(determinant[None, None], grid), output)
+    save_image(Image(determinant[None, None], grid), output, place.code)
     percentages = {
         f"folding, % of voxels by {name} differences": 100 * float((by[name] <= 0).float().mean())
         for name in by
@@ -213,16 +239,6 @@ def _chain(paths: Sequence[Path], inverse: bool, pair: GridPair) -> Transform:
     grids = pair if len(paths) == 1 else GridPair()
     chain = compose_transforms(*(load_transform(path, pair=grids) for path in reversed(paths)))
     return chain.inverse() if inverse else chain
-
-
-def _ends(reference: Path, image: Path, inverse: bool) -> GridPair:
-    pair = GridPair(load_grid(reference), load_grid(image))
-    return pair.swapped() if inverse else pair
-
-
-def _pair(reference: Path | None, moving: Path | None) -> GridPair:
-    fixed, other = (None if path is None else load_grid(path) for path in (reference, moving))
-    return GridPair(fixed, other)
 
 
 def _finest(transform: Transform) -> Grid | None:

@@ -1,13 +1,21 @@
-"""Atomic output: files are written under a temporary name beside the target, then renamed."""
+"""Atomic output: files are written under a temporary name beside the target, then renamed.
+
+Outputs are checked before work starts: none is an input, and none is a device, a pipe or a folder.
+"""
 
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from patchmorph.errors import PatchMorphError
+
+FOLDER_ENDING = ".zarr"
+"""Ending of outputs that are folders."""
+UNFINISHED = ".unfinished-"
+"""Start of the names of temporary folders."""
 
 
 @contextmanager
@@ -15,39 +23,63 @@ def whole_file(path: Path) -> Iterator[Path]:
     """A temporary path (with the same ending) that becomes ``path`` when the block succeeds.
 
     Raises:
-        PatchMorphError: ``path`` cannot be written (no permission, a full disk, a folder of that name).
+        PatchMorphError: ``path`` cannot be written (no permission, a full disk), or is no regular file.
     """
+    check_file(path)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".unfinished-") as folder:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=UNFINISHED) as folder:
             temporary = Path(folder) / path.name
             yield temporary
             os.replace(temporary, path)
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def whole_folder(path: Path, owned: Collection[str] = ()) -> Iterator[Path]:
     """A temporary folder that becomes ``path`` when the block succeeds.
 
-    If ``path`` exists, files of the same name are replaced and its other files are kept.
+    If ``path`` exists, its files of the same names and those named in ``owned`` are replaced as a whole: a
+    failure leaves the folder as it was. Its other files are kept.
+
+    Args:
+        path: the folder.
+        owned: names of files that an earlier run may have left and this one may not write.
 
     Raises:
         PatchMorphError: ``path`` is a file, or cannot be written.
     """
     check_folder(path)
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=".unfinished-"))
+        place = path if path.exists() else path.parent  # on the same file system as the target
+        place.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=place, prefix=UNFINISHED))
         try:
             yield temporary
-            temporary.chmod(0o755)
             if path.exists():
-                for item in sorted(temporary.iterdir()):
-                    os.replace(item, path / item.name)
+                _exchange(temporary, path, owned)
             else:
+                temporary.chmod(0o755)
                 os.rename(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _exchange(new: Path, folder: Path, owned: Collection[str]) -> None:
+    """Move the files of ``new`` into ``folder`` and the files that they replace out of it, all or none."""
+    names = sorted(item.name for item in new.iterdir())
+    with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED) as old:
+        replaced = [name for name in sorted({*names, *owned}) if os.path.lexists(folder / name)]
+        moves = [(folder / name, Path(old) / name) for name in replaced]
+        moves += [(new / name, folder / name) for name in names]
+        done = []
+        try:
+            for source, target in moves:
+                os.rename(source, target)
+                done.append((source, target))
+        except BaseException:
+            for source, target in reversed(done):
+                os.rename(target, source)
+            raise
 
 
 @contextmanager
@@ -60,11 +92,45 @@ def whole_tree(path: Path) -> Iterator[Path]:
     check_folder(path)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".unfinished-") as folder:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=UNFINISHED) as folder:
             yield Path(folder) / "new"
             if path.exists():
                 os.rename(path, Path(folder) / "old")
             os.rename(Path(folder) / "new", path)
+
+
+def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path | None]) -> None:
+    """Check, before any work starts, that outputs are new or regular files, and none is an input.
+
+    Args:
+        outputs: files to be written, or Zarr folders; names and links are followed.
+        inputs: files that are read; ``None`` where an option was not given.
+
+    Raises:
+        PatchMorphError: an output is an input or contains one, is another output, or is no regular file.
+    """
+    written: list[Path] = []
+    read = [path for path in inputs if path is not None and path.exists()]
+    for output in outputs:
+        for path in read:
+            if (output.exists() and output.samefile(path)) or output.resolve() in path.resolve().parents:
+                raise PatchMorphError(f"output must be another file than the inputs, got {output} for {path}")
+        if output.suffix != FOLDER_ENDING:
+            check_file(output)
+        if output.resolve() in written:
+            raise PatchMorphError(f"outputs must be different files, got {output} twice")
+        written.append(output.resolve())
+
+
+def check_file(path: Path) -> None:
+    """Check that an output is new or replaces a regular file.
+
+    Raises:
+        PatchMorphError: it is a folder, a device or a pipe.
+    """
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a device or pipe"
+        raise PatchMorphError(f"output must be a file or new, got {kind}: {path}")
 
 
 def check_folder(path: Path) -> None:

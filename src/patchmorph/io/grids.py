@@ -57,6 +57,8 @@ class GridPair:
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """RAS+ mm to LPS+ mm (ITK, DICOM), and back: its own inverse."""
+MAX_COSINE = 1e-4
+"""Cosine of the angle between two axes up to which they count as orthogonal."""
 
 
 def matrix_of(grid: Grid) -> np.ndarray:
@@ -70,7 +72,12 @@ def check_square(grid: Grid, what: str) -> None:
     Raises:
         PatchMorphError: they are not.
     """
-    linear = matrix_of(grid)[:3, :3]
-    axes = linear / np.linalg.norm(linear, axis=0)
-    if not np.allclose(axes.T @ axes, np.eye(3), atol=1e-4):
+    if not is_square(matrix_of(grid)):
         raise PatchMorphError(f"{what} must be on a grid without shear, got a sheared grid")
+
+
+def is_square(matrix: np.ndarray) -> bool:
+    """Whether the axes of a matrix ``[4, 4]`` are orthogonal, but for rounding errors of headers."""
+    linear = matrix[:3, :3]
+    axes = linear / np.linalg.norm(linear, axis=0)
+    return np.allclose(axes.T @ axes, np.eye(3), atol=MAX_COSINE)

@@ -1,112 +1,131 @@
-"""Image files of one or many 3D frames, resampled through a transform one frame at a time."""
+"""Image files of one or many frames, resampled through a transform one frame at a time."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-import nibabel
 import numpy as np
+import torch
 from nibabel.freesurfer.mghformat import MGHHeader
 from nibabel.openers import ImageOpener
-from nibabel.spatialimages import HeaderDataError, SpatialImage
+from nibabel.spatialimages import HeaderDataError
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.atomic import whole_file
+from patchmorph.io.components import Reorient, check_reorient, turning_axes
+from patchmorph.io.frames import Frames
 from patchmorph.io.grids import matrix_of
-from patchmorph.io.images import UNREADABLE, check_ending, image_from, open_volume, unreadable
+from patchmorph.io.headers import mgh_header, nifti_header
+from patchmorph.io.images import check_ending, image_from
+from patchmorph.io.labels import Choice
+from patchmorph.io.placement import SCANNER
+from patchmorph.io.volumes import MGH, check_files
 from patchmorph.spatial.grid import Grid
-from patchmorph.spatial.sampling import Interpolation
+from patchmorph.spatial.sampling import INTERPOLATIONS, Interpolation
 from patchmorph.transforms.base import Transform
 from patchmorph.transforms.blocks import MappedBlock, mapped_blocks
+from patchmorph.transforms.reorientation import reoriented
 from patchmorph.transforms.resample import resample_at
 
 KEPT_POINTS = 2**26
 """Most mapped points kept between frames (0.8 GB); a larger grid is mapped again for each frame."""
-MGH = (".mgz", ".mgh")
-MGH_TYPES = ("uint8", "int16", "int32", "float32")
-MGH_FALLBACK = {"f": "float32", "i": "int32", "u": "int32", "b": "uint8"}
-"""MGH type for each numpy kind, where MGH lacks the type itself."""
-
-
-class Frames:
-    """An image file as a sequence of 3D frames (one for a 3D image), each read on access.
-
-    Attributes:
-        path: of the file.
-        dtype: number type, kept in results; float32 where the header rescales the values.
-    """
-
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
-        self.volume: SpatialImage = open_volume(self.path)
-        if len(self.volume.shape) < 3 or min(self.volume.shape) < 1:
-            raise PatchMorphError(
-                f"image must have three or more dimensions, got {self.volume.shape} in {path}"
-            )
-        dtype = np.dtype(self.volume.get_data_dtype()).newbyteorder("=")
-        if dtype.kind not in "iufb":
-            raise PatchMorphError(f"image must hold plain numbers, got {dtype} in {path}")
-        slope = getattr(self.volume.dataobj, "slope", 1), getattr(self.volume.dataobj, "inter", 0)
-        self.dtype = dtype if slope in ((1, 0), (None, None)) else np.dtype(np.float32)
-
-    @property
-    def further(self) -> tuple[int, ...]:
-        """Sizes of the dimensions after the third."""
-        return tuple(int(size) for size in self.volume.shape[3:])
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        """The frames ``[X, Y, Z]`` in the order of the file."""
-        for index in np.ndindex(*self.further[::-1]):
-            try:
-                frame = np.asarray(self.volume.dataobj[(..., *index[::-1])])
-            except UNREADABLE as error:
-                raise unreadable(self.path, error) from None
-            yield frame
+Chosen = Interpolation | Literal["auto"]
+"""An interpolation, or the one that fits the image: ``label`` for label maps, else ``linear``."""
+CHOICES: tuple[Chosen, ...] = ("auto", *INTERPOLATIONS)
 
 
 def warp_files(
-    paths: Iterable[tuple[Path, Path]],
+    paths: Iterable[tuple[Frames | Path, Path]],
     transform: Transform,
     grid: Grid,
-    interpolation: Interpolation = "linear",
+    interpolation: Chosen = "linear",
     background: int | float = 0,
-) -> None:
+    code: int = SCANNER,
+    reorient: Reorient | None = None,
+) -> list[str]:
     """Resample each source file through ``transform`` onto ``grid`` and write its target, NIfTI or MGZ.
 
-    Frames are processed one by one, so memory does not grow with their number. The number type and the time
-    information in the header are kept.
+    Frames are processed one by one, so memory does not grow with their number. The number type, the intent
+    and the time information in the header are kept.
 
     Args:
         paths: sources with their targets.
         transform: ``grid``'s world → the images' world, RAS+ mm.
         grid: of the results.
-        interpolation: see `patchmorph.transforms.resample.resample`.
+        interpolation: see `patchmorph.transforms.resample.resample`; ``auto``: see `patchmorph.io.labels`.
         background: value outside the images.
+        code: NIfTI's code of the grid's space.
+        reorient: axes of vectors and tensors (see `patchmorph.io.components`).
+
+    Returns:
+        A sentence on each source: how it was resampled, and why.
 
     Raises:
         PatchMorphError: an image that cannot be read, a target that cannot be written, or a background
             outside the range of the number type.
     """
-    series = [(Frames(source), target) for source, target in paths]
+    series = [(_frames(source), target) for source, target in paths]
     for frames, target in series:
         check_ending(target)
+        check_reorient(frames, reorient)
         if not _holds(frames.dtype, background):
             raise PatchMorphError(f"background must be a number of {frames.dtype}, got {background:g}")
-    places: Iterable[MappedBlock] | None = None
-    many = sum(int(np.prod(frames.further)) for frames, _ in series) > 1
-    if many and np.prod(grid.shape) <= KEPT_POINTS:
+    if len(series) > 1:  # one image is checked when it is read, before its target is in place
+        for frames, _ in series:
+            check_files(frames.volume)
+    places: list[MappedBlock] | None = None
+    if sum(len(frames) for frames, _ in series) > 1 and np.prod(grid.shape) <= KEPT_POINTS:
         places = list(mapped_blocks(transform, grid))
     number = int(background) if _whole(background) else background
+    mapped = lambda: places or mapped_blocks(transform, grid)  # noqa: E731
+    said = []
     for frames, target in series:
-        ids = interpolation in ("nearest", "label")
-        images = (image_from(frame, frames.volume, frames.path, ids) for frame in frames)
-        results = (
-            resample_at(image, places or mapped_blocks(transform, grid), grid, interpolation, number)
-            for image in images
-        )
-        arrays = (_typed(result.data[0, 0].numpy(), frames) for result in results)
-        _write_frames(arrays, frames, grid, target)
+        choice = _choice(frames, interpolation, reorient)
+        warped = _warped(frames, mapped, grid, choice.interpolation, number)
+        if axes := turning_axes(frames, reorient):
+            warped = _turned(warped, transform, grid, axes)
+        _write_frames((_typed(array, frames.dtype) for array in warped), frames, grid, target, code)
+        said.append(_said(frames, choice, reorient))
+    return said
+
+
+def _frames(source: Frames | Path) -> Frames:
+    return source if isinstance(source, Frames) else Frames(source)
+
+
+def _choice(frames: Frames, interpolation: Chosen, reorient: Reorient | None) -> Choice:
+    if interpolation != "auto":
+        return Choice(interpolation, "as asked for")
+    return frames.choice() if turning_axes(frames, reorient) is None else Choice("linear", "components")
+
+
+def _said(frames: Frames, choice: Choice, reorient: Reorient | None) -> str:
+    said = f"{frames.path}: {choice.interpolation} interpolation ({choice.reason})"
+    if turning_axes(frames, reorient) is None:
+        return said
+    return f"{said}, turned by the map's rotation (finite strain)"
+
+
+def _warped(
+    frames: Frames,
+    places: Callable[[], Iterable[MappedBlock]],
+    grid: Grid,
+    interpolation: Interpolation,
+    background: int | float,
+) -> Iterator[np.ndarray]:
+    exact = interpolation in ("nearest", "label") and frames.dtype == np.float64
+    for frame in frames:
+        image = image_from(frame, frames.place, frames.path, exact)
+        yield resample_at(image, places(), grid, interpolation, background).data[0, 0].numpy()
+
+
+def _turned(
+    components: Iterator[np.ndarray], transform: Transform, grid: Grid, axes: tuple[int, int, int]
+) -> Iterator[np.ndarray]:
+    """The components of a vector or tensor image, turned by the map's rotation."""
+    stacked = torch.from_numpy(np.stack([component.astype(np.float32) for component in components]))[None]
+    yield from reoriented(stacked, transform, grid, axes)[0].numpy()
 
 
 def _whole(number: int | float) -> bool:
@@ -122,19 +141,22 @@ def _holds(dtype: np.dtype, number: int | float) -> bool:
     return limits.min <= number <= limits.max
 
 
-def _typed(array: np.ndarray, source: Frames) -> np.ndarray:
+def _typed(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """The array in the source's number type, which torch may lack; values out of its range are clipped."""
-    if source.dtype.kind in "iu" and source.dtype.itemsize < array.dtype.itemsize:
-        limits = np.iinfo(source.dtype.name)
-        array = array.clip(limits.min, limits.max)
-    return array.astype(source.dtype)
+    if dtype.kind in "iu" and array.dtype.kind in "iu":
+        own, limits = np.iinfo(array.dtype.name), np.iinfo(dtype.name)
+        array = array.clip(max(own.min, limits.min), min(own.max, limits.max))
+    return array.astype(dtype)
 
 
-def _write_frames(arrays: Iterator[np.ndarray], source: Frames, grid: Grid, path: Path) -> None:
+def _write_frames(arrays: Iterator[np.ndarray], source: Frames, grid: Grid, path: Path, code: int) -> None:
+    shape, matrix = (*grid.shape, *source.further), matrix_of(grid)
     try:
-        header = _mgh_header(source, grid) if path.name.endswith(MGH) else _nifti_header(source, grid)
+        if path.name.endswith(MGH):
+            header = mgh_header(source.dtype, shape, matrix)
+        else:
+            header = nifti_header(source.header, source.dtype, shape, matrix, code)
     except (HeaderDataError, ValueError) as error:
-        shape = (*grid.shape, *source.further)
         raise PatchMorphError(f"image must fit its format, got shape {shape} for {path}: {error}") from None
     dtype = header.get_data_dtype()
     with whole_file(path) as temporary, ImageOpener(str(temporary), "wb") as file:
@@ -150,26 +172,3 @@ def _write_frames(arrays: Iterator[np.ndarray], source: Frames, grid: Grid, path
             file.write(converted.tobytes(order="F"))
         if isinstance(header, MGHHeader):
             header.writeftr_to(file)
-
-
-def _nifti_header(source: Frames, grid: Grid) -> Any:
-    """A copy of the source's header if it is NIfTI, so that its time information is kept."""
-    original = source.volume.header if isinstance(source.volume, nibabel.Nifti1Image) else None
-    header: Any = nibabel.Nifti1Header() if original is None else original.copy()
-    header.set_data_dtype(np.uint8 if source.dtype.kind == "b" else source.dtype)
-    header.set_data_shape((*grid.shape, *source.further))
-    for set_form in (header.set_sform, header.set_qform):
-        set_form(matrix_of(grid), code=1)
-    header.set_slope_inter(1, 0)
-    header.set_xyzt_units("mm", header.get_xyzt_units()[1])
-    header["cal_min"] = header["cal_max"] = 0
-    header["magic"] = header.single_magic
-    header["vox_offset"] = 0  # nibabel computes it when the header is written
-    header.extensions.clear()  # other tools store the source's grid in them
-    return header
-
-
-def _mgh_header(source: Frames, grid: Grid) -> Any:
-    dtype = source.dtype if source.dtype.name in MGH_TYPES else MGH_FALLBACK[source.dtype.kind]
-    volume: Any = np.broadcast_to(np.zeros((), dtype), (*grid.shape, *source.further))  # allocates nothing
-    return nibabel.MGHImage(volume, matrix_of(grid)).header

@@ -96,12 +96,13 @@ def prepare_image(
     content = find_content(tissue)
     faces = find_truncated_faces(tissue)
     notes += ("the field of view cuts through the brain",) if faces else ()
+    read = [given for given in (image, selection.mask, selection.ignored) if given is not None]
     return PreparedImage(
         image,
         tissue.with_truncated_faces(faces),
         content,
-        image.notes + tuple(f"{image.name}: {note}" for note in notes),
-        image.doubts + tuple(f"{image.name}: {doubt}" for doubt in doubts),
+        (*(note for given in read for note in given.notes), *(f"{image.name}: {note}" for note in notes)),
+        (*(doubt for given in read for doubt in given.doubts), *(f"{image.name}: {text}" for text in doubts)),
     )
 
 

@@ -13,10 +13,8 @@ from patchmorph.io.images import load_image
 from patchmorph.io.transforms.formats import load_transform
 from patchmorph.report import figures
 from patchmorph.report.figures import PairView
-from patchmorph.results.folder import TRANSFORM
+from patchmorph.results.folder import REPORT, TRANSFORM
 from patchmorph.results.summary import Summary
-
-REPORT = "report.html"
 
 
 def write_report(folder: Path) -> Path:
@@ -33,7 +31,8 @@ def write_report(folder: Path) -> Path:
             raise PatchMorphError(
                 f"{side} image must be where the summary says, got nothing at {paths[side]} (of {folder})"
             )
-    images = {side: load_image(path) for side, path in paths.items()}
+    orientation = summary.arguments.get("assume_orientation")
+    images = {side: load_image(path, orientation) for side, path in paths.items()}
     view = PairView(images["fixed"], images["moving"], load_transform(folder / TRANSFORM))
     with whole_file(folder / REPORT) as temporary:
         temporary.write_text(render_report(view, summary), encoding="utf-8")

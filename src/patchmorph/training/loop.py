@@ -13,7 +13,7 @@ from accelerate import PartialState
 
 from patchmorph.catalogue import load_model, packaged_models, save_model
 from patchmorph.errors import PatchMorphError
-from patchmorph.io.atomic import check_folder, whole_file, writing
+from patchmorph.io.atomic import check_folder, check_outputs, whole_file, writing
 from patchmorph.networks.blocks import set_recompute
 from patchmorph.networks.contract import check_answer
 from patchmorph.networks.model import PatchMorphModel
@@ -28,7 +28,7 @@ from patchmorph.training.finite import FiniteWatch
 from patchmorph.training.gradients import CapturedStep, FlatGradients, Report, add_gradients
 from patchmorph.training.interruption import Interruption, deferred
 from patchmorph.training.record import Record
-from patchmorph.training.validation import Validator
+from patchmorph.training.validation import BEST, Validator
 
 MODEL = "model.safetensors"
 PROCESS_TIMEOUT = timedelta(hours=12)
@@ -55,6 +55,8 @@ def train(config: TrainingConfig, device: torch.device, resume: bool = False) ->
     check_folder(folder)
     if not resume and (folder / FILE).exists():
         raise PatchMorphError(f"output folder must be new, or --resume given, got a training in {folder}")
+    weights = [config.folder / name for name in (config.run.weights, config.run.affine_weights) if name]
+    check_outputs([folder / name for name in (FILE, BEST, MODEL)], weights)
     processes = PartialState(cpu=device.type == "cpu", timeout=PROCESS_TIMEOUT)
     if processes.num_processes > 1:
         atexit.register(_leave_processes)

@@ -1,5 +1,6 @@
 """Resampling of a volume through a transform onto a grid."""
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -37,6 +38,10 @@ def resample(
     return resample_at(image, mapped_blocks(transform, grid), grid, interpolation, background)
 
 
+LARGEST_BELOW_INT64 = 2**63 - 2**10
+"""The largest float64 that int64 can hold."""
+
+
 @torch.no_grad()
 def resample_at(
     image: AbstractVolume,
@@ -50,16 +55,18 @@ def resample_at(
     interpolate = interpolator(source, interpolation, background)
     result = torch.empty((1, image.channels, *grid.shape), dtype=image.dtype, device=grid.device)
     for block in blocks:
-        result[(..., *block.box.slices)] = _fitted(interpolate(block.mapped), image.dtype)
+        result[(..., *block.box.slices)] = _fitted(interpolate(block.mapped), image.dtype, background)
     return Image(result, grid, image.name)
 
 
-def _fitted(values: Tensor, dtype: torch.dtype) -> Tensor:
-    """``values`` rounded and clamped to the range of ``dtype``, if only ``dtype`` is an integer type."""
+def _fitted(values: Tensor, dtype: torch.dtype, background: int | float) -> Tensor:
+    """``values`` in ``dtype``; for an integer type rounded, clamped to its range, NaN as ``background``."""
     if dtype.is_floating_point or not values.is_floating_point():
         return values
     if dtype == torch.bool:
         return values > 0.5
     limits = torch.iinfo(dtype)
     exact = values if limits.bits <= 16 else values.double()  # float32 cannot represent the largest int32
-    return exact.round().clamp_(limits.min, limits.max).to(dtype)
+    exact = exact.nan_to_num(background if math.isfinite(background) else 0).round()
+    below = min(limits.max, LARGEST_BELOW_INT64)  # the largest int64 itself is no float64
+    return torch.where(exact > below, limits.max, exact.clamp(limits.min, below).to(dtype))

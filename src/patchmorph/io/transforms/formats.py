@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.grids import GridPair
-from patchmorph.io.images import open_volume
 from patchmorph.io.transforms import afni, freesurfer_lta, freesurfer_warp, fsl, itk, native, ngff, x5
+from patchmorph.io.volumes import open_volume
 from patchmorph.transforms.base import Transform
 
 ITK_INTENTS = (1006, 1007)

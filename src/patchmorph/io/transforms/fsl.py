@@ -14,7 +14,8 @@ import numpy as np
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.atomic import whole_file
 from patchmorph.io.grids import GridPair, matrix_of
-from patchmorph.io.images import UNREADABLE, open_volume, unreadable
+from patchmorph.io.headers import set_forms
+from patchmorph.io.placement import SCANNER, world_matrix
 from patchmorph.io.transforms.parts import (
     affine_transform,
     dense_displacement,
@@ -22,6 +23,7 @@ from patchmorph.io.transforms.parts import (
     linear_part,
     numbers_in,
 )
+from patchmorph.io.volumes import open_volume, read_voxels
 from patchmorph.spatial.grid import Grid
 from patchmorph.transforms.base import Transform
 
@@ -69,10 +71,8 @@ def write_warp(transform: Transform, path: Path, pair: GridPair) -> None:
     mapped = _apply(world_to_fsl(moving), world + dense_displacement(transform, fixed))
     relative = (mapped - _apply(world_to_fsl(fixed), world)).astype(np.float32)
     image = nibabel.Nifti1Image(relative, matrix_of(fixed))
-    image.set_sform(matrix_of(fixed), code=1)  # FSL treats an image without a code as radiological
-    image.set_qform(matrix_of(fixed), code=1)
+    set_forms(image.header, matrix_of(fixed), SCANNER)  # FSL treats an image without a code as radiological
     image.header["intent_code"] = DISPLACEMENT_FIELD
-    image.header.set_xyzt_units("mm")
     with whole_file(path) as temporary:
         nibabel.save(image, temporary)
 
@@ -91,11 +91,8 @@ def read_warp(path: Path, pair: GridPair) -> Transform:
         raise PatchMorphError(
             f"FSL warp must be a displacement field (fnirtfileutils makes one), got intent {code} in {path}"
         )
-    moving, matrix = pair.need_moving(f"FSL warp {path}"), np.asarray(image.affine, dtype=np.float64)
-    try:
-        relative = np.asarray(image.dataobj, dtype=np.float64)
-    except UNREADABLE as error:
-        raise unreadable(path, error) from None
+    moving, matrix = pair.need_moving(f"FSL warp {path}"), world_matrix(image)
+    relative = read_voxels(image).astype(np.float64)
     field = displacement_field(relative, matrix)
     world = field.grid.points_world()[0].numpy().astype(np.float64)
     mapped = _apply(world_to_fsl(field.grid), world) + relative

@@ -19,12 +19,14 @@ import torch
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.atomic import whole_file
 from patchmorph.io.grids import LPS, GridPair, check_square, matrix_of
+from patchmorph.io.placement import world_matrix
 from patchmorph.io.transforms.parts import (
     affine_transform,
     dense_displacement,
     displacement_field,
     linear_part,
 )
+from patchmorph.io.volumes import open_volume, read_voxels
 from patchmorph.transforms.base import AffineTransform, Transform, compose
 from patchmorph.transforms.displacement import DisplacementField
 from patchmorph.transforms.fields import as_fields
@@ -92,10 +94,11 @@ def read_field(path: Path, pair: GridPair) -> Transform:
     Raises:
         PatchMorphError: not a 3D image of three components.
     """
-    image = _read(sitk.ReadImage, path)
-    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 3:
+    volume = open_volume(path)
+    if volume.shape[3:] not in ((1, 3), (3,)):
         raise PatchMorphError(f"displacement field must be a 3D image of three components, got {path}")
-    return _field_from_itk(image)
+    vectors = read_voxels(volume).reshape(*volume.shape[:3], 3)
+    return displacement_field(vectors * np.diag(FLIP), world_matrix(volume))
 
 
 def _read(read: Callable[[str], Any], path: Path) -> Any:
