@@ -85,14 +85,20 @@ def apply(
 def apply_points(
     transform: TransformPath,
     points: Annotated[
-        Path, typer.Argument(help="Table (.csv with x,y,z) or surface (.gii, .vtk, .vtp, .ply).")
+        Path,
+        typer.Argument(
+            help="Table (.csv, .tsv), markups of 3D Slicer (.fcsv, .mrk.json), or surface (.gii, .vtk, "
+            ".vtp, .ply, FreeSurfer's own)."
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Result, in the same file format.")],
     inverse: Inverse = False,
     then: NextTransforms = None,
     frame: Annotated[
         str | None,
-        typer.Option(help="Frame of the points: ras, lps, or an image (its voxels); by default the file's."),
+        typer.Option(
+            help="Frame of the points: ras, lps, or an image (its voxels); by default the one POINTS states."
+        ),
     ] = None,
     output_frame: Annotated[
         str | None, typer.Option(help="Frame of the result; by default the same.")
@@ -100,8 +106,8 @@ def apply_points(
 ) -> None:
     """Map points from the fixed to the moving image; with --inverse from the moving to the fixed image."""
     frames = [None if name is None else Frame.named(name) for name in (frame, output_frame)]
-    count = map_points(points, output, _chain([transform, *(then or [])], inverse, GridPair()), *frames)
-    console.print(f"wrote {output}: {count} points")
+    mapped = map_points(points, output, _chain([transform, *(then or [])], inverse, GridPair()), *frames)
+    console.print(f"wrote {output}: {mapped}")
 
 
 @app.command()
