@@ -45,11 +45,13 @@ class RegistrationRequest:
     fixed_ignore: Path | None = None
     moving_ignore: Path | None = None
     background: float | None = None
+    trust: tuple[str, ...] = ()
 
     def arguments(self) -> dict[str, Any]:
         """What the summary records of the request: all but the images and the folder."""
         said = {key: value for key, value in asdict(self).items() if key not in ("fixed", "moving", "output")}
-        return {key: str(value) if isinstance(value, Path) else value for key, value in said.items()}
+        plain = {key: str(value) if isinstance(value, Path) else value for key, value in said.items()}
+        return plain | {"trust": list(self.trust)}
 
 
 def register_files(request: RegistrationRequest) -> Summary:
@@ -65,7 +67,7 @@ def register_files(request: RegistrationRequest) -> Summary:
     check_folder(request.output)
     seconds, began = {}, time.perf_counter()
     named = request.model in (AUTO, NO_MODEL)
-    model = request.model if named else load_model(request.model, request.device)
+    model = request.model if named else load_model(request.model, request.device, request.trust)
     device = choose_device(request.device)
     fixed, moving = (load_image(path).to(device) for path in (request.fixed, request.moving))
     seconds["load"], began = time.perf_counter() - began, time.perf_counter()
@@ -84,6 +86,7 @@ def register_files(request: RegistrationRequest) -> Summary:
         request.fixed_ignore,
         request.moving_ignore,
         request.background,
+        request.trust,
     )
     seconds["register"], began = time.perf_counter() - began, time.perf_counter()
     warped = registration.warped()

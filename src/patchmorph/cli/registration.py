@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from patchmorph import catalogue
-from patchmorph.cli.app import DeviceOption, FolderOption, ModelOption, app, console, print_table
+from patchmorph.cli.app import DeviceOption, FolderOption, ModelOption, TrustOption, app, console, print_table
 from patchmorph.results.summary import Summary
 
 FAILED = 3
@@ -56,6 +56,7 @@ def register_command(
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with status 3 if the verdict is fail.")
     ] = False,
+    trust: TrustOption = None,
 ) -> None:
     """Register MOVING to FIXED: write the warped image, transform and inverse, report and summary."""
     from patchmorph.jobs import RegistrationRequest, register_files
@@ -76,6 +77,7 @@ def register_command(
         fixed_ignore=fixed_ignore,
         moving_ignore=moving_ignore,
         background=background,
+        trust=tuple(trust or ()),
     )
     summary = register_files(request)
     _print_summary(summary, output)
@@ -108,12 +110,15 @@ def models() -> None:
 
 @app.command()
 def demo(
-    output: FolderOption = Path("demo"), model: ModelOption = catalogue.AUTO, device: DeviceOption = "auto"
+    output: FolderOption = Path("demo"),
+    model: ModelOption = catalogue.AUTO,
+    device: DeviceOption = "auto",
+    trust: TrustOption = None,
 ) -> None:
     """Register two real brains from pip packages and write a report."""
     from patchmorph.demo import register_demo
 
-    summary, lines = register_demo(output, model, device)
+    summary, lines = register_demo(output, model, device, tuple(trust or ()))
     for line in lines:
         console.print(line)
     _print_summary(summary, output)
