@@ -76,7 +76,8 @@ def check_answer(network: nn.Module, patch_size: int, affine: bool) -> None:
     wanted = (1, 4, 4) if affine else (1, 3, side, side, side)
     network.eval()
     try:
-        output = predict(network, torch.zeros(1, 2, patch_size, patch_size, patch_size, device=device))
+        with torch.no_grad():
+            output = predict(network, torch.zeros(1, 2, *[patch_size] * 3, device=device))
     except (PatchMorphError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # a network of another package may raise anything

@@ -236,9 +236,8 @@ def _initial_state(config: TrainingConfig, device: torch.device, trust: Sequence
     if config.optimization.freeze_affine and model.affine is not None:
         model.affine.requires_grad_(False)
     size = config.model.patch_size
-    with torch.no_grad():  # raises an error for a network that violates the contract
-        for network in filter(None, (model.affine, model.dense[0])):
-            check_answer(network, size, affine=network is model.affine)
+    for network in filter(None, (model.affine, model.dense[0])):
+        check_answer(network, size, affine=network is model.affine)
     for scale in config.optimization.recompute:
         set_recompute(model.dense[scale], True)
     optimizer = torch.optim.AdamW(
