@@ -106,7 +106,10 @@ def apply_points(
 ) -> None:
     """Map points from the fixed to the moving image; with --inverse from the moving to the fixed image."""
     frames = [None if name is None else Frame.named(name) for name in (frame, output_frame)]
-    mapped = map_points(points, output, _chain([transform, *(then or [])], inverse, GridPair()), *frames)
+    transforms = [transform, *(then or [])]
+    if output.resolve() in {path.resolve() for path in (points, *transforms)}:
+        raise PatchMorphError(f"output must be another file than those that are read, got {output}")
+    mapped = map_points(points, output, _chain(transforms, inverse, GridPair()), *frames)
     console.print(f"wrote {output}: {mapped}")
 
 

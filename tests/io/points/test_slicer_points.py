@@ -165,6 +165,18 @@ def test_markups_that_state_no_system_are_lps(tmp_path, transform, mapped):
     np.testing.assert_allclose(read_markups(tmp_path / "out.json")[1] * FLIP, mapped(POINTS), atol=1e-5)
 
 
+@pytest.mark.parametrize("status", ["undefined", "preview", "missing"])
+def test_positions_that_are_not_defined_stay(tmp_path, transform, mapped, status):
+    source = markups(tmp_path / "in.json", "RAS")
+    content = json.loads(source.read_text())
+    content["markups"][0]["controlPoints"][1]["positionStatus"] = status
+    source.write_text(json.dumps(content))
+    assert map_points(source, tmp_path / "out.json", transform).count == 2
+    positions = read_markups(tmp_path / "out.json")[1]
+    np.testing.assert_array_equal(positions[1], POINTS[1])
+    np.testing.assert_allclose(positions[[0, 2]], mapped(POINTS)[[0, 2]], atol=1e-5)
+
+
 def test_positions_without_a_place_are_missing(tmp_path, nowhere):
     """JSON has no NaN; 3D Slicer writes such points so."""
     done = map_points(markups(tmp_path / "in.json", "RAS"), tmp_path / "out.json", nowhere)

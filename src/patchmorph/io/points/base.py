@@ -35,8 +35,8 @@ class Frame:
         Raises:
             PatchMorphError: none of these.
         """
-        if name in SPACES:
-            return SPACES[name].because("as given")
+        if name.lower() in SPACES:
+            return SPACES[name.lower()].because("as given")
         if not Path(name).is_file():
             raise PatchMorphError(f"frame must be ras, lps or an image (its voxels), got {name}")
         return cls(matrix_of(load_grid(name)), f"voxels of {Path(name).name}", reason="as given")
