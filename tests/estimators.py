@@ -57,6 +57,9 @@ def linearised(pair: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack(torch.gradient((fixed + moving) / 2, dim=(1, 2, 3)), dim=1), fixed - moving
 
 
+TRUST = ("estimators:AffineFlow", "estimators:DenseFlow")
+"""Classes that files of these models name."""
+
 SPEC = {
     "patch_size": 32,
     "precision": "fp32",

@@ -1,6 +1,7 @@
 """The Python interface: images and models by name or path, one call to register."""
 
 import os
+from collections.abc import Sequence
 
 from patchmorph.catalogue import (
     ANY_CONTRAST,
@@ -39,6 +40,7 @@ def register(
     fixed_ignore: AnyImage | None = None,
     moving_ignore: AnyImage | None = None,
     background: float | None = None,
+    trust: Sequence[str] = (),
 ) -> Registration:
     """Register ``moving`` to ``fixed``.
 
@@ -61,6 +63,8 @@ def register(
         fixed_ignore: what of the fixed image is left out of the comparison (a lesion); not zero inside.
         moving_ignore: likewise.
         background: intensity of voxels of both images that show nothing; NaN: those that are not finite.
+        trust: classes, as ``MODULE:CLASS``, that a model file may name beside the networks on our list; their
+            code is run.
 
     Returns:
         The transform (fixed → moving world, RAS+ mm) with its inverse, the warped image and the Jacobian.
@@ -76,7 +80,7 @@ def register(
     options = RegistrationOptions(refine, jitter, uncertainty, seed, similarity)
     chosen = model
     if not isinstance(model, PatchMorphModel) and model not in (AUTO, NO_MODEL):
-        chosen = load_model(model, device)
+        chosen = load_model(model, device, trust)
     where = chosen.device if isinstance(chosen, PatchMorphModel) else choose_device(device)
     images = as_image(fixed).to(where), as_image(moving).to(where)
     selections = (

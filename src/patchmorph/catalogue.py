@@ -2,17 +2,31 @@
 
 import functools
 import os
+import re
+from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
 
-from patchmorph.errors import PatchMorphError
-from patchmorph.io.tensors import half_precision, read_tensors, write_tensors
+from patchmorph.errors import PatchMorphError, problems
+from patchmorph.io.tensors import (
+    check_finite,
+    check_header,
+    half_precision,
+    read_header,
+    read_tensors,
+    write_tensors,
+)
 from patchmorph.networks.brain_mask import BrainMask
+from patchmorph.networks.contract import check_answer
 from patchmorph.networks.devices import choose_device
+from patchmorph.networks.listed import OPTIONS, check_options
 from patchmorph.networks.model import ModelSpec, PatchMorphModel
+from patchmorph.networks.skeleton import WithoutWeights
 
 AUTO = "auto"
 """Stands for the packaged model that suits the pair: one of the next two."""
@@ -21,10 +35,10 @@ NO_MODEL = "none"
 """Stands for registration without a network."""
 BRAIN_MASK = "parts/brain-mask"
 """The packaged network that finds the brain in a head; not a model that one can register with."""
-TRUSTED_PACKAGES = {"monai"}
 TRUST_VARIABLE = "PATCHMORPH_TRUST"
-"""Packages whose networks a model file may name, and an environment variable for more (separated by commas).
-Naming a network imports it, and a file from elsewhere must not choose what runs."""
+"""Environment variable with classes, as ``MODULE:CLASS`` and separated by commas, that model files may name
+beside the networks on our list. Naming a class imports its module, and a file must not choose what runs."""
+CLASS = re.compile(r"[\w.]+:\w+")
 
 
 def packaged_models() -> dict[str, Path]:
@@ -32,26 +46,78 @@ def packaged_models() -> dict[str, Path]:
     return {path.stem: path for path in sorted(_folder().glob("*.safetensors"))}
 
 
-def load_model(name: str | os.PathLike, device: str = "auto") -> PatchMorphModel:
+def load_model(name: str | os.PathLike, device: str = "auto", trust: Sequence[str] = ()) -> PatchMorphModel:
     """A packaged model by name, or any model by its file.
 
+    A file is checked before anything that it names is imported, and before any of its tensors is read: its
+    schedule, its networks and their options, then the names and shapes of its tensors. Networks that are not
+    ours, or have options, are also run once on empty patches.
+
+    Args:
+        name: of a packaged model, or a path.
+        device: see `choose_device`.
+        trust: classes, as ``MODULE:CLASS``, that the file may name beside the networks on our list.
+
     Raises:
-        PatchMorphError: no such model, or a file that is none.
+        PatchMorphError: no such model, or a file that is none or names a class that nobody trusts.
     """
-    chosen = choose_device(device)
+    chosen, trusted = choose_device(device), trusted_classes(trust)
     packaged = packaged_models()
     path = packaged.get(str(name), Path(name))
     if not path.is_file():
         raise PatchMorphError(f"model must be one of {', '.join(packaged) or 'none'} or a file, got {name}")
-    tensors, metadata = read_tensors(path)
-    _check_trust(metadata.get("spec"), path)
+    header, metadata = read_header(path)
+    spec = _checked_spec(metadata, trusted, path)
+    listed = {network.name for network in spec.networks} <= OPTIONS.keys()
+    with WithoutWeights() if listed else nullcontext():
+        model = PatchMorphModel(spec)
+    check_header(header, model.state_dict(), path)
+    _load_weights(model, path)
+    if any(":" in network.name or network.options for network in spec.networks):  # else they are known to fit
+        for network in filter(None, (model.affine, model.dense[0])):
+            check_answer(network, spec.patch_size, affine=network is model.affine)
+    return model.to(chosen, memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
+
+
+def trusted_classes(trust: Sequence[str]) -> frozenset[str]:
+    """The classes of ``trust`` and of the environment variable.
+
+    Raises:
+        PatchMorphError: one is not ``MODULE:CLASS``; packages cannot be trusted as a whole.
+    """
+    stated = (*trust, *os.environ.get(TRUST_VARIABLE, "").split(","))
+    named = [name.strip() for name in stated if name.strip()]
+    for name in named:
+        if not CLASS.fullmatch(name):
+            raise PatchMorphError(f"trust (--trust, {TRUST_VARIABLE}) must name MODULE:CLASS, got {name}")
+    return frozenset(named)
+
+
+def _checked_spec(metadata: dict[str, Any], trusted: frozenset[str], path: Path) -> ModelSpec:
+    """The specification in a model file; its networks are trusted, or on our list with options that fit."""
     try:
-        model = PatchMorphModel(ModelSpec.model_validate(metadata.get("spec")))
-        model.load_state_dict({key: tensor.float() for key, tensor in tensors.items()})
-    except (ValidationError, RuntimeError) as error:
-        summary = str(error).splitlines()[0]
-        raise PatchMorphError(f"model file must hold a PatchMorph model, got {path}: {summary}") from None
-    return model.to(chosen).eval()
+        spec = ModelSpec.model_validate(metadata.get("spec"))
+    except ValidationError as error:
+        raise PatchMorphError(
+            f"model file must hold a PatchMorph model, got {problems(error)} in {path}"
+        ) from None
+    for network in spec.networks:
+        if network.name in OPTIONS and network.name not in trusted:
+            check_options(network.name, network.options, str(path))
+        elif ":" in network.name and network.name not in trusted:
+            raise PatchMorphError(
+                f"model file must name networks on our list, got {network.name} in {path} "
+                f"(if you trust its code: --trust {network.name})"
+            )
+    return spec
+
+
+def _load_weights(model: PatchMorphModel, path: Path) -> None:
+    """Give a model the weights of a file, in its own precision."""
+    own = model.state_dict()
+    tensors = {name: tensor.to(own[name].dtype, copy=True) for name, tensor in read_tensors(path)[0].items()}
+    check_finite(tensors, path)
+    model.load_state_dict(tensors, assign=True)
 
 
 def save_model(model: PatchMorphModel, path: Path, half: bool = False) -> None:
@@ -77,17 +143,3 @@ def load_brain_mask(device: torch.device) -> BrainMask:
 
 def _folder() -> Path:
     return Path(str(resources.files("patchmorph") / "models"))
-
-
-def _check_trust(spec: object, path: Path) -> None:
-    """Refuse a file that asks for code of a package which nobody trusted."""
-    trusted = TRUSTED_PACKAGES | set(filter(None, os.environ.get(TRUST_VARIABLE, "").split(",")))
-    for kind in ("affine", "dense"):
-        network = spec.get(kind) if isinstance(spec, dict) else None
-        name = str(network.get("name", "")) if isinstance(network, dict) else ""
-        package = name.partition(":")[0].partition(".")[0]
-        if ":" in name and package not in trusted:
-            raise PatchMorphError(
-                f"model file must use networks of trusted packages, got {name} in {path} "
-                f"(if you trust it: {TRUST_VARIABLE}={package})"
-            )

@@ -71,7 +71,9 @@ def demo_pair() -> DemoPair:
     return DemoPair(fixed, moving, what, None)
 
 
-def register_demo(output: Path, model: str, device: str) -> tuple[Summary, list[str]]:
+def register_demo(
+    output: Path, model: str, device: str, trust: tuple[str, ...] = ()
+) -> tuple[Summary, list[str]]:
     """Write the demo's two images into the results folder and register them there.
 
     Returns:
@@ -89,7 +91,7 @@ def register_demo(output: Path, model: str, device: str) -> tuple[Summary, list[
     paths = output / "fixed.nii.gz", output / "moving.nii.gz"
     for image, path in zip((pair.fixed, pair.moving), paths, strict=True):
         save_image(image, path)
-    summary = register_files(RegistrationRequest(*paths, output, model, device, overwrite=True))
+    summary = register_files(RegistrationRequest(*paths, output, model, device, overwrite=True, trust=trust))
     if pair.truth is not None:
         transform = load_transform(output / TRANSFORM)
         mean, largest = error_mm(transform, pair.fixed, pair.truth)

@@ -1,4 +1,9 @@
-"""The base class of all errors that a user can cause."""
+"""The base class of all errors that a user can cause, and the texts that others give them."""
+
+from pydantic import ValidationError
+
+MAX_PROBLEMS, MAX_CHARACTERS = 3, 300
+"""Problems of one file that a message lists, and its length: a file may be broken in many places."""
 
 
 class PatchMorphError(ValueError):
@@ -8,3 +13,17 @@ class PatchMorphError(ValueError):
     ``"affine must be invertible, got determinant 0 in sub-01.nii.gz"``. The command line prints it as one
     line and exits with status 2. Conditions that only a bug can violate are checked by ``assert`` instead.
     """
+
+
+def problems(error: ValidationError) -> str:
+    """What a schema found in a file, on one line: each place and what it must be; at most `MAX_PROBLEMS`."""
+    found = error.errors(include_url=False, include_context=False)
+    lines = [": ".join(filter(None, (".".join(map(str, e["loc"])), e["msg"]))) for e in found[:MAX_PROBLEMS]]
+    more = [f"{len(found) - MAX_PROBLEMS} more"] if len(found) > MAX_PROBLEMS else []
+    return one_line("; ".join(lines + more))
+
+
+def one_line(text: object) -> str:
+    """What a file or another library says, fit for a message: one line, printable and short."""
+    line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(str(text).split()))
+    return line if len(line) <= MAX_CHARACTERS else f"{line[:MAX_CHARACTERS]}…"

@@ -48,6 +48,7 @@ class RegistrationRequest:
     fixed_ignore: Path | None = None
     moving_ignore: Path | None = None
     background: float | None = None
+    trust: tuple[str, ...] = ()
     overwrite: bool = False
     assume_orientation: str | None = None
 
@@ -60,7 +61,8 @@ class RegistrationRequest:
         """What the summary records of the request: all but the images and the folder."""
         others = ("fixed", "moving", "output", "overwrite")
         said = {key: value for key, value in asdict(self).items() if key not in others}
-        return {key: str(value) if isinstance(value, Path) else value for key, value in said.items()}
+        plain = {key: str(value) if isinstance(value, Path) else value for key, value in said.items()}
+        return plain | {"trust": list(self.trust)}
 
 
 def register_files(request: RegistrationRequest) -> Summary:
@@ -76,7 +78,7 @@ def register_files(request: RegistrationRequest) -> Summary:
     _check_output(request)
     seconds, began = {}, time.perf_counter()
     named = request.model in (AUTO, NO_MODEL)
-    model = request.model if named else load_model(request.model, request.device)
+    model = request.model if named else load_model(request.model, request.device, request.trust)
     device = choose_device(request.device)
     fixed, moving = (
         load_image(path, request.assume_orientation).to(device) for path in (request.fixed, request.moving)
@@ -99,6 +101,7 @@ def register_files(request: RegistrationRequest) -> Summary:
         fixed_ignore,
         moving_ignore,
         request.background,
+        request.trust,
     )
     seconds["register"], began = time.perf_counter() - began, time.perf_counter()
     warped = registration.warped()

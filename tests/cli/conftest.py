@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from estimators import estimating_model
+from estimators import TRUST, estimating_model
 from synthetic import AFFINES, grid_around, lopsided, rotation
 
 from patchmorph import catalogue
@@ -59,4 +59,4 @@ def files(tmp_path_factory) -> Files:
 @pytest.fixture(autouse=True)
 def trusted(monkeypatch):
     """The model's networks are those of `estimators`."""
-    monkeypatch.setenv("PATCHMORPH_TRUST", "estimators")
+    monkeypatch.setenv("PATCHMORPH_TRUST", ",".join(TRUST))

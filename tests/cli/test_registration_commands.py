@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from estimators import estimating_model
+from estimators import TRUST, estimating_model
 
 import patchmorph
 from patchmorph import api, catalogue, jobs
@@ -66,6 +66,7 @@ def test_every_option_of_the_command_reaches_its_argument(arguments_of, files):
         "--similarity": ("mind", "similarity", "mind"),
         "--fixed-mask": (files.fixed_mask, "fixed_mask", "fixed_mask.nii.gz"),
         "--moving-mask": (files.moving_mask, "moving_mask", "moving_mask.nii.gz"),
+        "--trust": ("other:Net", "trust", ("other:Net",)),
     }
     default = arguments_of()
     assert {name for _, name, _ in options.values()} == set(default) - {"fixed", "moving"}
@@ -97,6 +98,7 @@ def test_a_known_map_is_found_and_the_summary_records_the_arguments(run, files, 
         "fixed_mask": None,
         "moving_mask": None,
         "assume_orientation": None,
+        "trust": [],
     }
     assert summary["similarity_after"] > 0.97 > summary["similarity_before"]
     assert (summary["fixed"], summary["moving"]) == (str(files.fixed), str(files.moving))
@@ -152,12 +154,41 @@ def test_options_of_the_python_interface_change_the_map(files):
         mapped(refine=-1)
 
 
-def test_networks_of_packages_that_are_not_trusted_are_rejected(files, monkeypatch):
+def test_classes_of_a_model_file_run_only_if_each_is_trusted(run, files, tmp_path, monkeypatch):
     monkeypatch.delenv("PATCHMORPH_TRUST")
-    with pytest.raises(PatchMorphError, match=r"trusted packages, got estimators:AffineFlow in .*TRUST=est"):
-        catalogue.load_model(files.model, "cpu")
-    monkeypatch.setenv("PATCHMORPH_TRUST", "other,estimators")
-    assert catalogue.load_model(files.model, "cpu").spec.affine_passes == 2
+    arguments = ("register", files.fixed, files.moving, "-o", tmp_path / "out", "--model", files.model)
+    for trusted, refused in (((), TRUST[0]), (TRUST[:1], TRUST[1]), (TRUST[1:], TRUST[0])):
+        code, _, error = run(*arguments, *(word for name in trusted for word in ("--trust", name)))
+        assert (code, error.count("\n")) == (2, 1)
+        assert f"must name networks on our list, got {refused} in {files.model}" in error
+        assert f"--trust {refused}" in error
+    assert not (tmp_path / "out").exists()
+    assert run(*arguments, *(word for name in TRUST for word in ("--trust", name)))[0] == 0
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["arguments"]["trust"] == [*TRUST]
+    assert patchmorph.register(files.fixed, files.moving, files.model, trust=TRUST).fixed is not None
+
+
+@pytest.mark.parametrize("command", ["demo", "evaluate", "train"])
+def test_other_commands_that_load_models_take_trust_too(run, files, tmp_path, monkeypatch, command):
+    monkeypatch.delenv("PATCHMORPH_TRUST")
+    (tmp_path / "pairs.csv").write_text(f"fixed,moving\n{files.fixed},{files.moving}\n")
+    content = {"data": {"images": [str(files.fixed)]}, "run": {"output": "out", "weights": str(files.model)}}
+    (tmp_path / "train.yaml").write_text(json.dumps(content))
+    model = ("-o", tmp_path / "out", "--model", files.model)
+    arguments = {
+        "demo": model,
+        "evaluate": (tmp_path / "pairs.csv", *model),
+        "train": (tmp_path / "train.yaml",),
+    }[command]
+    code, _, error = run(command, *arguments)
+    assert code == 2
+    assert "(if you trust its code: --trust estimators:AffineFlow)" in error
+    code, _, error = run(command, *arguments, "--trust", "estimators:AffineFlow")
+    assert code == 2
+    assert "(if you trust its code: --trust estimators:DenseFlow)" in error
+    code, _, error = run(command, *arguments, "--trust", "monai")
+    assert code == 2
+    assert "trust (--trust, PATCHMORPH_TRUST) must name MODULE:CLASS, got monai" in error
 
 
 def test_a_model_of_half_precision_is_the_same_model(files, tmp_path):

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from estimators import TRUST
 
 from patchmorph.jobs import RegistrationRequest, register_files
 
@@ -15,7 +16,7 @@ def registered(files, tmp_path_factory):
     for name in ("fixed", "moving"):
         shutil.copy(files.folder / f"{name}.nii.gz", folder / f"{name}.nii.gz")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATCHMORPH_TRUST", "estimators")
+        patch.setenv("PATCHMORPH_TRUST", ",".join(TRUST))
         patch.chdir(folder)
         register_files(
             RegistrationRequest(

@@ -1,5 +1,7 @@
 """Commands on transforms, with known answers: two images on different grids, maps that do not commute."""
 
+import re
+
 import nibabel
 import numpy as np
 import pytest
@@ -135,17 +137,55 @@ def test_interpolation_and_spacing_are_as_asked_for(run, folder, interpolation):
         assert (found.data - expected.float()).abs().max() <= 0.51  # whole numbers are stored
 
 
-@pytest.mark.parametrize("frame", ["ras", "lps", "fixed.nii.gz"])
+@pytest.mark.parametrize("frame", ["ras", "lps", "fixed.nii.gz", "LPS"])
 def test_points_are_in_the_frame_that_was_named(run, folder, frame):
     fixed = load_image(folder / "fixed.nii.gz").grid
     world = torch.tensor([[[10.0, 20, -5]]])
     flip = torch.tensor([-1.0, -1, 1])
-    given = {"ras": world, "lps": world * flip}.get(frame, fixed.to_voxel(world))
+    given = {"ras": world, "lps": world * flip}.get(frame.lower(), fixed.to_voxel(world))
     (folder / "points.csv").write_text("x,y,z\n" + ",".join(f"{v:.6f}" for v in given.flatten().tolist()))
     options = ("--frame", frame, "--output-frame", "lps")
     assert run("apply-points", "turn.tfm", "points.csv", "-o", "out.csv", *options)[0] == 0
     found = np.loadtxt(folder / "out.csv", delimiter=",", skiprows=1)
     np.testing.assert_allclose(found, (TURN(world) * flip)[0, 0], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "frame", "written"),
+    [
+        ("in.csv", "x,y,z\n10,20,-5\n", "ras (by convention; --frame changes it)", "out.csv"),
+        ("in.tsv", "label\tl\tp\ts\na\t-10\t-20\t-5\n", "lps (by its columns l,p,s)", "out.tsv"),
+        (
+            "in.fcsv",
+            "# CoordinateSystem = 1\na,-10,-20,-5\n",
+            "lps (by its CoordinateSystem = 1)",
+            "out.fcsv",
+        ),
+        (
+            "in.mrk.json",
+            '{"markups": [{"type": "Line", "controlPoints": [{"position": [-10, -20, -5]}]}]}',
+            "lps (by its coordinateSystem LPS)",
+            "out.json",
+        ),
+    ],
+)
+def test_the_frame_of_points_is_told_with_its_reason(run, folder, name, text, frame, written):
+    (folder / name).write_text(text)
+    code, out, _ = run("apply-points", "shift.tfm", name, "-o", written)
+    assert (code, out) == (0, f"wrote {written}: 1 points, frame: {frame}\n")
+    sign = 1 if frame.startswith("ras") else -1
+    found = [float(text) for text in re.findall(r"-?\d+\.\d+", (folder / written).read_text())]
+    assert found == [sign * 20, 0, 0]
+
+
+@pytest.mark.parametrize("output", ["points.csv", "./points.csv", "turn.tfm", "shift.tfm"])
+def test_points_are_not_written_onto_what_is_read(run, folder, output):
+    (folder / "points.csv").write_text("x,y,z\n10,20,-5\n")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    code, _, error = run("apply-points", "turn.tfm", "points.csv", "-o", output, "--then", "shift.tfm")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "output must be another file than those that are read" in error
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 @pytest.mark.parametrize(

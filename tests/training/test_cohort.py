@@ -187,7 +187,9 @@ def test_an_image_that_cannot_be_read_stops_the_others(crowd, tmp_path):
     ("text", "message"),
     [
         ("x,y,z\n1,2,3\n", "columns must be name,x,y,z, got x,y,z"),
-        ("name,x,y,z\ntip,1,two,3\n", "landmarks must be a table name,x,y,z of numbers"),
+        ("name,x,y,z\ntip,1,two,3\n", "y must be a number, got 'two' in line 2"),
+        ("name,x,y,z\ntip,1,nan,3\n", "y must be a number, got 'nan' in line 2"),
+        ("name,x,y,z\ntip,1,2,3\ntip,4,5,6\n", "must have different names, got 'tip' again in line 3"),
     ],
 )
 def test_landmarks_that_are_none_are_refused(crowd, tmp_path, text, message):

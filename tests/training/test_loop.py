@@ -15,15 +15,17 @@ from accelerate import PartialState
 from safetensors.torch import load_file
 from synthetic import AFFINES, grid_around, smooth_image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import CPU
+from tiny import CPU, UNET, config
 
 from patchmorph import api
+from patchmorph.catalogue import save_model
 from patchmorph.cli import main
 from patchmorph.errors import PatchMorphError
 from patchmorph.evaluation.benchmark import PairResult, evaluate
 from patchmorph.evaluation.pairs import load_pairs
 from patchmorph.images.volume import Image
 from patchmorph.io.images import save_image
+from patchmorph.networks.model import PatchMorphModel
 from patchmorph.registration.pipeline import register_images
 from patchmorph.training import loop, validation
 from patchmorph.training.augmentation.draw import Draw
@@ -115,9 +117,28 @@ def test_a_frozen_affine_stage_keeps_the_weights_that_it_was_given(trained, conf
     train(load_config(change(optimization={"steps": 8})), CPU, resume=True)  # moments of trained weights only
     change(run={"output": "third", "affine_weights": "t1-brain"})
     with pytest.raises(
-        PatchMorphError, match=r"run\.affine_weights must be of the configured network, got t1-"
+        PatchMorphError, match=r"run\.affine_weights must be of the configured networks, got t1-"
     ):
         train(load_config(config_file), CPU)
+
+
+def test_files_of_initial_weights_may_name_classes_of_the_configuration_or_trusted_ones(change, tmp_path):
+    conv = {"name": "torch.nn:Conv3d", "options": {"in_channels": 2, "out_channels": 3, "kernel_size": 1}}
+    save_model(PatchMorphModel(config(model={"dense": conv}).model), tmp_path / "conv.safetensors")
+    once = {"steps": 1}
+    train(
+        load_config(
+            change(
+                model={"dense": conv}, run={"output": "a", "weights": "conv.safetensors"}, optimization=once
+            )
+        ),
+        CPU,
+    )
+    run = {"output": "b", "weights": None, "affine_weights": "conv.safetensors"}
+    other = load_config(change(model={"dense": UNET}, run=run))
+    with pytest.raises(PatchMorphError, match=r"must name networks on our list, got torch\.nn:Conv3d in"):
+        train(other, CPU)
+    train(other, CPU, trust=["torch.nn:Conv3d"])
 
 
 def test_resume_gives_the_weights_of_an_uninterrupted_run(finished, change, tmp_path):

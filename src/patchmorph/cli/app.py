@@ -22,6 +22,13 @@ ModelOption = Annotated[
     str, typer.Option("--model", help="Name of a packaged model (see `patchmorph models`), or a model file.")
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+TrustOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trust",
+        help="Class that a model file may name, as MODULE:CLASS; its code is run. Repeatable.",
+    ),
+]
 FolderOption = Annotated[
     Path, typer.Option("--output", "-o", help="Folder for the results; created if missing.")
 ]

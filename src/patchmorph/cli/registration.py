@@ -11,6 +11,7 @@ from patchmorph.cli.app import (
     DeviceOption,
     FolderOption,
     ModelOption,
+    TrustOption,
     app,
     console,
     print_table,
@@ -68,6 +69,7 @@ def register_command(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the results of an earlier run in the folder.")
     ] = False,
+    trust: TrustOption = None,
 ) -> None:
     """Register MOVING to FIXED: write the warped image, transform and inverse, report and summary."""
     from patchmorph.jobs import RegistrationRequest, register_files
@@ -90,6 +92,7 @@ def register_command(
         background=background,
         overwrite=overwrite,
         assume_orientation=assume_orientation,
+        trust=tuple(trust or ()),
     )
     summary = register_files(request)
     _print_summary(summary, output)
@@ -122,12 +125,15 @@ def models() -> None:
 
 @app.command()
 def demo(
-    output: FolderOption = Path("demo"), model: ModelOption = catalogue.AUTO, device: DeviceOption = "auto"
+    output: FolderOption = Path("demo"),
+    model: ModelOption = catalogue.AUTO,
+    device: DeviceOption = "auto",
+    trust: TrustOption = None,
 ) -> None:
     """Register two real brains from pip packages and write a report."""
     from patchmorph.demo import register_demo
 
-    summary, lines = register_demo(output, model, device)
+    summary, lines = register_demo(output, model, device, tuple(trust or ()))
     for line in lines:
         console.print(line)
     _print_summary(summary, output)

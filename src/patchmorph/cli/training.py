@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from patchmorph import api, catalogue
-from patchmorph.cli.app import DeviceOption, FolderOption, ModelOption, app, console, print_table
+from patchmorph.cli.app import DeviceOption, FolderOption, ModelOption, TrustOption, app, console, print_table
 from patchmorph.io.atomic import check_folder, check_outputs, whole_folder
 from patchmorph.networks.devices import choose_device
 from patchmorph.results.summary import SUMMARY, versions
@@ -23,12 +23,13 @@ def train(
     config: Annotated[Path, typer.Argument(help="YAML file, such as configs/t1-brain.yaml.")],
     resume: Annotated[bool, typer.Option(help="Continue from the last checkpoint.")] = False,
     device: DeviceOption = "auto",
+    trust: TrustOption = None,
 ) -> None:
     """Train a model on the images that CONFIG names."""
     from patchmorph.training.config import load_config
     from patchmorph.training.loop import train as run_training
 
-    run_training(load_config(config), choose_device(device), resume)
+    run_training(load_config(config), choose_device(device), resume, trust or ())
 
 
 @app.command()
@@ -37,6 +38,7 @@ def evaluate(
     output: FolderOption,
     model: ModelOption = catalogue.AUTO,
     device: DeviceOption = "auto",
+    trust: TrustOption = None,
 ) -> None:
     """Register every pair of a table and measure overlap, folding and time."""
     from patchmorph.evaluation.benchmark import evaluate as run_evaluation
@@ -48,7 +50,7 @@ def evaluate(
     inputs = [path for pair in table for path in vars(pair).values()]
     check_outputs([output / name for name in (ROWS, SUMMARY)], [pairs, Path(model), *inputs])
     by_name = model in (catalogue.AUTO, catalogue.NO_MODEL)
-    network = model if by_name else catalogue.load_model(model, device)
+    network = model if by_name else catalogue.load_model(model, device, trust or ())
     results = []
     for result in run_evaluation(table, lambda fixed, moving: api.register(fixed, moving, network, device)):
         results.append(result)

@@ -97,14 +97,20 @@ def apply(
 def apply_points(
     transform: TransformPath,
     points: Annotated[
-        Path, typer.Argument(help="Table (.csv with x,y,z) or surface (.gii, .vtk, .vtp, .ply).")
+        Path,
+        typer.Argument(
+            help="Table (.csv, .tsv), markups of 3D Slicer (.fcsv, .mrk.json), or surface (.gii, .vtk, "
+            ".vtp, .ply, FreeSurfer's own)."
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Result, in the same file format.")],
     inverse: Inverse = False,
     then: NextTransforms = None,
     frame: Annotated[
         str | None,
-        typer.Option(help="Frame of the points: ras, lps, or an image (its voxels); by default the file's."),
+        typer.Option(
+            help="Frame of the points: ras, lps, or an image (its voxels); by default the one POINTS states."
+        ),
     ] = None,
     output_frame: Annotated[
         str | None, typer.Option(help="Frame of the result; by default the same.")
@@ -115,8 +121,8 @@ def apply_points(
     images = [Path(name) for name in (frame, output_frame) if name is not None]
     check_outputs([output], [*transforms, points, *images])
     frames = [None if name is None else Frame.named(name) for name in (frame, output_frame)]
-    count = map_points(points, output, _chain(transforms, inverse, GridPair()), *frames)
-    console.print(f"wrote {output}: {count} points")
+    mapped = map_points(points, output, _chain(transforms, inverse, GridPair()), *frames)
+    console.print(f"wrote {output}: {mapped}")
 
 
 @app.command()

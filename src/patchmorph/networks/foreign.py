@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from patchmorph.errors import PatchMorphError
+from patchmorph.errors import PatchMorphError, one_line
 from patchmorph.networks.blocks import Block
 from patchmorph.networks.contract import VELOCITY_STRIDE
 
@@ -25,8 +25,9 @@ def find_class(path: str) -> type[nn.Module]:
     module, _, name = path.partition(":")
     try:
         found = getattr(import_module(module), name)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise PatchMorphError(f"network must be importable as module:Class, got {path}: {error}") from None
+    except Exception as error:  # a module that is imported may raise anything
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise PatchMorphError(f"network must be importable as module:Class, got {path}: {reason}") from None
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise PatchMorphError(f"network must be a torch.nn.Module, got {path}, a {type(found).__name__}")
     return found

@@ -1,41 +1,42 @@
 """A registration model: its networks and the schedule for which they were trained."""
 
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import (
-    AliasChoices,
-    BaseModel,
-    ConfigDict,
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    field_validator,
-    model_validator,
-)
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import nn
 
 from patchmorph.networks import registry
 from patchmorph.networks.contract import Precision
 
+Spacing = Annotated[float, Field(ge=1e-5, le=100)]
+"""In mm: from a hundredth of a micron to ten centimetres."""
+Passes = Annotated[int, Field(ge=1, le=32)]
+MAX_VOXELS_PER_RADIUS = 4000
+"""Voxels of the finest patches along the radius of the content: 15 micron in a human brain. The number of
+patches grows with the third power of it, to some millions here."""
+
 
 class NetworkSpec(BaseModel):
-    """The name of a network in the registry, and its keyword arguments."""
+    """The name of a network in the registry, or ``module:Class``, and its keyword arguments."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str
+    name: str = Field(pattern=r"^[\w.-]+(:\w+)?$", max_length=200)
     options: dict[str, Any] = {}
 
 
 class ModelSpec(BaseModel):
     """A model without its weights, stored as JSON in the model file.
 
+    All numbers have bounds, since they decide about memory and time before anything is computed.
+
     Attributes:
         patch_size: voxels along each side of a patch, at every scale; a multiple of 16, since networks halve
-            the resolution four times.
-        spacings_mm: voxel size of the patches, coarse to fine, for content of the reference radius.
+            the resolution four times, and at most 512: a pair of such patches takes 1 GiB.
+        spacings_mm: voxel size of the patches, coarse to fine, for content of the reference radius; at most
+            eight scales.
         passes: passes of the network of each scale, each applied to the residual motion; ``null``: one each.
         reference_radius_mm: root mean square radius of the fixed image's content for which ``spacings_mm``
             holds; for other content all spacings are scaled in proportion, so one model serves a human and a
@@ -43,8 +44,10 @@ class ModelSpec(BaseModel):
         affine: network of the affine stage, at the coarsest scale; ``null``: no affine stage.
         affine_passes: passes of the affine network.
         dense: network of each dense stage.
-        integration_steps: squarings per dense stage.
-        overlap: minimum fraction of a patch that its lattice neighbour covers too.
+        integration_steps: squarings per dense stage, at most twelve: the flow is divided into 4096 parts,
+            and float32 would round away what smaller ones move.
+        overlap: minimum fraction of a patch that its lattice neighbour covers too, at most 0.9: a point then
+            lies in about a thousand patches.
         smoothing: standard deviation, in velocity voxels, of the kernel that smooths each blended velocity.
         symmetric: every network is also applied to the exchanged pair, and half the difference of both
             outputs is used: each stage is inverse consistent by construction, at twice the computation.
@@ -53,17 +56,15 @@ class ModelSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    patch_size: PositiveInt = Field(default=64, multiple_of=16)
-    spacings_mm: list[PositiveFloat] = Field(default=[4.0, 2.0, 1.0], min_length=1)
-    passes: list[PositiveInt] | None = Field(default=None, validation_alias=AliasChoices("passes", "repeats"))
-    reference_radius_mm: PositiveFloat | None = 60.0
+    patch_size: int = Field(default=64, ge=16, le=512, multiple_of=16)
+    spacings_mm: list[Spacing] = Field(default=[4.0, 2.0, 1.0], min_length=1, max_length=8)
+    passes: list[Passes] | None = Field(default=None, validation_alias=AliasChoices("passes", "repeats"))
+    reference_radius_mm: float | None = Field(default=60.0, ge=1e-3, le=1e4)
     affine: NetworkSpec | None = NetworkSpec(name="affine-encoder")
-    affine_passes: PositiveInt = Field(
-        default=4, validation_alias=AliasChoices("affine_passes", "affine_repeats")
-    )
+    affine_passes: Passes = Field(default=4, validation_alias=AliasChoices("affine_passes", "affine_repeats"))
     dense: NetworkSpec = NetworkSpec(name="unet")
-    integration_steps: PositiveInt = 6
-    overlap: float = Field(default=0.25, ge=0, lt=1)
+    integration_steps: int = Field(default=6, ge=1, le=12)
+    overlap: float = Field(default=0.25, ge=0, le=0.9)
     smoothing: float = Field(default=0.35, ge=0, le=0.7)
     precision: Precision = "bf16"
     symmetric: bool = False
@@ -80,6 +81,21 @@ class ModelSpec(BaseModel):
         if self.passes is not None and len(self.passes) != len(self.spacings_mm):
             raise ValueError(f"passes must be one number a scale, got {self.passes}")
         return self
+
+    @model_validator(mode="after")
+    def _patches_are_countable(self) -> "ModelSpec":
+        radius, finest = self.reference_radius_mm or 0.0, self.spacings_mm[-1]
+        if radius > MAX_VOXELS_PER_RADIUS * finest:
+            raise ValueError(
+                f"reference_radius_mm must be at most {MAX_VOXELS_PER_RADIUS} of the finest spacings_mm, "
+                f"got {radius:g} and {finest:g}"
+            )
+        return self
+
+    @property
+    def networks(self) -> list[NetworkSpec]:
+        """The networks that the model names."""
+        return [network for network in (self.affine, self.dense) if network is not None]
 
     @property
     def stage_scales(self) -> list[int]:

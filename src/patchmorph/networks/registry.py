@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 
-from patchmorph.errors import PatchMorphError
+from patchmorph.errors import PatchMorphError, one_line
 from patchmorph.networks.affine_head import AffineEncoder
 from patchmorph.networks.foreign import Foreign, find_class
 from patchmorph.networks.pyramid import Pyramid
@@ -49,9 +50,8 @@ def _look_up(kind: Kind, name: str) -> Callable[..., nn.Module]:
 def _call(name: str, make: Callable[..., nn.Module], options: dict[str, Any]) -> nn.Module:
     try:
         return make(**options)
-    except (TypeError, ValueError) as error:
-        if isinstance(error, PatchMorphError):
-            raise
-        raise PatchMorphError(
-            f"options of network {name} must be ones that it takes, got {options}: {error}"
-        ) from None
+    except (PatchMorphError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a constructor of another package may raise anything
+        got = f"{one_line(options)}: {one_line(error)}"
+        raise PatchMorphError(f"options of network {name} must be ones that it takes, got {got}") from None

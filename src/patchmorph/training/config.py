@@ -16,9 +16,8 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 
-from patchmorph.errors import PatchMorphError
+from patchmorph.errors import PatchMorphError, problems
 from patchmorph.networks.model import ModelSpec
 from patchmorph.objective.objective import Objective
 
@@ -237,9 +236,4 @@ def load_config(path: str | Path) -> TrainingConfig:
     try:
         return TrainingConfig.model_validate({**content, "folder": path.parent})
     except ValidationError as error:
-        problems = "; ".join(": ".join(filter(None, _place(e))) for e in error.errors())
-        raise PatchMorphError(f"configuration must fit its schema, got {path}: {problems}") from None
-
-
-def _place(error: ErrorDetails) -> tuple[str, str]:
-    return ".".join(map(str, error["loc"])), error["msg"]
+        raise PatchMorphError(f"configuration must fit its schema, got {path}: {problems(error)}") from None

@@ -3,7 +3,7 @@
 import atexit
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from statistics import median
@@ -12,7 +12,7 @@ import torch
 from accelerate import PartialState
 
 from patchmorph.catalogue import load_model, packaged_models, save_model
-from patchmorph.errors import PatchMorphError
+from patchmorph.errors import PatchMorphError, one_line
 from patchmorph.io.atomic import check_folder, check_outputs, whole_file, writing
 from patchmorph.networks.blocks import set_recompute
 from patchmorph.networks.contract import check_answer
@@ -41,8 +41,13 @@ FINAL_RATE_FRACTION = 0.03
 """Fraction of the learning rate at the end of the cosine."""
 
 
-def train(config: TrainingConfig, device: torch.device, resume: bool = False) -> None:
+def train(
+    config: TrainingConfig, device: torch.device, resume: bool = False, trust: Sequence[str] = ()
+) -> None:
     """Train a model, or resume a training.
+
+    ``trust`` are classes that the files of initial weights may name beside those that the configuration names
+    (see `patchmorph.catalogue.load_model`).
 
     The output folder receives ``config.json``, ``log.jsonl`` and ``tensorboard`` (means every ``log_every``
     steps), a checkpoint every ``checkpoint_every`` steps and at a stop, ``best.safetensors`` if validation is
@@ -65,7 +70,7 @@ def train(config: TrainingConfig, device: torch.device, resume: bool = False) ->
         device = torch.device(processes.device or device)
     elif device.type == "cuda":
         device = torch.device("cuda", device.index or 0)
-    training = Training(config, device, processes, folder, resume)
+    training = Training(config, device, processes, folder, resume, trust)
     with deferred() as interruption, writing(folder):
         training.run(interruption)
 
@@ -92,6 +97,7 @@ class Training:
         processes: PartialState,
         folder: Path,
         resume: bool = False,
+        trust: Sequence[str] = (),
     ):
         if device.type == "cuda":
             torch.cuda.set_device(device)  # device of new streams and graphs
@@ -100,7 +106,7 @@ class Training:
         self.config, self.device, self.processes, self.folder = config, device, processes, folder
         # Errors in the configuration are raised before images are read.
         subjects = find_subjects(config)
-        self.state = _initial_state(config, device)
+        self.state = _initial_state(config, device, trust)
         if resume:
             self.state.load(folder)
         done, steps = self.state.step, config.optimization.steps
@@ -219,19 +225,21 @@ class Training:
             return CapturedStep(eager, example.to(self.device))
 
 
-def _initial_state(config: TrainingConfig, device: torch.device) -> TrainingState:
+def _initial_state(config: TrainingConfig, device: torch.device, trust: Sequence[str] = ()) -> TrainingState:
     torch.manual_seed(config.run.seed)
     model = PatchMorphModel(config.model).to(device)
-    if config.run.weights:
-        _copy_weights(model, config.run.weights, config.folder)
-    if config.run.affine_weights:
-        _copy_affine(model, config.run.affine_weights, config.folder)
+    # A class that the configuration names is the user's own word.
+    trusted = [*trust, *(network.name for network in config.model.networks if ":" in network.name)]
+    for key in ("weights", "affine_weights"):
+        name = getattr(config.run, key)
+        if name:
+            path = name if name in packaged_models() else config.folder / name
+            _copy_weights(model, load_model(path, str(device), trusted), key, name)
     if config.optimization.freeze_affine and model.affine is not None:
         model.affine.requires_grad_(False)
     size = config.model.patch_size
-    with torch.no_grad():  # raises an error for a network that violates the contract
-        for network in filter(None, (model.affine, model.dense[0])):
-            check_answer(network, size, affine=network is model.affine)
+    for network in filter(None, (model.affine, model.dense[0])):
+        check_answer(network, size, affine=network is model.affine)
     for scale in config.optimization.recompute:
         set_recompute(model.dense[scale], True)
     optimizer = torch.optim.AdamW(
@@ -240,31 +248,16 @@ def _initial_state(config: TrainingConfig, device: torch.device) -> TrainingStat
     return TrainingState(model.train(), optimizer, torch.Generator().manual_seed(config.run.seed))
 
 
-def _given(name: str, folder: Path, device: torch.device) -> PatchMorphModel:
-    return load_model(name if name in packaged_models() else folder / name, str(device))
-
-
-def _copy_affine(model: PatchMorphModel, name: str, folder: Path) -> None:
-    """Start with the affine network of another model."""
-    given = _given(name, folder, model.device).affine
+def _copy_weights(model: PatchMorphModel, given: PatchMorphModel, key: str, name: str) -> None:
+    """Start with the weights of another model, of all networks or of the affine one."""
+    pair = (model, given) if key == "weights" else (model.affine, given.affine)
     try:
-        if model.affine is None or given is None:
+        if pair[0] is None or pair[1] is None:
             raise RuntimeError("one of the two has no affine network")
-        model.affine.load_state_dict(given.state_dict())
+        pair[0].load_state_dict(pair[1].state_dict())
     except RuntimeError as error:
         raise PatchMorphError(
-            f"run.affine_weights must be of the configured network, got {name}: {str(error).splitlines()[0]}"
-        ) from None
-
-
-def _copy_weights(model: PatchMorphModel, name: str, folder: Path) -> None:
-    """Copy the weights of another model with the same networks."""
-    given = _given(name, folder, model.device)
-    try:
-        model.load_state_dict(given.state_dict())
-    except RuntimeError as error:
-        raise PatchMorphError(
-            f"run.weights must be of the configured networks, got {name}: {str(error).splitlines()[0]}"
+            f"run.{key} must be of the configured networks, got {name}: {one_line(error)}"
         ) from None
 
 

@@ -97,17 +97,16 @@ def read_landmarks(subject: Subject) -> dict[str, tuple[float, float, float]]:
     """A subject's landmarks by name.
 
     Raises:
-        PatchMorphError: not a table ``name,x,y,z`` of numbers.
+        PatchMorphError: not a table ``name,x,y,z`` of finite numbers, or two landmarks of one name.
     """
-    path = subject.landmarks
-    assert path is not None
-    rows = read_rows(path, "table of landmarks", ("name", "x", "y", "z"))
-    try:
-        return {row["name"]: (float(row["x"]), float(row["y"]), float(row["z"])) for row in rows}
-    except ValueError as error:
-        raise PatchMorphError(
-            f"landmarks must be a table name,x,y,z of numbers, got {path}: {error}"
-        ) from None
+    assert subject.landmarks is not None
+    points: dict[str, tuple[float, float, float]] = {}
+    for row in read_rows(subject.landmarks, "table of landmarks", ("name", "x", "y", "z")):
+        name = row.cells["name"]
+        if name in points:
+            raise PatchMorphError(f"landmarks must have different names, got {name!r} again in {row.where}")
+        points[name] = (row.number("x"), row.number("y"), row.number("z"))
+    return points
 
 
 def _whole_numbers(labels: Image) -> Int[Tensor, "1 1 x y z"]:
