@@ -30,7 +30,7 @@ def test_a_flirt_matrix_is_the_same_map(tmp_path, affine, pair, images):
     )
     flirt.writeFlirt(flirt.toFlirt(backwards, *images, "world", "world"), str(tmp_path / "theirs.mat"))
     for name in ("affine", "theirs"):  # with fewer digits
-        loaded = load_transform(tmp_path / f"{name}.mat", pair=pair)
+        loaded = load_transform(tmp_path / f"{name}.mat", "fsl", pair)
         np.testing.assert_allclose(loaded(points.double())[0].numpy(), expected, atol=1e-4)
 
 
@@ -56,7 +56,7 @@ def test_files_that_lack_something_say_so(tmp_path, affine, chain, pair):
         save_transform(chain, tmp_path / "affine.mat", "fsl", pair)
     (tmp_path / "short.mat").write_text("1 0 0 0\n0 1 0 0\n")
     with pytest.raises(PatchMorphError, match="must be 4 by 4 numbers"):
-        load_transform(tmp_path / "short.mat", pair=pair)
+        load_transform(tmp_path / "short.mat", "fsl", pair)
     assert {item.name for item in tmp_path.iterdir()} == {"short.mat"}
 
 

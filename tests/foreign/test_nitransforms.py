@@ -48,7 +48,7 @@ def test_an_lta_between_voxels_is_read(tmp_path, affine, pair):
     (tmp_path / "voxel.lta").write_text("\n".join(lines))
     loaded = load_transform(tmp_path / "voxel.lta").matrix[0].numpy()
     np.testing.assert_allclose(loaded, affine.matrix[0].numpy(), atol=1e-9)
-    for kind, message in (("type      = 14", "got 1 of type 14"), ("type = x", "LTA must be whole")):
+    for kind, message in (("type      = 14", "got 1 of type 14"), ("type = x", "must be a whole file")):
         (tmp_path / "other.lta").write_text("\n".join([kind, *lines[1:]]))
         with pytest.raises(PatchMorphError, match=message):
             load_transform(tmp_path / "other.lta")
@@ -120,7 +120,7 @@ def test_x5_of_one_transform_and_of_an_inverse(tmp_path, affine):
         load_transform(tmp_path / "inverse.x5")(points), tabulated(points), atol=1e-4, rtol=0
     )
     (tmp_path / "text.x5").write_text("no transform")
-    with pytest.raises(PatchMorphError, match="must be an X5 file"):
+    with pytest.raises(PatchMorphError, match="must be a whole file of x5"):
         load_transform(tmp_path / "text.x5")
 
 

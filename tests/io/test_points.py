@@ -43,7 +43,7 @@ def coordinates(path):
 
 
 def test_a_table_keeps_its_other_columns(tmp_path, transform):
-    assert map_points(table(tmp_path / "in.csv"), tmp_path / "out.csv", transform) == 3
+    assert map_points(table(tmp_path / "in.csv"), tmp_path / "out.csv", transform) == (3, 0)
     np.testing.assert_allclose(coordinates(tmp_path / "out.csv"), expected(transform), atol=1e-5)
 
 
@@ -101,7 +101,7 @@ def test_polygons_keep_their_faces(tmp_path, transform, ending, reader, writer):
         tool.Update()
         return tool.GetOutput()
 
-    count = map_points(source, tmp_path / f"out.{ending}", transform)
+    count, _ = map_points(source, tmp_path / f"out.{ending}", transform)
     before, after = read(source), read(tmp_path / f"out.{ending}")
     points = vtk_to_numpy(before.GetPoints().GetData())
     assert count == len(points) > 40

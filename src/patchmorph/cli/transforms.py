@@ -15,14 +15,18 @@ from patchmorph.io.grids import GridPair
 from patchmorph.io.images import check_ending, load_grid, save_image
 from patchmorph.io.points import Frame, map_points
 from patchmorph.io.series import warp_files
-from patchmorph.io.transforms.formats import TOOLS, format_of, load_transform, save_transform
+from patchmorph.io.transforms.formats import load_transform, save_transform
+from patchmorph.io.transforms.registry import TOOLS, WRITTEN, format_of
 from patchmorph.spatial.grid import Grid
 from patchmorph.spatial.sampling import INTERPOLATIONS
 from patchmorph.transforms.base import Transform
 from patchmorph.transforms.base import compose as compose_transforms
+from patchmorph.transforms.gaps import missing_voxels
 from patchmorph.transforms.inverse import round_trip_mm
 from patchmorph.transforms.jacobian import DIFFERENCES, folding, jacobian_determinant, log_determinant
 
+AUTO = "auto"
+"""Value of ``--from`` for a file that states its format."""
 TransformPath = Annotated[Path, typer.Argument(help="Transform file; see `patchmorph convert --help`.")]
 Output = Annotated[
     Path, typer.Option("--output", "-o", help="Transform file; its ending determines the format.")
@@ -33,7 +37,15 @@ NextTransforms = Annotated[
 Inverse = Annotated[bool, typer.Option(help="Apply the inverse of the transform, or of the whole list.")]
 Reference = Annotated[Path | None, typer.Option(help="Fixed image: its grid, for files that need it.")]
 Moving = Annotated[Path | None, typer.Option(help="Moving image: its grid, for files that need it.")]
-Tool = Annotated[str | None, typer.Option("--to", help=f"Tool whose convention to use: {', '.join(TOOLS)}.")]
+To = Annotated[str | None, typer.Option("--to", help=f"Tool whose convention to use: {', '.join(WRITTEN)}.")]
+FROM_HELP = f"Tool whose convention the file follows, where it does not say: {', '.join(TOOLS)}."
+From = Annotated[str | None, typer.Option("--from", help=FROM_HELP)]
+EachFrom = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--from", help=f"{FROM_HELP} Once for all files, or once for each in their order (or {AUTO})."
+    ),
+]
 MAX_ERROR_MM = 0.01
 """Largest error of a correct inverse; points above it are reported as failed."""
 
@@ -55,6 +67,7 @@ def apply(
         float | None, typer.Option(help="Voxel size of the result in mm, instead of the reference's.")
     ] = None,
     background: Annotated[float, typer.Option(help="Value outside the images.")] = 0.0,
+    of: EachFrom = None,
 ) -> None:
     """Resample images through a transform onto a reference grid, each frame interpolated once."""
     if interpolation not in INTERPOLATIONS:
@@ -74,7 +87,7 @@ def apply(
     if same := {path.resolve() for path in images} & {path.resolve() for path in targets}:
         raise PatchMorphError(f"output must be another file than the image, got {same.pop()} for both")
     grid = load_grid(reference)
-    chain = _chain([transform, *(then or [])], inverse, _ends(reference, images[0], inverse))
+    chain = _chain([transform, *(then or [])], of, inverse, _ends(reference, images[0], inverse))
     grid = grid if spacing is None else grid.resampled(spacing)
     warp_files(zip(images, targets, strict=True), chain, grid, interpolation, background)
     for target in targets:
@@ -97,11 +110,15 @@ def apply_points(
     output_frame: Annotated[
         str | None, typer.Option(help="Frame of the result; by default the same.")
     ] = None,
+    of: EachFrom = None,
 ) -> None:
     """Map points from the fixed to the moving image; with --inverse from the moving to the fixed image."""
     frames = [None if name is None else Frame.named(name) for name in (frame, output_frame)]
-    count = map_points(points, output, _chain([transform, *(then or [])], inverse, GridPair()), *frames)
+    chain = _chain([transform, *(then or [])], of, inverse, GridPair())
+    count, unmapped = map_points(points, output, chain, *frames)
     console.print(f"wrote {output}: {count} points")
+    if unmapped:
+        console.print(f"{unmapped} points are not mapped: their coordinates are nan")
 
 
 @app.command()
@@ -112,10 +129,11 @@ def compose(
     output: Output,
     reference: Reference = None,
     moving: Moving = None,
-    to: Tool = None,
+    to: To = None,
+    of: EachFrom = None,
 ) -> None:
     """Compose several transforms into one."""
-    _save(_chain(transforms, False, GridPair()), output, to, _pair(reference, moving))
+    _save(_chain(transforms, of, False, GridPair()), output, to, _pair(reference, moving))
 
 
 @app.command()
@@ -124,7 +142,8 @@ def invert(
     output: Output,
     reference: Reference = None,
     moving: Moving = None,
-    to: Tool = None,
+    to: To = None,
+    of: From = None,
     missed: Annotated[
         Path | None,
         typer.Option(help="Image of the inverse's round-trip error in mm, on the moving image's grid."),
@@ -132,25 +151,27 @@ def invert(
 ) -> None:
     """Write the inverse: exact for velocity fields, to 0.0002 mm at each point for displacement fields."""
     pair = _pair(reference, moving)
-    format_of(output, to)
+    form = format_of(output, to, writing=True)
     if missed is not None:
         check_ending(missed)
         pair.need_moving("option --missed")
-    forward = load_transform(transform, pair=pair)
+    forward = _load(transform, of, pair)
     inverse = forward.inverse()
     grid = pair.moving or _finest(forward)
     if grid is not None:
         miss = round_trip_mm(forward, inverse, grid)
-        failed = int((miss > MAX_ERROR_MM).sum())
+        failed, unmapped = int((miss > MAX_ERROR_MM).sum()), int(miss.isnan().sum())
         console.print(f"inverse misses by over {MAX_ERROR_MM} mm at {failed} of {miss.numel()} points")
+        if unmapped:
+            console.print(f"{unmapped} of {miss.numel()} points are not mapped")
         if missed is not None:
             save_image(Image(miss[None, None], grid), missed)
             console.print(f"wrote {missed}")
     _save(inverse, output, to, pair.swapped())
     if grid is not None:
-        written = load_transform(output, to, pair.swapped())
+        written = load_transform(output, form.tool, pair.swapped())
         points = grid.points_world().reshape(1, -1, 3)[:, :: max(1, math.prod(grid.shape) // 100_000)]
-        off = float((written(points) - inverse(points)).norm(dim=-1).mean())
+        off = float((written(points) - inverse(points)).norm(dim=-1).nanmean())
         if off > MAX_ERROR_MM:
             console.print(
                 f"in this format the inverse is {off:.3f} mm off on average; .safetensors keeps it exact"
@@ -163,17 +184,17 @@ def convert(
     output: Output,
     reference: Reference = None,
     moving: Moving = None,
-    to: Tool = None,
-    of: Annotated[str | None, typer.Option("--from", help="Tool whose convention TRANSFORM follows.")] = None,
+    to: To = None,
+    of: From = None,
 ) -> None:
     """Write a transform as another tool's file.
 
     Endings: .safetensors (ours); .h5, .tfm, .txt, .mat, .nii.gz (ITK, ANTs, Slicer); .mat, .nii.gz with --to
-    fsl; .lta, .mgz (FreeSurfer); .aff12.1D (AFNI); .x5; .zarr (OME-Zarr).
+    fsl or greedy; .txt with --to mrtrix or niftyreg; .lta, .mgz (FreeSurfer); .aff12.1D (AFNI); .x5; .zarr.
     """
     pair = _pair(reference, moving)
-    format_of(output, to)
-    _save(load_transform(transform, of, pair), output, to, pair)
+    format_of(output, to, writing=True)
+    _save(_load(transform, of, pair), output, to, pair)
 
 
 @app.command()
@@ -184,35 +205,58 @@ def jacobian(
     log: Annotated[bool, typer.Option("--log", help="Write its natural logarithm instead.")] = False,
     differences: Annotated[str, typer.Option(help="Finite differences: forward or central.")] = "forward",
     inverse: Inverse = False,
+    moving: Moving = None,
+    of: From = None,
 ) -> None:
     """Write the Jacobian determinant of a transform, and report where the transform folds."""
     if differences not in DIFFERENCES:
         raise PatchMorphError(f"differences must be {' or '.join(DIFFERENCES)}, got {differences}")
     check_ending(output)
     grid = load_grid(reference)
-    chain = _chain([transform], inverse, GridPair(grid))
+    pair = GridPair(grid, None if moving is None else load_grid(moving))
+    chain = _load(transform, of, pair.swapped() if inverse else pair)
+    chain = chain.inverse() if inverse else chain
     by = {name: jacobian_determinant(chain, grid, name) for name in DIFFERENCES}
     folds = folding(chain, grid)
     determinant = log_determinant(by[differences]) if log else by[differences]
     save_image(Image(determinant[None, None], grid), output)
+    known = {name: values[~values.isnan()] for name, values in by.items()}
+    if any(values.numel() == 0 for values in known.values()):
+        raise PatchMorphError(f"{reference} must lie where the transform maps points, got no mapped voxel")
+    unmapped = by[differences].numel() - known[differences].numel()
     percentages = {
-        f"folding, % of voxels by {name} differences": 100 * float((by[name] <= 0).float().mean())
-        for name in by
+        f"folding, % of voxels by {name} differences": 100 * float((values <= 0).float().mean())
+        for name, values in known.items()
     }
     cells = {
         "non-diffeomorphic voxels": folds.voxels,
         "non-diffeomorphic tetrahedra": folds.tetrahedra,
         "non-diffeomorphic volume, %": 100 * folds.volume_share,
     }
-    lowest, highest = float(by[differences].min()), float(by[differences].max())
-    print_table(str(output), {"smallest": lowest, "largest": highest} | percentages | cells)
+    lowest, highest = float(known[differences].min()), float(known[differences].max())
+    outside = {"voxels that are not mapped": unmapped} if unmapped else {}
+    print_table(str(output), {"smallest": lowest, "largest": highest} | percentages | cells | outside)
 
 
-def _chain(paths: Sequence[Path], inverse: bool, pair: GridPair) -> Transform:
+def _chain(paths: Sequence[Path], tools: Sequence[str] | None, inverse: bool, pair: GridPair) -> Transform:
     """The composed transforms, the first applied first; ``pair`` is used for a single one only."""
+    named = [None if tool == AUTO else tool for tool in tools or [AUTO]]
+    if len(named) == 1:
+        named *= len(paths)
+    if len(named) != len(paths):
+        raise PatchMorphError(f"--from must be given once or {len(paths)} times, got {len(named)} times")
     grids = pair if len(paths) == 1 else GridPair()
-    chain = compose_transforms(*(load_transform(path, pair=grids) for path in reversed(paths)))
+    loaded = [_load(path, tool, grids) for path, tool in zip(paths, named, strict=True)]
+    chain = compose_transforms(*reversed(loaded))
     return chain.inverse() if inverse else chain
+
+
+def _load(path: Path, tool: str | None, pair: GridPair) -> Transform:
+    """`load_transform`, with a line on voxels that the file does not map."""
+    transform = load_transform(path, tool, pair)
+    if missing := missing_voxels(transform):
+        console.print(f"{path} does not map {missing} voxels of its grid (NaN, or zeros among positions)")
+    return transform
 
 
 def _ends(reference: Path, image: Path, inverse: bool) -> GridPair:

@@ -56,7 +56,7 @@ class Frame:
 
 def map_points(
     source: Path, target: Path, transform: Transform, frame: Frame | None = None, to: Frame | None = None
-) -> int:
+) -> tuple[int, int]:
     """Write ``source`` to ``target`` with its points mapped by ``transform``.
 
     Args:
@@ -67,10 +67,11 @@ def map_points(
         to: of the mapped points; by default the same.
 
     Returns:
-        Number of points.
+        Number of points, and of those that are not mapped: NaN in a table.
 
     Raises:
-        PatchMorphError: no such file, another kind of file, or coordinates that are not numbers.
+        PatchMorphError: no such file, another kind of file, coordinates that are not numbers, or a surface
+            with points that are not mapped.
     """
     kind = _kind(source)
     if _kind(target) != kind:
@@ -78,18 +79,28 @@ def map_points(
     if not source.is_file():
         raise PatchMorphError(f"points must be an existing file, got {source}")
 
+    unmapped = 0
+
     def mapping(points: np.ndarray, default: Frame) -> np.ndarray:
+        nonlocal unmapped
         source_frame = frame or default
         world = torch.from_numpy(_apply(source_frame.to_world, points)).float()[None]
         mapped = transform(world)[0].double().numpy() if len(points) else points
+        unmapped += int(np.isnan(mapped).any(-1).sum())
+        if unmapped and kind in SURFACES:
+            raise PatchMorphError(
+                f"surface must lie where points are mapped, got {unmapped} that are not in {source}"
+            )
         return _apply(np.linalg.inv((to or source_frame).to_world), mapped)
 
     writers = {".csv": _map_table, ".gii": _map_gifti}
     with whole_file(target) as temporary:
         if kind in writers:
-            return writers[kind](source, temporary, mapping)
-        own = frame or _header_frame(source)
-        return _map_polydata(source, temporary, lambda points: mapping(points, own), (to or own).name)
+            count = writers[kind](source, temporary, mapping)
+        else:
+            own = frame or _header_frame(source)
+            count = _map_polydata(source, temporary, lambda points: mapping(points, own), (to or own).name)
+    return count, unmapped
 
 
 def _kind(path: Path) -> str:

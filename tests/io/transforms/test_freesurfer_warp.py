@@ -98,7 +98,7 @@ def test_other_volumes_are_refused(tmp_path, pair, transform):
     save_transform(transform, tmp_path / "warp.mgz", pair=pair)
     whole = gzip.decompress((tmp_path / "warp.mgz").read_bytes())
     (tmp_path / "cut.mgz").write_bytes(whole[:-1700])
-    with pytest.raises(PatchMorphError, match="FreeSurfer warp must be whole"):
+    with pytest.raises(PatchMorphError, match="must be a whole file of freesurfer"):
         load_transform(tmp_path / "cut.mgz")
     sheared = np.eye(3)
     sheared[0, 1] = 0.3

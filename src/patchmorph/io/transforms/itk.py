@@ -1,16 +1,16 @@
 """ITK's transform files, as read by ANTs, SimpleITK and 3D Slicer.
 
 Composites (``.h5``), single affine maps (``.tfm``, ``.txt``, ``.mat``) and displacement fields as images
-(``.nii.gz``, as ANTs' ``1Warp.nii.gz``). World: LPS+ mm, so x and y of points and vectors change sign. A
-composite's last transform acts first, as in `Transform.parts`. Files map fixed to moving points, as these
-tools require to resample the moving image.
+(``.nii.gz``, as ANTs' ``1Warp.nii.gz``; `fields` reads them). World: LPS+ mm, so x and y of points and
+vectors change sign. A composite's last transform acts first, as in `Transform.parts`. Files map fixed to
+moving points, as these tools require to resample the moving image.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
@@ -19,6 +19,7 @@ import torch
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.atomic import whole_file
 from patchmorph.io.grids import LPS, GridPair, check_square, matrix_of
+from patchmorph.io.transforms.itk_files import check_whole
 from patchmorph.io.transforms.parts import (
     affine_transform,
     dense_displacement,
@@ -77,34 +78,20 @@ def read_transform(path: Path, pair: GridPair) -> Transform:
     """Read an ITK transform file of affine maps and displacement fields.
 
     Raises:
-        PatchMorphError: not a transform file, not 3D, a singular matrix, or another kind of transform.
+        PatchMorphError: not a whole transform file, not 3D, or another kind of transform.
     """
-    transform = _read(sitk.ReadTransform, path)
-    if transform.GetDimension() != 3:
-        raise PatchMorphError(f"transform must be 3D, got {transform.GetDimension()}D in {path}")
-    parts = [_from_itk(part, path) for part in _flatten(transform)]
-    return compose(*parts)
-
-
-def read_field(path: Path, pair: GridPair) -> Transform:
-    """Read a displacement field that is stored as an image of vectors.
-
-    Raises:
-        PatchMorphError: not a 3D image of three components.
-    """
-    image = _read(sitk.ReadImage, path)
-    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 3:
-        raise PatchMorphError(f"displacement field must be a 3D image of three components, got {path}")
-    return _field_from_itk(image)
-
-
-def _read(read: Callable[[str], Any], path: Path) -> Any:
     try:
         with _quiet_libraries():
-            return read(str(path))
+            transform = sitk.ReadTransform(str(path))
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise PatchMorphError(f"transform must be a file that ITK reads, got {path}: {reason}") from None
+        raise PatchMorphError(
+            f"transform must be a file that ITK reads, got {path}: {_reason(error)}"
+        ) from None
+    if transform.GetDimension() != 3:
+        raise PatchMorphError(f"transform must be 3D, got {transform.GetDimension()}D in {path}")
+    parts = _flatten(transform)
+    check_whole(path, sum(part.GetNumberOfParameters() for part in parts))
+    return compose(*(_from_itk(part, path) for part in parts))
 
 
 def _write(write: Callable[[str], None], path: Path) -> None:
@@ -112,9 +99,13 @@ def _write(write: Callable[[str], None], path: Path) -> None:
         try:
             write(str(temporary))
         except RuntimeError as error:
-            raise PatchMorphError(
-                f"transform must be written whole, got {path}: no space or no permission"
-            ) from error
+            raise PatchMorphError(f"transform must be written whole, got {path}: {_reason(error)}") from None
+
+
+def _reason(error: RuntimeError) -> str:
+    """The last line of ITK's message, without its address in memory."""
+    lines = str(error).strip().splitlines() or ["unknown"]
+    return re.sub(r"ITK ERROR: |\(0x[0-9a-f]+\)", "", lines[-1]).strip()
 
 
 @contextmanager
@@ -162,7 +153,7 @@ def _flatten(transform: sitk.Transform) -> list[sitk.Transform]:
 
 def _from_itk(transform: sitk.Transform, path: Path) -> Transform:
     if transform.IsLinear():
-        return _affine_from_itk(transform, path)
+        return _affine_from_itk(transform)
     if transform.GetName() != "DisplacementFieldTransform":
         raise PatchMorphError(
             f"transform must be affine or a displacement field, got {transform.GetName()} in {path}"
@@ -179,11 +170,11 @@ def _field_from_itk(image: sitk.Image) -> DisplacementField:
     return displacement_field(vectors, matrix)
 
 
-def _affine_from_itk(transform: sitk.Transform, path: Path) -> AffineTransform:
+def _affine_from_itk(transform: sitk.Transform) -> AffineTransform:
     """Any linear transform of ITK, centred or not, from its values at the origin and the unit vectors."""
     origin = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
     columns = [np.array(transform.TransformPoint(tuple(unit))) - origin for unit in np.eye(3)]
     matrix = np.eye(4)
     matrix[:3, :3] = FLIP @ np.stack(columns, axis=1) @ FLIP
     matrix[:3, 3] = FLIP @ origin
-    return affine_transform(matrix, path)
+    return affine_transform(matrix)

@@ -1,0 +1,79 @@
+"""Whether the numbers of a deformation field are positions or displacements, by the numbers themselves.
+
+Positions grow with the coordinates as a map between two heads does; displacements hardly grow. FSL tells them
+apart likewise, by their spread (``newimage/warpfns.cc``).
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from patchmorph.errors import PatchMorphError
+from patchmorph.io.transforms.field_headers import Kind
+
+FITTED_POINTS = 20_000
+"""Points to which the slopes of a field are fitted, about."""
+MAX_LOG_SCALE = 0.4
+"""Logarithm of the largest scale, 1.5, of what counts as a map between heads."""
+MAX_SLOPE = 0.25
+"""Growth with the coordinates up to which numbers are displacements, not positions."""
+
+
+def checked_kind(kind: Kind | None, start: np.ndarray, numbers: np.ndarray, path: Path) -> Kind:
+    """The kind, told by the numbers where it is ``None`` and checked against them where it is not.
+
+    Args:
+        kind: what the tool or the header states.
+        start: coordinates of the mapped voxels in the file's axes, ``[n, 3]``.
+        numbers: of these voxels, ``[n, 3]``.
+        path: for messages.
+
+    Raises:
+        PatchMorphError: numbers of the other kind, mirrored ones, or ones that could be either.
+    """
+    if not len(numbers):
+        return kind or "positions"
+    slopes = _slopes(start, numbers)
+    if kind is None:
+        return _told_kind(slopes, path)
+    if kind == "displacement" and _log_scale(slopes, mirrored=True) < MAX_LOG_SCALE:
+        what, got = "displacements", "positions (they grow with the coordinates)"
+    elif kind == "positions" and np.linalg.norm(slopes, 2) < MAX_SLOPE:
+        what, got = "positions", "displacements (they hardly grow with the coordinates)"
+    elif kind == "positions" and np.linalg.det(slopes) < 0:
+        what, got = "positions along its axes", "mirrored ones"
+    else:
+        return kind
+    raise PatchMorphError(f"deformation field must hold {what}, got {got} in {path}")
+
+
+def are_positions(start: np.ndarray, numbers: np.ndarray) -> bool:
+    """Whether ``start`` ↦ ``numbers`` is near an affine map between heads."""
+    return bool(len(numbers)) and _log_scale(_slopes(start, numbers)) < MAX_LOG_SCALE
+
+
+def _told_kind(slopes: np.ndarray, path: Path) -> Kind:
+    if _log_scale(slopes) < MAX_LOG_SCALE:
+        return "positions"
+    if _log_scale(slopes + np.eye(3)) < MAX_LOG_SCALE:
+        return "displacement"
+    raise PatchMorphError(
+        "deformation field must hold positions or displacements of a map that scales by 0.67 to 1.5, "
+        f"got neither in {path}"
+    )
+
+
+def _slopes(start: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """The linear part of the affine map nearest to ``start`` ↦ ``numbers``, ``[3, 3]``."""
+    known = np.isfinite(numbers).all(-1)
+    step = max(1, int(known.sum()) // FITTED_POINTS)
+    columns = np.pad(start[known][::step], ((0, 0), (0, 1)), constant_values=1)
+    return np.linalg.lstsq(columns, numbers[known][::step], rcond=None)[0][:3].T
+
+
+def _log_scale(slopes: np.ndarray, mirrored: bool = False) -> float:
+    """Largest logarithm of the scales of a linear map; infinite if it is singular or must not mirror."""
+    scales = np.linalg.svd(slopes, compute_uv=False)
+    if scales[-1] < np.finfo(float).tiny or (np.linalg.det(slopes) < 0 and not mirrored):
+        return np.inf
+    return float(np.abs(np.log(scales)).max())
