@@ -15,8 +15,10 @@ FITTED_POINTS = 20_000
 """Points to which the slopes of a field are fitted, about."""
 MAX_LOG_SCALE = 0.4
 """Logarithm of the largest scale, 1.5, of what counts as a map between heads."""
-MAX_SLOPE = 0.25
+MAX_SLOPE = 0.1
 """Growth with the coordinates up to which numbers are displacements, not positions."""
+MAX_CONDITION = 3.0
+"""Ratio of the largest and the smallest scale of a map between heads, of whatever species."""
 
 
 def checked_kind(kind: Kind | None, start: np.ndarray, numbers: np.ndarray, path: Path) -> Kind:
@@ -24,21 +26,21 @@ def checked_kind(kind: Kind | None, start: np.ndarray, numbers: np.ndarray, path
 
     Args:
         kind: what the tool or the header states.
-        start: coordinates of the mapped voxels in the file's axes, ``[n, 3]``.
-        numbers: of these voxels, ``[n, 3]``.
+        start: coordinates of the voxels, ``[..., 3]``.
+        numbers: of these voxels, ``[..., 3]``.
         path: for messages.
 
     Raises:
         PatchMorphError: numbers of the other kind, mirrored ones, or ones that could be either.
     """
-    if not len(numbers):
-        return kind or "positions"
     slopes = _slopes(start, numbers)
+    if slopes is None:
+        return kind or "displacement"
     if kind is None:
         return _told_kind(slopes, path)
     if kind == "displacement" and _log_scale(slopes, mirrored=True) < MAX_LOG_SCALE:
         what, got = "displacements", "positions (they grow with the coordinates)"
-    elif kind == "positions" and np.linalg.norm(slopes, 2) < MAX_SLOPE:
+    elif kind == "positions" and _are_displacements(slopes):
         what, got = "positions", "displacements (they hardly grow with the coordinates)"
     elif kind == "positions" and np.linalg.det(slopes) < 0:
         what, got = "positions along its axes", "mirrored ones"
@@ -49,7 +51,15 @@ def checked_kind(kind: Kind | None, start: np.ndarray, numbers: np.ndarray, path
 
 def are_positions(start: np.ndarray, numbers: np.ndarray) -> bool:
     """Whether ``start`` ↦ ``numbers`` is near an affine map between heads."""
-    return bool(len(numbers)) and _log_scale(_slopes(start, numbers)) < MAX_LOG_SCALE
+    slopes = _slopes(start, numbers)
+    return slopes is not None and _log_scale(slopes) < MAX_LOG_SCALE
+
+
+def _are_displacements(slopes: np.ndarray) -> bool:
+    """Whether numbers that grow by ``slopes`` can't be positions, but are plausible displacements."""
+    scales = np.linalg.svd(slopes, compute_uv=False)
+    uneven = scales[0] > MAX_CONDITION * scales[-1] and _log_scale(slopes + np.eye(3)) < MAX_LOG_SCALE
+    return bool(scales[0] < MAX_SLOPE or uneven)
 
 
 def _told_kind(slopes: np.ndarray, path: Path) -> Kind:
@@ -63,9 +73,14 @@ def _told_kind(slopes: np.ndarray, path: Path) -> Kind:
     )
 
 
-def _slopes(start: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """The linear part of the affine map nearest to ``start`` ↦ ``numbers``, ``[3, 3]``."""
-    known = np.isfinite(numbers).all(-1)
+def _slopes(start: np.ndarray, numbers: np.ndarray) -> np.ndarray | None:
+    """The linear part of the affine map nearest to ``start`` ↦ ``numbers``, ``[3, 3]``.
+
+    Zeros are left out: among positions they mark what is not mapped. ``None`` if nothing is left.
+    """
+    known = np.isfinite(numbers).all(-1) & numbers.any(-1)
+    if not known.any():
+        return None
     step = max(1, int(known.sum()) // FITTED_POINTS)
     columns = np.pad(start[known][::step], ((0, 0), (0, 1)), constant_values=1)
     return np.linalg.lstsq(columns, numbers[known][::step], rcond=None)[0][:3].T

@@ -35,13 +35,13 @@ def read_field(convention: Convention, path: Path, pair: GridPair) -> Transform:
         PatchMorphError: not one field, a field that the header or the numbers show to be of another kind, or
             an image that was not given.
     """
+    kind = _stated_kind(convention, path)
     numbers, grid = _numbers_and_grid(path, convention)
     to_file, from_file = _axes(convention, grid, pair, path)
     world = apply_matrix(matrix_of(grid), voxel_grid(grid.shape))
     start = apply_matrix(to_file, world)
+    kind = checked_kind(kind, world if convention.axes == "voxel" else start, numbers, path)
     missing = np.asarray(np.isnan(numbers).any(-1))
-    known, compared = ~missing, world if convention.axes == "voxel" else start
-    kind = checked_kind(_stated_kind(convention, path), compared[known], numbers[known], path)
     if kind == "positions":
         zero = (numbers == 0).all(-1)
         missing |= zero & (zero.sum() > 1)  # a map takes one point to the origin at most
@@ -59,8 +59,7 @@ def detected_tool(path: Path) -> str | None:
     if stated is not None and stated == headers.MRTRIX:  # may be any file that MRtrix converted
         numbers, grid = _numbers_and_grid(path, stated)
         world = apply_matrix(matrix_of(grid), voxel_grid(grid.shape))
-        known = ~np.isnan(numbers).any(-1)
-        return stated.tool if are_positions(world[known], numbers[known]) else None
+        return stated.tool if are_positions(world, numbers) else None
     return None if stated is None else stated.tool
 
 
