@@ -13,6 +13,8 @@ from patchmorph.io.transforms.field_headers import Kind
 
 FITTED_POINTS = 20_000
 """Points to which the slopes of a field are fitted, about."""
+ABSURD = 1e6
+"""Numbers that are no coordinates, in mm or voxels."""
 MAX_LOG_SCALE = 0.4
 """Logarithm of the largest scale, 1.5, of what counts as a map between heads."""
 MAX_SLOPE = 0.1
@@ -76,9 +78,10 @@ def _told_kind(slopes: np.ndarray, path: Path) -> Kind:
 def _slopes(start: np.ndarray, numbers: np.ndarray) -> np.ndarray | None:
     """The linear part of the affine map nearest to ``start`` ↦ ``numbers``, ``[3, 3]``.
 
-    Zeros are left out: among positions they mark what is not mapped. ``None`` if nothing is left.
+    Zeros are left out, which mark what is not mapped among positions, and what no map has. ``None`` if
+    nothing is left.
     """
-    known = np.isfinite(numbers).all(-1) & numbers.any(-1)
+    known = (np.abs(numbers) < ABSURD).all(-1) & numbers.any(-1)
     if not known.any():
         return None
     step = max(1, int(known.sum()) // FITTED_POINTS)

@@ -5,6 +5,7 @@ converted to the world: RAS+ mm. NaN marks voxels that are not mapped; so do zer
 as MRtrix's ``warpcorrect`` reads them. Such voxels become `Gaps`.
 """
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,13 @@ def detected_tool(path: Path) -> str | None:
     return None if stated is None else stated.tool
 
 
+def _read_to_end(path: Path) -> None:
+    """Read a compressed file to its end, so that its checksum is compared."""
+    with gzip.open(path) as file:
+        while file.read(2**20):
+            pass
+
+
 def _stated_kind(convention: Convention, path: Path) -> Kind | None:
     """The kind that the header states for sure, else that of ``convention``."""
     stated = headers.recognised(open_volume(path), path)
@@ -81,6 +89,8 @@ def _numbers_and_grid(path: Path, convention: Convention) -> tuple[np.ndarray, G
     if dtype.kind not in "iuf":
         raise PatchMorphError(f"deformation field must hold plain numbers, got {dtype} in {path}")
     numbers = np.asarray(image.dataobj, dtype=np.float64)
+    if path.suffix == ".gz":
+        _read_to_end(path)
     if numbers.ndim == 5 and numbers.shape[3] == 1:
         numbers = numbers[:, :, :, 0]
     if convention == headers.VOXELMORPH and numbers.shape[-1] != 3:  # as PyTorch orders axes

@@ -1,6 +1,7 @@
 """Transform files of every supported kind, read and written by ending and content (see `registry`)."""
 
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
@@ -55,8 +56,11 @@ def load_transform(path: str | Path, tool: str | None = None, pair: GridPair | N
         raise PatchMorphError(f"transform must be an existing file, got {path}")
     form = None
     try:
-        form = format_of(path, tool or _detected_tool(path))
-        return checked(form.read(path, pair or GridPair()), path)
+        with warnings.catch_warnings(), np.errstate(all="ignore"):  # what they warn of is checked below
+            warnings.simplefilter("ignore")
+            form = format_of(path, tool or _detected_tool(path))
+            transform = form.read(path, pair or GridPair())
+        return checked(transform, path)
     except PatchMorphError:
         raise
     except np.linalg.LinAlgError:

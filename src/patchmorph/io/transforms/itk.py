@@ -32,6 +32,18 @@ from patchmorph.transforms.fields import as_fields
 
 FLIP = LPS[:3, :3]
 """RAS+ to LPS+ for vectors, and back."""
+PARAMETERS = {
+    "AffineTransform": 12,
+    "Euler3DTransform": 6,
+    "ScaleSkewVersor3DTransform": 15,
+    "ScaleTransform": 3,
+    "ScaleVersor3DTransform": 9,
+    "Similarity3DTransform": 7,
+    "TranslationTransform": 3,
+    "VersorRigid3DTransform": 6,
+    "VersorTransform": 3,
+}
+"""Numbers of parameters of ITK's linear transforms, which ignore further ones."""
 
 
 def write_composite(transform: Transform, path: Path, pair: GridPair) -> None:
@@ -80,18 +92,21 @@ def read_transform(path: Path, pair: GridPair) -> Transform:
     Raises:
         PatchMorphError: not a whole transform file, not 3D, or another kind of transform.
     """
+    check_whole(path)
+    with _quiet_libraries():
+        return _read_transform(path)
+
+
+def _read_transform(path: Path) -> Transform:
     try:
-        with _quiet_libraries():
-            transform = sitk.ReadTransform(str(path))
+        transform = sitk.ReadTransform(str(path))
     except RuntimeError as error:
         raise PatchMorphError(
             f"transform must be a file that ITK reads, got {path}: {_reason(error)}"
         ) from None
     if transform.GetDimension() != 3:
         raise PatchMorphError(f"transform must be 3D, got {transform.GetDimension()}D in {path}")
-    parts = _flatten(transform)
-    check_whole(path, sum(part.GetNumberOfParameters() for part in parts))
-    return compose(*(_from_itk(part, path) for part in parts))
+    return compose(*(_from_itk(part, path) for part in _flatten(transform)))
 
 
 def _write(write: Callable[[str], None], path: Path) -> None:
@@ -152,12 +167,13 @@ def _flatten(transform: sitk.Transform) -> list[sitk.Transform]:
 
 
 def _from_itk(transform: sitk.Transform, path: Path) -> Transform:
+    name, count = transform.GetName(), transform.GetNumberOfParameters()
+    if count != PARAMETERS.get(name, count):
+        raise PatchMorphError(f"{name} must have {PARAMETERS[name]} parameters, got {count} in {path}")
     if transform.IsLinear():
         return _affine_from_itk(transform)
-    if transform.GetName() != "DisplacementFieldTransform":
-        raise PatchMorphError(
-            f"transform must be affine or a displacement field, got {transform.GetName()} in {path}"
-        )
+    if name != "DisplacementFieldTransform":
+        raise PatchMorphError(f"transform must be affine or a displacement field, got {name} in {path}")
     return _field_from_itk(sitk.DisplacementFieldTransform(transform).GetDisplacementField())
 
 

@@ -12,42 +12,32 @@ NUMBER_BYTES = {0: 8, 10: 4}
 NUMBERS, FIXED_NUMBERS = "Parameters:", "FixedParameters:"
 
 
-def check_whole(path: Path, expected: int) -> None:
-    """Check that a file of affine maps (``.mat``, ``.txt``, ``.tfm``) has all its parameters and no more.
-
-    Args:
-        path: a file that ITK has read.
-        expected: number of parameters of its transforms, without the fixed ones.
+def check_whole(path: Path) -> None:
+    """Check that a file of affine maps (``.mat``, ``.txt``, ``.tfm``) has its fixed parameters, the centre.
 
     Raises:
-        PatchMorphError: it does not.
+        PatchMorphError: parameters without fixed ones, or a part of a file.
     """
     if path.name.endswith(".mat"):
-        counts, fixed = _matlab_counts(path)
+        counts = _matlab_counts(path)
     elif path.name.endswith((".txt", ".tfm")):
-        counts, fixed = _text_counts(path)
+        lines = [line.strip() for line in path.read_text(encoding="latin-1").splitlines()]
+        counts = [sum(line.startswith(key) for line in lines) for key in (NUMBERS, FIXED_NUMBERS)]
     else:
         return
-    if sum(counts) != expected or len(counts) != len(fixed):
-        raise PatchMorphError(
-            f"ITK transform must have {expected} parameters and as many fixed sets as sets, got "
-            f"{sum(counts)} in {len(counts)} sets and {len(fixed)} fixed sets in {path}"
-        )
+    if counts[0] != counts[1]:
+        got = f"{counts[0]} and {counts[1]}"
+        raise PatchMorphError(f"ITK transform must have as many fixed sets as sets, got {got} in {path}")
 
 
-def _text_counts(path: Path) -> tuple[list[int], list[int]]:
-    lines = [line.strip() for line in path.read_text(encoding="latin-1").splitlines()]
-    found = ([line for line in lines if line.startswith(key)] for key in (NUMBERS, FIXED_NUMBERS))
-    counts, fixed = ([len(line.split()) - 1 for line in part] for part in found)
-    return counts, fixed
-
-
-def _matlab_counts(path: Path) -> tuple[list[int], list[int]]:
-    data, at, counts = path.read_bytes(), 0, []
+def _matlab_counts(path: Path) -> list[int]:
+    data, at, matrices = path.read_bytes(), 0, 0
     while at < len(data):
         kind, rows, columns, _, name = MATLAB_HEADER.unpack_from(data, at)
+        if kind not in NUMBER_BYTES or min(rows, columns, name) < 0:
+            raise PatchMorphError(f"ITK transform must be a MATLAB file of level 4, got another file {path}")
         at += MATLAB_HEADER.size + name + rows * columns * NUMBER_BYTES[kind]
-        if at > len(data) or min(rows, columns, name) < 0:
-            raise PatchMorphError(f"ITK transform must be whole, got a part of one in {path}")
-        counts.append(rows * columns)
-    return counts[::2], counts[1::2]
+        matrices += 1
+    if at > len(data):
+        raise PatchMorphError(f"ITK transform must be whole, got {len(data)} of {at} bytes in {path}")
+    return [matrices - matrices // 2, matrices // 2]

@@ -86,7 +86,7 @@ def _restore(entry: dict[str, Any], name: str, tensors: dict[str, Tensor]) -> Tr
         ValueError: an unknown kind, border or flag.
         TypeError: an entry of another type.
     """
-    kind = entry["kind"]
+    kind = _one_of(("affine", "gaps", "velocity", "displacement"), entry["kind"])
     if kind == "affine":
         return AffineTransform(tensors[f"{name}.matrix"])
     numbers = tensors[f"{name}.missing" if kind == "gaps" else f"{name}.values"]
@@ -98,10 +98,8 @@ def _restore(entry: dict[str, Any], name: str, tensors: dict[str, Tensor]) -> Tr
     if kind == "velocity":
         variance = tensors.get(f"{name}.variance")
         field = VelocityField(values, grid, entry["steps"], None if variance is None else variance.float())
-    elif kind == "displacement":
-        field = DisplacementField(values, grid, _one_of(get_args(Outside), entry["outside"]))
     else:
-        raise ValueError(f"a part of kind {kind}")
+        field = DisplacementField(values, grid, _one_of(get_args(Outside), entry["outside"]))
     return field.inverse() if _one_of((True, False), entry["inverse"]) else field
 
 

@@ -54,9 +54,7 @@ def displacement_field(displacement: np.ndarray, matrix: np.ndarray) -> Displace
         displacement: ``[X, Y, Z, 3]``, mm, RAS+.
         matrix: voxel to world, RAS+ mm.
     """
-    with np.errstate(over="ignore"):  # infinity is reported when the transform is checked
-        array = np.ascontiguousarray(np.moveaxis(displacement, -1, 0), dtype=np.float32)
-    values = torch.from_numpy(array)
+    values = torch.from_numpy(np.ascontiguousarray(np.moveaxis(displacement, -1, 0), dtype=np.float32))
     x, y, z = values.shape[1:]
     grid = Grid((x, y, z), torch.from_numpy(np.array(matrix, dtype=np.float64))[None])
     return DisplacementField(values[None], grid, outside="zeros")
@@ -73,14 +71,12 @@ def numbers_in(path: Path) -> np.ndarray:
 
 
 def matrix_in(path: Path) -> np.ndarray:
-    """The matrix ``[4, 4]`` in a text file of four rows, or of three rows of an affine map.
+    """The matrix ``[4, 4]`` in a text file; the last row shows that the file is whole.
 
     Raises:
         PatchMorphError: other text.
     """
     rows = numbers_in(path)
-    if rows.shape == (3, 4):
-        rows = np.vstack([rows, [0, 0, 0, 1]])
     if rows.shape != (4, 4):
         raise PatchMorphError(f"matrix must be 4 by 4 numbers, got other text in {path}")
     return rows

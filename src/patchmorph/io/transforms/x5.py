@@ -76,7 +76,7 @@ def _step(node: Any, path: Path) -> Transform:
         matrix = np.asarray(node.domain.mapping, dtype=np.float64)
         numbers = np.asarray(node.transform, dtype=np.float64)
         if numbers.shape != (*node.domain.size, 3):
-            size = tuple(node.domain.size)
+            size = tuple(map(int, node.domain.size))
             raise PatchMorphError(f"field must be 3 numbers a voxel of {size}, got {numbers.shape} in {path}")
         if node.representation == "deformations":
             numbers = numbers - apply_matrix(matrix, voxel_grid(numbers.shape[:3]))
