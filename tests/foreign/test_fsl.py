@@ -6,7 +6,7 @@ import pytest
 import torch
 from foreign.conftest import apply, nibabel_image, world_points
 from fsl.data.image import Image as FslImage
-from fsl.transform import flirt, fnirt
+from fsl.transform import flirt, fnirt, nonlinear
 from synthetic import AFFINES, grid_around
 
 from patchmorph.errors import PatchMorphError
@@ -45,6 +45,22 @@ def test_a_warp_is_the_same_map(tmp_path, chain, pair, images):
     np.testing.assert_allclose(found[known], expected[known], atol=1e-3)  # float32, coordinates up to 150 mm
     loaded = load_transform(tmp_path / "warp.nii.gz", pair=pair)
     np.testing.assert_allclose(loaded(points)[0].numpy(), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["absolute", "relative"])
+def test_both_kinds_of_fields_that_fslpy_writes_are_told_apart(tmp_path, chain, pair, images, kind):
+    points = pair.fixed.points_world()
+    ends = chain(points)[0].double().numpy()
+    moving, fixed = images
+    there = apply(moving.getAffine("world", "fsl"), ends).astype(np.float32)
+    places = {"src": moving, "ref": fixed, "srcSpace": "fsl", "refSpace": "fsl", "header": fixed.header}
+    field = nonlinear.DeformationField(there, defType="absolute", **places)
+    if kind == "relative":
+        relative = nonlinear.convertDeformationType(field, "relative").astype(np.float32)
+        field = nonlinear.DeformationField(relative, defType="relative", **places)
+    fnirt.toFnirt(field).save(str(tmp_path / "field.nii.gz"))
+    found = load_transform(tmp_path / "field.nii.gz", pair=pair)(points)[0].numpy()
+    np.testing.assert_allclose(found, ends, atol=2e-3)  # float32, coordinates up to 150 mm
 
 
 def test_files_that_lack_something_say_so(tmp_path, affine, chain, pair):

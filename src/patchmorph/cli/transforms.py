@@ -133,7 +133,8 @@ def compose(
     of: EachFrom = None,
 ) -> None:
     """Compose several transforms into one."""
-    _save(_chain(transforms, of, False, GridPair()), output, to, _pair(reference, moving))
+    pair = _pair(reference, moving)
+    _save(_chain(transforms, of, False, pair), output, to, pair)
 
 
 @app.command()
@@ -218,12 +219,11 @@ def jacobian(
     chain = chain.inverse() if inverse else chain
     by = {name: jacobian_determinant(chain, grid, name) for name in DIFFERENCES}
     folds = folding(chain, grid)
-    determinant = log_determinant(by[differences]) if log else by[differences]
-    save_image(Image(determinant[None, None], grid), output)
     known = {name: values[~values.isnan()] for name, values in by.items()}
     if any(values.numel() == 0 for values in known.values()):
         raise PatchMorphError(f"{reference} must lie where the transform maps points, got no mapped voxel")
-    unmapped = by[differences].numel() - known[differences].numel()
+    determinant = log_determinant(by[differences]) if log else by[differences]
+    save_image(Image(determinant[None, None], grid), output)
     percentages = {
         f"folding, % of voxels by {name} differences": 100 * float((values <= 0).float().mean())
         for name, values in known.items()
@@ -234,6 +234,7 @@ def jacobian(
         "non-diffeomorphic volume, %": 100 * folds.volume_share,
     }
     lowest, highest = float(known[differences].min()), float(known[differences].max())
+    unmapped = by[differences].numel() - known[differences].numel()
     outside = {"voxels that are not mapped": unmapped} if unmapped else {}
     print_table(str(output), {"smallest": lowest, "largest": highest} | percentages | cells | outside)
 

@@ -11,8 +11,6 @@ import numpy as np
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.transforms.field_headers import Kind
 
-FITTED_POINTS = 20_000
-"""Points to which the slopes of a field are fitted, about."""
 ABSURD = 1e6
 """Numbers that are no coordinates, in mm or voxels."""
 MAX_LOG_SCALE = 0.4
@@ -84,9 +82,8 @@ def _slopes(start: np.ndarray, numbers: np.ndarray) -> np.ndarray | None:
     known = (np.abs(numbers) < ABSURD).all(-1) & numbers.any(-1)
     if not known.any():
         return None
-    step = max(1, int(known.sum()) // FITTED_POINTS)
-    columns = np.pad(start[known][::step], ((0, 0), (0, 1)), constant_values=1)
-    return np.linalg.lstsq(columns, numbers[known][::step], rcond=None)[0][:3].T
+    columns = np.pad(start[known], ((0, 0), (0, 1)), constant_values=1)
+    return np.linalg.lstsq(columns, numbers[known], rcond=None)[0][:3].T
 
 
 def _log_scale(slopes: np.ndarray, mirrored: bool = False) -> float:

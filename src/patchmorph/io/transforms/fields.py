@@ -25,6 +25,8 @@ from patchmorph.spatial.grid import Grid, triple
 from patchmorph.transforms.base import Transform
 from patchmorph.transforms.gaps import Gaps
 
+THINNED_POINTS = 20_000
+"""Points that suffice to tell positions from displacements."""
 ONE_GRID_MM = 0.01
 """Distance of corners up to which two grids are one."""
 
@@ -38,16 +40,17 @@ def read_field(convention: Convention, path: Path, pair: GridPair) -> Transform:
     """
     kind = _stated_kind(convention, path)
     numbers, grid = _numbers_and_grid(path, convention)
-    to_file, from_file = _axes(convention, grid, pair, path)
-    world = apply_matrix(matrix_of(grid), voxel_grid(grid.shape))
-    start = apply_matrix(to_file, world)
-    kind = checked_kind(kind, world if convention.axes == "voxel" else start, numbers, path)
+    axes = _axes(convention, grid, pair, path)
+    frame = np.eye(4) if convention.axes == "voxel" else axes[0]
+    kind = checked_kind(kind, *_thinned(numbers, grid, frame), path)
     missing = np.asarray(np.isnan(numbers).any(-1))
     if kind == "positions":
         zero = (numbers == 0).all(-1)
         missing |= zero & (zero.sum() > 1)  # a map takes one point to the origin at most
-    end = numbers if kind == "positions" else start + numbers
-    displacement = apply_matrix(from_file, end) - world
+    if kind == "displacement" and convention.axes != "fsl":
+        displacement = numbers.astype(np.float32) @ axes[1][:3, :3].T.astype(np.float32)
+    else:
+        displacement = _displacement(numbers, grid, axes, kind)
     if not missing.any():
         return displacement_field(displacement, matrix_of(grid))
     gaps = Gaps(torch.from_numpy(missing)[None, None], grid)
@@ -58,10 +61,49 @@ def detected_tool(path: Path) -> str | None:
     """The tool whose convention a file states in its header; ``None`` if the header states none."""
     stated = headers.recognised(open_volume(path), path)
     if stated is not None and stated == headers.MRTRIX:  # may be any file that MRtrix converted
-        numbers, grid = _numbers_and_grid(path, stated)
-        world = apply_matrix(matrix_of(grid), voxel_grid(grid.shape))
-        return stated.tool if are_positions(world, numbers) else None
+        points, numbers = _thinned(*_numbers_and_grid(path, stated), np.eye(4))
+        return stated.tool if are_positions(points, numbers) else None
     return None if stated is None else stated.tool
+
+
+def _thinned(numbers: np.ndarray, grid: Grid, to_frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """About `THINNED_POINTS` voxels: their places in a frame (from world), and their numbers."""
+    step = max(1, round((np.prod(grid.shape) / THINNED_POINTS) ** (1 / 3)))
+    places = apply_matrix(to_frame @ matrix_of(grid), voxel_grid(grid.shape, step))
+    return places, numbers[::step, ::step, ::step].astype(np.float64)
+
+
+def _displacement(
+    numbers: np.ndarray, grid: Grid, axes: tuple[np.ndarray, np.ndarray], kind: Kind
+) -> np.ndarray:
+    """The displacement (mm, RAS+), float32, one plane at a time so that memory stays that of the numbers."""
+    result = np.empty(numbers.shape, dtype=np.float32)
+    first, (to_file, from_file) = voxel_grid((1, *grid.shape[1:])), axes
+    for plane in range(grid.shape[0]):
+        world = apply_matrix(matrix_of(grid), first + np.array([plane, 0, 0]))[0]
+        end = numbers[plane].astype(np.float64)
+        if kind == "displacement":
+            end += apply_matrix(to_file, world)
+        result[plane] = apply_matrix(from_file, end) - world
+    return result
+
+
+def _numbers_and_grid(path: Path, convention: Convention) -> tuple[np.ndarray, Grid]:
+    """The numbers ``[X, Y, Z, 3]`` and the grid of a file."""
+    image = open_volume(path)
+    dtype = image.get_data_dtype()
+    if dtype.kind not in "iuf":
+        raise PatchMorphError(f"deformation field must hold plain numbers, got {dtype} in {path}")
+    numbers = np.asarray(image.dataobj)
+    if path.suffix == ".gz":
+        _read_to_end(path)
+    if numbers.ndim == 5 and numbers.shape[3] == 1:
+        numbers = numbers[:, :, :, 0]
+    if convention == headers.VOXELMORPH and numbers.shape[-1] != 3:  # as PyTorch orders axes
+        numbers = np.moveaxis(numbers, 0, -1)
+    if numbers.ndim != 4 or numbers.shape[3] != 3 or min(numbers.shape) < 1:
+        raise PatchMorphError(f"deformation field must have shape (x, y, z, 3), got {image.shape} in {path}")
+    return numbers, Grid(triple(numbers.shape[:3]), load_grid(path).voxel_to_world)
 
 
 def _read_to_end(path: Path) -> None:
@@ -80,24 +122,6 @@ def _stated_kind(convention: Convention, path: Path) -> Kind | None:
         named, tool = convention.tool, stated.tool
         raise PatchMorphError(f"format must be {tool}, as the header states, got --from {named} for {path}")
     return stated.kind
-
-
-def _numbers_and_grid(path: Path, convention: Convention) -> tuple[np.ndarray, Grid]:
-    """The numbers ``[X, Y, Z, 3]``, float64, and the grid of a file."""
-    image = open_volume(path)
-    dtype = image.get_data_dtype()
-    if dtype.kind not in "iuf":
-        raise PatchMorphError(f"deformation field must hold plain numbers, got {dtype} in {path}")
-    numbers = np.asarray(image.dataobj, dtype=np.float64)
-    if path.suffix == ".gz":
-        _read_to_end(path)
-    if numbers.ndim == 5 and numbers.shape[3] == 1:
-        numbers = numbers[:, :, :, 0]
-    if convention == headers.VOXELMORPH and numbers.shape[-1] != 3:  # as PyTorch orders axes
-        numbers = np.moveaxis(numbers, 0, -1)
-    if numbers.ndim != 4 or numbers.shape[3] != 3 or min(numbers.shape) < 1:
-        raise PatchMorphError(f"deformation field must have shape (x, y, z, 3), got {image.shape} in {path}")
-    return numbers, Grid(triple(numbers.shape[:3]), load_grid(path).voxel_to_world)
 
 
 def _axes(convention: Convention, grid: Grid, pair: GridPair, path: Path) -> tuple[np.ndarray, np.ndarray]:

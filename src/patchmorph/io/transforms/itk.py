@@ -34,6 +34,7 @@ FLIP = LPS[:3, :3]
 """RAS+ to LPS+ for vectors, and back."""
 PARAMETERS = {
     "AffineTransform": 12,
+    "ComposeScaleSkewVersor3DTransform": 12,
     "Euler3DTransform": 6,
     "ScaleSkewVersor3DTransform": 15,
     "ScaleTransform": 3,

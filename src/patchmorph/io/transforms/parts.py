@@ -37,9 +37,10 @@ def affine_transform(matrix: np.ndarray) -> AffineTransform:
     return AffineTransform(torch.from_numpy(np.array(matrix, dtype=np.float64))[None])
 
 
-def voxel_grid(shape: tuple[int, ...]) -> np.ndarray:
-    """Voxel indices of a volume: float64 ``[X, Y, Z, 3]``."""
-    return np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1).astype(np.float64)
+def voxel_grid(shape: tuple[int, ...], step: int = 1) -> np.ndarray:
+    """Voxel indices of a volume, or of every ``step``-th voxel along each axis: float64 ``[X, Y, Z, 3]``."""
+    ranges = (np.arange(0, count, step, dtype=np.float64) for count in shape)
+    return np.stack(np.meshgrid(*ranges, indexing="ij"), axis=-1)
 
 
 def apply_matrix(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
