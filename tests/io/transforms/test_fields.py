@@ -324,3 +324,18 @@ def test_gaps_are_not_written_where_they_would_be_lost(tmp_path, one_grid, name)
     ):
         save_transform(transform, tmp_path / name, pair=one_grid)
     assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("growth", [0.0, 0.05, -0.05])
+@pytest.mark.parametrize("tool", ["spm", "niftyreg"])
+def test_displacements_of_an_even_growth_are_no_positions(tmp_path, one_grid, growth, tool):
+    """NiftyReg's may be either, where its header does not say."""
+    values = ends(one_grid)[0] * growth + np.array([10.0, -6, 4])
+    path = write(tmp_path / "field.nii.gz", values, one_grid)
+    if tool == "spm":
+        with pytest.raises(PatchMorphError, match="must hold positions, got displacements"):
+            load_transform(path, tool)
+    else:
+        start = one_grid.fixed.points_world()
+        found = load_transform(path, tool)(start)[0].numpy()
+        np.testing.assert_allclose(found, ends(one_grid)[0] + values, atol=1e-3)
