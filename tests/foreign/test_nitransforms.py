@@ -2,7 +2,9 @@
 
 import warnings
 
+import nibabel
 import nitransforms.io.afni
+import nitransforms.io.itk
 import nitransforms.io.lta
 import nitransforms.io.x5 as x5
 import nitransforms.manip
@@ -143,6 +145,25 @@ def test_an_x5_field_of_places_is_read_as_one_of_shifts(tmp_path, pair):
     loaded = load_transform(tmp_path / "places.x5")
     found = loaded(grid.points_world())[0].numpy()
     np.testing.assert_allclose(found, points + shift, atol=1e-3)
+
+
+@pytest.mark.parametrize("tool", ["afni", "itk"])
+def test_a_field_is_what_nitransforms_reads(tmp_path, tool):
+    """AFNI's fields as ITK's: five axes, LPS; AFNI has no intent but an extension."""
+    grid = grid_around((9, 10, 11), AFFINES["LIA"] * 8, (3, 2, 1))
+    shift = 3 * np.sin(grid.points_world()[0].double().numpy() / 20)
+    image = nibabel.Nifti1Image((shift * [-1, -1, 1])[:, :, :, None].astype(np.float32), matrix_of(grid))
+    if tool == "afni":
+        image.header.extensions.append(nibabel.nifti1.Nifti1Extension("afni", b"<AFNI_attributes/>"))
+        reader = nitransforms.io.afni.AFNIDisplacementsField
+    else:
+        image.header.set_intent("vector")
+        reader = nitransforms.io.itk.ITKDisplacementsField
+    nibabel.save(image, tmp_path / "warp.nii.gz")
+    theirs = reader.from_image(nibabel.load(tmp_path / "warp.nii.gz"))
+    points = grid.points_world()
+    moved = (load_transform(tmp_path / "warp.nii.gz")(points) - points)[0].numpy()
+    np.testing.assert_allclose(moved, theirs.get_fdata(), atol=1e-4)
 
 
 @pytest.mark.parametrize("names", [("oblique", "LAS"), ("LAS", "oblique")])

@@ -203,6 +203,15 @@ def test_numbers_that_contradict_the_convention_are_refused(
         load_transform(path, tool, one_grid)
 
 
+@pytest.mark.parametrize(("tool", "axes"), [("spm", "ras"), ("mrtrix", "ras"), ("fsl positions", "fsl")])
+def test_positions_in_another_unit_are_refused(tmp_path, one_grid, tool, axes):
+    path = write(tmp_path / "field.nii.gz", 1000 * numbers(one_grid, axes, "positions"), one_grid)
+    with pytest.raises(
+        PatchMorphError, match=r"must scale by at most 30 \(another unit\?\), got 1\.\d+e\+03"
+    ):
+        load_transform(path, tool.split()[0], one_grid)
+
+
 @pytest.mark.parametrize("name", ["unknown", "NREG_TRANS?"])
 def test_other_intent_names_state_nothing_or_no_field(tmp_path, one_grid, name):
     values = numbers(one_grid, "lps", "displacement")

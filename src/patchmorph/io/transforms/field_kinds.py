@@ -15,6 +15,8 @@ ABSURD = 1e6
 """Numbers that are no coordinates, in mm or voxels."""
 MAX_LOG_SCALE = 0.4
 """Logarithm of the largest scale, 1.5, of what counts as a map between heads."""
+MAX_SCALE = 30.0
+"""Largest scale of any map between brains, from a shrew's to a whale's; a change of unit is a thousand."""
 MAX_SLOPE = 0.1
 """Growth with the coordinates up to which numbers are displacements, not positions."""
 MAX_CONDITION = 3.0
@@ -36,6 +38,9 @@ def checked_kind(kind: Kind | None, start: np.ndarray, numbers: np.ndarray, path
     slopes = _slopes(start, numbers)
     if slopes is None:
         return kind or "displacement"
+    if (scale := np.linalg.norm(slopes, 2)) > MAX_SCALE:
+        limit = f"at most {MAX_SCALE:g} (another unit?)"
+        raise PatchMorphError(f"deformation field must scale by {limit}, got {scale:.3g} in {path}")
     if kind is None:
         return _told_kind(slopes, path)
     if kind == "displacement" and _log_scale(slopes, mirrored=True) < MAX_LOG_SCALE:
