@@ -114,8 +114,8 @@ def test_a_file_in_the_frames_of_images_is_read_with_the_images_that_it_is_appli
     pair = GridPair(*(load_image(folder / f"{name}.nii.gz").grid for name in ("fixed", "moving")))
     save_transform(TURN, folder / name, tool, pair)
     for image, reference, more in (("moving", "fixed", ()), ("fixed", "moving", ("--inverse",))):
-        for transform, output in (("turn.tfm", "a.nii.gz"), (name, "b.nii.gz")):
-            options = ("--reference", f"{reference}.nii.gz", "-o", output, *more)
+        for transform, output, of in (("turn.tfm", "a.nii.gz", "itk"), (name, "b.nii.gz", tool)):
+            options = ("--reference", f"{reference}.nii.gz", "-o", output, "--from", of, *more)
             assert run("apply", transform, f"{image}.nii.gz", *options)[0] == 0
         one, other = (load_image(folder / name).data for name in ("a.nii.gz", "b.nii.gz"))
         torch.testing.assert_close(one, other, atol=1e-3, rtol=0)

@@ -170,7 +170,7 @@ def transform(files):
             "must be given the fixed image (--reference; or convert it first)",
         ),
         ("convert shift.tfm -o x.abc", "transform file must end in"),
-        ("convert shift.tfm -o x.mat --to spm", "tool must be one of"),
+        ("convert shift.tfm -o x.mat --to elastix", "tool must be one of"),
         ("convert shift.tfm -o x.h5 --from fsl", "transform file of fsl must end in"),
         ("compose shift.tfm missing.h5 -o x.h5", "must be an existing file"),
         ("invert shift.tfm -o x.h5 --missed y.nii.gz", "option --missed must be given the moving image"),

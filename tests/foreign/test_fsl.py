@@ -6,7 +6,7 @@ import pytest
 import torch
 from foreign.conftest import apply, nibabel_image, world_points
 from fsl.data.image import Image as FslImage
-from fsl.transform import flirt, fnirt
+from fsl.transform import flirt, fnirt, nonlinear
 from synthetic import AFFINES, grid_around
 
 from patchmorph.errors import PatchMorphError
@@ -30,7 +30,7 @@ def test_a_flirt_matrix_is_the_same_map(tmp_path, affine, pair, images):
     )
     flirt.writeFlirt(flirt.toFlirt(backwards, *images, "world", "world"), str(tmp_path / "theirs.mat"))
     for name in ("affine", "theirs"):  # with fewer digits
-        loaded = load_transform(tmp_path / f"{name}.mat", pair=pair)
+        loaded = load_transform(tmp_path / f"{name}.mat", "fsl", pair)
         np.testing.assert_allclose(loaded(points.double())[0].numpy(), expected, atol=1e-4)
 
 
@@ -47,6 +47,22 @@ def test_a_warp_is_the_same_map(tmp_path, chain, pair, images):
     np.testing.assert_allclose(loaded(points)[0].numpy(), expected, atol=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["absolute", "relative"])
+def test_both_kinds_of_fields_that_fslpy_writes_are_told_apart(tmp_path, chain, pair, images, kind):
+    points = pair.fixed.points_world()
+    ends = chain(points)[0].double().numpy()
+    moving, fixed = images
+    there = apply(moving.getAffine("world", "fsl"), ends).astype(np.float32)
+    places = {"src": moving, "ref": fixed, "srcSpace": "fsl", "refSpace": "fsl", "header": fixed.header}
+    field = nonlinear.DeformationField(there, defType="absolute", **places)
+    if kind == "relative":
+        relative = nonlinear.convertDeformationType(field, "relative").astype(np.float32)
+        field = nonlinear.DeformationField(relative, defType="relative", **places)
+    fnirt.toFnirt(field).save(str(tmp_path / "field.nii.gz"))
+    found = load_transform(tmp_path / "field.nii.gz", pair=pair)(points)[0].numpy()
+    np.testing.assert_allclose(found, ends, atol=2e-3)  # float32, coordinates up to 150 mm
+
+
 def test_files_that_lack_something_say_so(tmp_path, affine, chain, pair):
     with pytest.raises(PatchMorphError, match="must be given the fixed image"):
         save_transform(affine, tmp_path / "affine.mat", "fsl")
@@ -56,7 +72,7 @@ def test_files_that_lack_something_say_so(tmp_path, affine, chain, pair):
         save_transform(chain, tmp_path / "affine.mat", "fsl", pair)
     (tmp_path / "short.mat").write_text("1 0 0 0\n0 1 0 0\n")
     with pytest.raises(PatchMorphError, match="must be 4 by 4 numbers"):
-        load_transform(tmp_path / "short.mat", pair=pair)
+        load_transform(tmp_path / "short.mat", "fsl", pair)
     assert {item.name for item in tmp_path.iterdir()} == {"short.mat"}
 
 

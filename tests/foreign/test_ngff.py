@@ -90,7 +90,7 @@ def test_a_scene_replaces_the_one_before(tmp_path, affine, chain):
 
 def test_what_is_no_scene_is_refused(tmp_path, affine):
     (tmp_path / "empty.zarr").mkdir()
-    with pytest.raises(PatchMorphError, match="must be an OME-Zarr scene"):
+    with pytest.raises(PatchMorphError, match="must be a whole file of ngff"):
         load_transform(tmp_path / "empty.zarr")
     save_transform(affine, tmp_path / "affine.zarr")
     said = json.loads((tmp_path / "affine.zarr" / "zarr.json").read_text())

@@ -2,7 +2,9 @@
 
 import warnings
 
+import nibabel
 import nitransforms.io.afni
+import nitransforms.io.itk
 import nitransforms.io.lta
 import nitransforms.io.x5 as x5
 import nitransforms.manip
@@ -48,7 +50,7 @@ def test_an_lta_between_voxels_is_read(tmp_path, affine, pair):
     (tmp_path / "voxel.lta").write_text("\n".join(lines))
     loaded = load_transform(tmp_path / "voxel.lta").matrix[0].numpy()
     np.testing.assert_allclose(loaded, affine.matrix[0].numpy(), atol=1e-9)
-    for kind, message in (("type      = 14", "got 1 of type 14"), ("type = x", "LTA must be whole")):
+    for kind, message in (("type      = 14", "got 1 of type 14"), ("type = x", "must be a whole file")):
         (tmp_path / "other.lta").write_text("\n".join([kind, *lines[1:]]))
         with pytest.raises(PatchMorphError, match=message):
             load_transform(tmp_path / "other.lta")
@@ -120,7 +122,7 @@ def test_x5_of_one_transform_and_of_an_inverse(tmp_path, affine):
         load_transform(tmp_path / "inverse.x5")(points), tabulated(points), atol=1e-4, rtol=0
     )
     (tmp_path / "text.x5").write_text("no transform")
-    with pytest.raises(PatchMorphError, match="must be an X5 file"):
+    with pytest.raises(PatchMorphError, match="must be a whole file of x5"):
         load_transform(tmp_path / "text.x5")
 
 
@@ -143,6 +145,25 @@ def test_an_x5_field_of_places_is_read_as_one_of_shifts(tmp_path, pair):
     loaded = load_transform(tmp_path / "places.x5")
     found = loaded(grid.points_world())[0].numpy()
     np.testing.assert_allclose(found, points + shift, atol=1e-3)
+
+
+@pytest.mark.parametrize("tool", ["afni", "itk"])
+def test_a_field_is_what_nitransforms_reads(tmp_path, tool):
+    """AFNI's fields as ITK's: five axes, LPS; AFNI has no intent but an extension."""
+    grid = grid_around((9, 10, 11), AFFINES["LIA"] * 8, (3, 2, 1))
+    shift = 3 * np.sin(grid.points_world()[0].double().numpy() / 20)
+    image = nibabel.Nifti1Image((shift * [-1, -1, 1])[:, :, :, None].astype(np.float32), matrix_of(grid))
+    if tool == "afni":
+        image.header.extensions.append(nibabel.nifti1.Nifti1Extension("afni", b"<AFNI_attributes/>"))
+        reader = nitransforms.io.afni.AFNIDisplacementsField
+    else:
+        image.header.set_intent("vector")
+        reader = nitransforms.io.itk.ITKDisplacementsField
+    nibabel.save(image, tmp_path / "warp.nii.gz")
+    theirs = reader.from_image(nibabel.load(tmp_path / "warp.nii.gz"))
+    points = grid.points_world()
+    moved = (load_transform(tmp_path / "warp.nii.gz")(points) - points)[0].numpy()
+    np.testing.assert_allclose(moved, theirs.get_fdata(), atol=1e-4)
 
 
 @pytest.mark.parametrize("names", [("oblique", "LAS"), ("LAS", "oblique")])

@@ -18,13 +18,17 @@ from patchmorph.io.grids import GridPair
 from patchmorph.io.images import check_ending, save_image, space_code
 from patchmorph.io.points import Frame, map_points
 from patchmorph.io.series import CHOICES, warp_files
-from patchmorph.io.transforms.formats import TOOLS, format_of, load_transform, save_transform
+from patchmorph.io.transforms.formats import load_transform, save_transform
+from patchmorph.io.transforms.registry import TOOLS, WRITTEN, format_of
 from patchmorph.spatial.grid import Grid
 from patchmorph.transforms.base import Transform
 from patchmorph.transforms.base import compose as compose_transforms
+from patchmorph.transforms.gaps import missing_voxels
 from patchmorph.transforms.inverse import round_trip_mm
 from patchmorph.transforms.jacobian import DIFFERENCES, folding, jacobian_determinant, log_determinant
 
+AUTO = "auto"
+"""Value of ``--from`` for a file that states its format."""
 TransformPath = Annotated[Path, typer.Argument(help="Transform file; see `patchmorph convert --help`.")]
 Output = Annotated[
     Path, typer.Option("--output", "-o", help="Transform file; its ending determines the format.")
@@ -35,7 +39,15 @@ NextTransforms = Annotated[
 Inverse = Annotated[bool, typer.Option(help="Apply the inverse of the transform, or of the whole list.")]
 ReferenceOption = Annotated[Path | None, typer.Option(help="Fixed image: its grid, for files that need it.")]
 Moving = Annotated[Path | None, typer.Option(help="Moving image: its grid, for files that need it.")]
-Tool = Annotated[str | None, typer.Option("--to", help=f"Tool whose convention to use: {', '.join(TOOLS)}.")]
+To = Annotated[str | None, typer.Option("--to", help=f"Tool whose convention to use: {', '.join(WRITTEN)}.")]
+FROM_HELP = f"Tool whose convention the file follows, where it does not say: {', '.join(TOOLS)}."
+From = Annotated[str | None, typer.Option("--from", help=FROM_HELP)]
+EachFrom = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--from", help=f"{FROM_HELP} Once for all files, or once for each in their order (or {AUTO})."
+    ),
+]
 MAX_ERROR_MM = 0.01
 """Largest error of a correct inverse; points above it are reported as failed."""
 
@@ -68,6 +80,7 @@ def apply(
         ),
     ] = None,
     assume_orientation: AssumeOption = None,
+    of: EachFrom = None,
 ) -> None:
     """Resample images through a transform onto a reference grid, each frame interpolated once."""
     if interpolation not in CHOICES:
@@ -84,7 +97,7 @@ def apply(
     for frames in series:
         print_notes(frames.place)
     pair = GridPair(place.grid, series[0].grid)
-    chain = _chain(transforms, inverse, pair.swapped() if inverse else pair)
+    chain = _chain(transforms, of, inverse, pair.swapped() if inverse else pair)
     grid = place.grid if spacing is None else place.grid.resampled(spacing)
     paths = zip(series, targets, strict=True)
     for line in warp_files(paths, chain, grid, interpolation, background, place.code, reorient):
@@ -115,14 +128,15 @@ def apply_points(
     output_frame: Annotated[
         str | None, typer.Option(help="Frame of the result; by default the same.")
     ] = None,
+    of: EachFrom = None,
 ) -> None:
     """Map points from the fixed to the moving image; with --inverse from the moving to the fixed image."""
     transforms = [transform, *(then or [])]
     images = [Path(name) for name in (frame, output_frame) if name is not None]
     check_outputs([output], [*transforms, points, *images])
     frames = [None if name is None else Frame.named(name) for name in (frame, output_frame)]
-    mapped = map_points(points, output, _chain(transforms, inverse, GridPair()), *frames)
-    console.print(f"wrote {output}: {mapped}")
+    chain = _chain(transforms, of, inverse, GridPair())
+    console.print(f"wrote {output}: {map_points(points, output, chain, *frames)}")
 
 
 @app.command()
@@ -133,12 +147,14 @@ def compose(
     output: Output,
     reference: ReferenceOption = None,
     moving: Moving = None,
-    to: Tool = None,
+    to: To = None,
+    of: EachFrom = None,
     assume_orientation: AssumeOption = None,
 ) -> None:
     """Compose several transforms into one."""
     check_outputs([output], [*transforms, reference, moving])
-    _save(_chain(transforms, False, GridPair()), output, to, read_pair(reference, moving, assume_orientation))
+    pair = read_pair(reference, moving, assume_orientation)
+    _save(_chain(transforms, of, False, pair), output, to, pair)
 
 
 @app.command()
@@ -147,7 +163,8 @@ def invert(
     output: Output,
     reference: ReferenceOption = None,
     moving: Moving = None,
-    to: Tool = None,
+    to: To = None,
+    of: From = None,
     missed: Annotated[
         Path | None,
         typer.Option(help="Image of the inverse's round-trip error in mm, on the moving image's grid."),
@@ -158,26 +175,28 @@ def invert(
     outputs = [output] if missed is None else [output, missed]
     check_outputs(outputs, [transform, reference, moving])
     pair = read_pair(reference, moving, assume_orientation)
-    format_of(output, to)
+    form = format_of(output, to, writing=True)
     if missed is not None:
         check_ending(missed)
         pair.need_moving("option --missed")
-    forward = load_transform(transform, pair=pair)
+    forward = _load(transform, of, pair)
     inverse = forward.inverse()
     grid = pair.moving or _finest(forward)
     if grid is not None:
         miss = round_trip_mm(forward, inverse, grid)
-        failed = int((miss > MAX_ERROR_MM).sum())
+        failed, unmapped = int((miss > MAX_ERROR_MM).sum()), int(miss.isnan().sum())
         console.print(f"inverse misses by over {MAX_ERROR_MM} mm at {failed} of {miss.numel()} points")
+        if unmapped:
+            console.print(f"{unmapped} of {miss.numel()} points are not mapped")
         if missed is not None:
             assert moving is not None
             save_image(Image(miss[None, None], grid), missed, space_code(moving))
             console.print(f"wrote {missed}")
     _save(inverse, output, to, pair.swapped())
     if grid is not None:
-        written = load_transform(output, to, pair.swapped())
+        written = load_transform(output, form.tool, pair.swapped())
         points = grid.points_world().reshape(1, -1, 3)[:, :: max(1, math.prod(grid.shape) // 100_000)]
-        off = float((written(points) - inverse(points)).norm(dim=-1).mean())
+        off = float((written(points) - inverse(points)).norm(dim=-1).nanmean())
         if off > MAX_ERROR_MM:
             console.print(
                 f"in this format the inverse is {off:.3f} mm off on average; .safetensors keeps it exact"
@@ -190,19 +209,19 @@ def convert(
     output: Output,
     reference: ReferenceOption = None,
     moving: Moving = None,
-    to: Tool = None,
-    of: Annotated[str | None, typer.Option("--from", help="Tool whose convention TRANSFORM follows.")] = None,
+    to: To = None,
+    of: From = None,
     assume_orientation: AssumeOption = None,
 ) -> None:
     """Write a transform as another tool's file.
 
     Endings: .safetensors (ours); .h5, .tfm, .txt, .mat, .nii.gz (ITK, ANTs, Slicer); .mat, .nii.gz with --to
-    fsl; .lta, .mgz (FreeSurfer); .aff12.1D (AFNI); .x5; .zarr (OME-Zarr).
+    fsl or greedy; .txt with --to mrtrix or niftyreg; .lta, .mgz (FreeSurfer); .aff12.1D (AFNI); .x5; .zarr.
     """
     check_outputs([output], [transform, reference, moving])
     pair = read_pair(reference, moving, assume_orientation)
-    format_of(output, to)
-    _save(load_transform(transform, of, pair), output, to, pair)
+    format_of(output, to, writing=True)
+    _save(_load(transform, of, pair), output, to, pair)
 
 
 @app.command()
@@ -213,38 +232,61 @@ def jacobian(
     log: Annotated[bool, typer.Option("--log", help="Write its natural logarithm instead.")] = False,
     differences: Annotated[str, typer.Option(help="Finite differences: forward or central.")] = "forward",
     inverse: Inverse = False,
+    moving: Moving = None,
+    of: From = None,
     assume_orientation: AssumeOption = None,
 ) -> None:
     """Write the Jacobian determinant of a transform, and report where the transform folds."""
     if differences not in DIFFERENCES:
         raise PatchMorphError(f"differences must be {' or '.join(DIFFERENCES)}, got {differences}")
     check_ending(output)
-    check_outputs([output], [transform, reference])
+    check_outputs([output], [transform, reference, moving])
     place = read_reference(reference, assume_orientation)
     grid = place.grid
-    chain = _chain([transform], inverse, GridPair(grid))
+    pair = GridPair(grid, None if moving is None else read_reference(moving, assume_orientation).grid)
+    chain = _load(transform, of, pair.swapped() if inverse else pair)
+    chain = chain.inverse() if inverse else chain
     by = {name: jacobian_determinant(chain, grid, name) for name in DIFFERENCES}
     folds = folding(chain, grid)
+    known = {name: values[~values.isnan()] for name, values in by.items()}
+    if any(values.numel() == 0 for values in known.values()):
+        raise PatchMorphError(f"{reference} must lie where the transform maps points, got no mapped voxel")
     determinant = log_determinant(by[differences]) if log else by[differences]
     save_image(Image(determinant[None, None], grid), output, place.code)
     percentages = {
-        f"folding, % of voxels by {name} differences": 100 * float((by[name] <= 0).float().mean())
-        for name in by
+        f"folding, % of voxels by {name} differences": 100 * float((values <= 0).float().mean())
+        for name, values in known.items()
     }
     cells = {
         "non-diffeomorphic voxels": folds.voxels,
         "non-diffeomorphic tetrahedra": folds.tetrahedra,
         "non-diffeomorphic volume, %": 100 * folds.volume_share,
     }
-    lowest, highest = float(by[differences].min()), float(by[differences].max())
-    print_table(str(output), {"smallest": lowest, "largest": highest} | percentages | cells)
+    lowest, highest = float(known[differences].min()), float(known[differences].max())
+    unmapped = by[differences].numel() - known[differences].numel()
+    outside = {"voxels that are not mapped": unmapped} if unmapped else {}
+    print_table(str(output), {"smallest": lowest, "largest": highest} | percentages | cells | outside)
 
 
-def _chain(paths: Sequence[Path], inverse: bool, pair: GridPair) -> Transform:
+def _chain(paths: Sequence[Path], tools: Sequence[str] | None, inverse: bool, pair: GridPair) -> Transform:
     """The composed transforms, the first applied first; ``pair`` is used for a single one only."""
+    named = [None if tool == AUTO else tool for tool in tools or [AUTO]]
+    if len(named) == 1:
+        named *= len(paths)
+    if len(named) != len(paths):
+        raise PatchMorphError(f"--from must be given once or {len(paths)} times, got {len(named)} times")
     grids = pair if len(paths) == 1 else GridPair()
-    chain = compose_transforms(*(load_transform(path, pair=grids) for path in reversed(paths)))
+    loaded = [_load(path, tool, grids) for path, tool in zip(paths, named, strict=True)]
+    chain = compose_transforms(*reversed(loaded))
     return chain.inverse() if inverse else chain
+
+
+def _load(path: Path, tool: str | None, pair: GridPair) -> Transform:
+    """`load_transform`, with a line on voxels that the file does not map."""
+    transform = load_transform(path, tool, pair)
+    if missing := missing_voxels(transform):
+        console.print(f"{path} does not map {missing} voxels of its grid (NaN, or zeros among positions)")
+    return transform
 
 
 def _finest(transform: Transform) -> Grid | None:

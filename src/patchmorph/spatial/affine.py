@@ -28,15 +28,18 @@ def constant(values: tuple[int | float, ...], device: torch.device) -> Float[Ten
 def apply_affine(
     matrix: Float[Tensor, "#b 4 4"], points: Float[Tensor, "#b *n 3"]
 ) -> Float[Tensor, "_ *n 3"]:
-    """Map ``points`` by ``matrix``; their batch axes broadcast."""
-    if len(matrix) == 1 and not points.is_cuda and not torch.is_grad_enabled():
+    """Map ``points`` by ``matrix``; their batch axes broadcast. Points that are NaN stay NaN."""
+    if len(matrix) == 1 and not points.is_cuda and not torch.is_grad_enabled() and points.sum().isfinite():
         return _map_in_rows(matrix[0].to(points.dtype), points.reshape(-1, 3)).reshape(points.shape)
     mapped = _map_points(matrix.to(points.dtype), points.reshape(len(points), -1, 3))
     return mapped.reshape(len(mapped), *points.shape[1:])
 
 
 def _map_in_rows(matrix: Float[Tensor, "4 4"], points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-    """Map several points per row by a block-diagonal matrix: four times as fast on a CPU."""
+    """Map several points per row by a block-diagonal matrix: four times as fast on a CPU.
+
+    The points must be finite: NaN times a zero of the matrix would spoil the other points of its row.
+    """
     rows = functional.pad(points, (0, 0, 0, -len(points) % POINTS_PER_ROW)).reshape(-1, 3 * POINTS_PER_ROW)
     blocks = torch.kron(torch.eye(POINTS_PER_ROW, dtype=matrix.dtype), matrix[:3, :3].T.contiguous())
     return torch.addmm(matrix[:3, 3].repeat(POINTS_PER_ROW), rows, blocks).reshape(-1, 3)[: len(points)]

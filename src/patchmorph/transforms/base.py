@@ -17,7 +17,8 @@ class Transform(ABC):
     Registration transforms pull back: they map fixed world to moving world, so that
     ``warped(x) = moving(transform(x))``. ``(outer @ inner)(x) = outer(inner(x))``, and
     ``transform.inverse()(transform(x))`` is ``x`` up to interpolation. A transform of one batch entry applies
-    to points of any batch size. Subclasses are final; combine them with ``@``.
+    to points of any batch size. A point that is not mapped is NaN, and stays NaN. Subclasses are final;
+    combine them with ``@``.
     """
 
     @abstractmethod

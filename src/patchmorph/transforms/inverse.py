@@ -79,7 +79,8 @@ def _updated(slope: Tensor, step: Points, gained: Points) -> Tensor:
 def round_trip_mm(transform: Transform, inverse: Transform, grid: Grid) -> Float[Tensor, "x y z"]:
     """Distance of ``transform(inverse(y))`` from y, in mm, at every point y of ``grid``.
 
-    At most `TOLERANCE_MM` where the inverse is solved; larger where the transform folds and has no inverse.
+    At most `TOLERANCE_MM` where the inverse is solved; larger where the transform folds and has no inverse;
+    NaN where y is not mapped.
     """
     distance = torch.empty(grid.shape, device=grid.device)
     for box, block in grid.blocks():

@@ -22,14 +22,15 @@ class Folding(NamedTuple):
     """Violations of a digital diffeomorphism (Liu et al., IJCV 2024), on the cells between voxels.
 
     Each cell of eight neighbouring voxels is divided into five tetrahedra in both possible ways, ten in all.
-    Where none of them is inverted, the piecewise linear map is one-to-one.
+    Where none of them is inverted, the piecewise linear map is one-to-one. Cells with a point that is not
+    mapped are left out.
 
     Attributes:
         voxels: number of cells with a tetrahedron of zero or negative volume.
         tetrahedra: number of such tetrahedra.
         volume_mm3: inverted volume, mean over both divisions.
-        voxel_share: ``voxels`` as a fraction of all cells.
-        volume_share: ``volume_mm3`` as a fraction of the volume of all cells.
+        voxel_share: ``voxels`` as a fraction of all cells that are mapped.
+        volume_share: ``volume_mm3`` as a fraction of the volume of these cells.
     """
 
     voxels: int
@@ -46,7 +47,8 @@ def jacobian_determinant(
     """Determinant of dφ/dx in the world at every point of a ``grid`` of batch size one.
 
     A value of 2 means that a small volume of the fixed image corresponds to twice that volume of the moving
-    image; a value ≤ 0 means that φ folds there. Central differences miss folds of a single voxel.
+    image; a value ≤ 0 means that φ folds there. Central differences miss folds of a single voxel. NaN where a
+    point that the differences need is not mapped.
     """
     result = torch.empty(grid.shape, device=grid.device)
     for box, determinant in determinant_blocks(transform, grid, differences):
@@ -84,10 +86,12 @@ def folding(transform: Transform, grid: Grid) -> Folding:
     volume = 0.0
     for block in mapped_blocks(transform, grid.crop((0, 0, 0), triple(n - 1 for n in grid.shape)), halo=1):
         ratios = _tetrahedra(block.mapped[0, 1:, 1:, 1:]) / cell_mm3
+        mapped = ~ratios.isnan().any(0)
+        ratios = ratios[:, mapped]
         voxels += int((ratios <= 0).any(0).sum())
         tetrahedra += int((ratios <= 0).sum())
         volume -= float(ratios.clamp(max=0).double().sum()) * abs(cell_mm3) / 2
-        cells += ratios[0].numel()
+        cells += int(mapped.sum())
     return Folding(
         voxels, tetrahedra, volume, voxels / max(cells, 1), volume / (max(cells, 1) * abs(cell_mm3))
     )

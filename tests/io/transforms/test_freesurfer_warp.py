@@ -98,7 +98,7 @@ def test_other_volumes_are_refused(tmp_path, pair, transform):
     save_transform(transform, tmp_path / "warp.mgz", pair=pair)
     whole = gzip.decompress((tmp_path / "warp.mgz").read_bytes())
     (tmp_path / "cut.mgz").write_bytes(whole[:-1700])
-    with pytest.raises(PatchMorphError, match="FreeSurfer warp must be whole"):
+    with pytest.raises(PatchMorphError, match="must be a whole file of freesurfer"):
         load_transform(tmp_path / "cut.mgz")
     sheared = np.eye(3)
     sheared[0, 1] = 0.3
@@ -106,3 +106,24 @@ def test_other_volumes_are_refused(tmp_path, pair, transform):
         save_transform(
             transform, tmp_path / "x.mgz", pair=GridPair(pair.fixed, grid_around((5, 5, 5), sheared))
         )
+
+
+@pytest.mark.parametrize(
+    ("at", "packed", "message"),
+    [
+        (78, struct.pack(">f", 40.0), r"must have one geometry, got two .* mm apart in .*warp\.mgz"),  # c_r
+        (
+            4,
+            struct.pack(">3i", 15, 14, 16),
+            r"must be 3 numbers a voxel of \(14, 15, 16\), got shape \(15, 14, 16, 3\)",
+        ),
+    ],
+)
+def test_header_and_tags_must_agree(tmp_path, pair, transform, at, packed, message):
+    """The grid of the voxels stands in the header and, as the fixed volume, in the tags."""
+    save_transform(transform, tmp_path / "warp.mgz", pair=pair)
+    data = bytearray(gzip.decompress((tmp_path / "warp.mgz").read_bytes()))
+    data[at : at + len(packed)] = packed
+    (tmp_path / "warp.mgz").write_bytes(bytes(data))
+    with pytest.raises(PatchMorphError, match=message):
+        load_transform(tmp_path / "warp.mgz")

@@ -71,7 +71,10 @@ def test_other_tensors_are_refused(tmp_path):
     for said, message in (
         ({"spec": {}}, "got no transform, version None"),
         ({"format": "patchmorph-transform", "version": 2}, "got patchmorph-transform, version 2"),
-        ({"format": "patchmorph-transform", "version": 1, "parts": [{"kind": "affine"}]}, "must be whole"),
+        (
+            {"format": "patchmorph-transform", "version": 1, "parts": [{"kind": "affine"}]},
+            "must be a whole file",
+        ),
     ):
         save_file({"x": torch.eye(4)}, tmp_path / "other.safetensors", {"patchmorph": json.dumps(said)})
         with pytest.raises(PatchMorphError, match=message):
@@ -80,9 +83,11 @@ def test_other_tensors_are_refused(tmp_path):
 
 def test_the_ending_says_whose_file_it_is(tmp_path):
     identity = AffineTransform.identity()
-    with pytest.raises(PatchMorphError, match=r"of fsl must end in \.mat, \.nii\.gz, \.nii, got .*x\.lta"):
+    with pytest.raises(PatchMorphError, match=r"of fsl must end in \.mat, .*\.nii\.gz, \.nii, got .*x\.lta"):
         save_transform(identity, tmp_path / "x.lta", "fsl")
-    with pytest.raises(PatchMorphError, match=r"tool must be one of patchmorph, itk, .*, got spm"):
-        save_transform(identity, tmp_path / "x.mat", "spm")
+    with pytest.raises(PatchMorphError, match=r"tool must be one of patchmorph, itk, .*, got elastix"):
+        save_transform(identity, tmp_path / "x.mat", "elastix")
+    with pytest.raises(PatchMorphError, match=r"file to write must be one of patchmorph, .*, got spm"):
+        save_transform(identity, tmp_path / "x.nii.gz", "spm")
     with pytest.raises(PatchMorphError, match="transform must be an existing file"):
         load_transform(tmp_path / "x.mat")

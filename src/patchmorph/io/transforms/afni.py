@@ -27,7 +27,7 @@ def write_affine(transform: Transform, path: Path, pair: GridPair) -> None:
         PatchMorphError: a transform that is not affine, or oblique images.
     """
     matrix = linear_part(transform, f"AFNI affine {path}")
-    _check_not_oblique(pair, path)
+    check_not_oblique(pair, path)
     numbers = (LPS @ matrix @ LPS)[:3].ravel()
     with whole_file(path) as temporary:
         temporary.write_text(
@@ -44,18 +44,23 @@ def read_affine(path: Path, pair: GridPair) -> Transform:
     Raises:
         PatchMorphError: not twelve numbers, or oblique images.
     """
-    _check_not_oblique(pair, path)
+    check_not_oblique(pair, path)
     numbers = numbers_in(path).ravel()
     if numbers.size != 12:
         raise PatchMorphError(f"AFNI affine must be twelve numbers, got {numbers.size} in {path}")
-    return affine_transform(LPS @ np.vstack([numbers.reshape(3, 4), [0, 0, 0, 1]]) @ LPS, path)
+    return affine_transform(LPS @ np.vstack([numbers.reshape(3, 4), [0, 0, 0, 1]]) @ LPS)
 
 
-def _check_not_oblique(pair: GridPair, path: Path) -> None:
+def check_not_oblique(pair: GridPair, path: Path) -> None:
+    """Check that neither image is oblique.
+
+    Raises:
+        PatchMorphError: one is.
+    """
     for grid in (pair.fixed, pair.moving):
         if grid is not None and _oblique(grid):
             raise PatchMorphError(
-                f"AFNI affine {path} must be between images that are not oblique, got one that is "
+                f"AFNI transform {path} must be between images that are not oblique, got one that is "
                 "(3dWarp -deoblique)"
             )
 

@@ -1,142 +1,74 @@
-"""Transform files of every supported kind, chosen by ending and content.
+"""Transform files of every supported kind, read and written by ending and content (see `registry`)."""
 
-A transform maps the fixed world to the moving world (RAS+ mm), whatever the file's convention. Each format's
-module documents its convention and converts it.
-"""
-
-from collections.abc import Callable
+import struct
+import warnings
+import zlib
 from pathlib import Path
-from typing import NamedTuple
+
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.grids import GridPair
-from patchmorph.io.transforms import afni, freesurfer_lta, freesurfer_warp, fsl, itk, native, ngff, x5
-from patchmorph.io.volumes import open_volume
+from patchmorph.io.transforms import fields, matrices
+from patchmorph.io.transforms.checks import checked
+from patchmorph.io.transforms.registry import ALIASES, FORMATS, NIFTI, TEXT, Format, format_of
 from patchmorph.transforms.base import Transform
+from patchmorph.transforms.gaps import missing_voxels
 
-ITK_INTENTS = (1006, 1007)
-"""NIfTI intent codes of displacement fields written by ITK; FSL has its own."""
-
-
-class Format(NamedTuple):
-    """One kind of transform file.
-
-    Attributes:
-        tool: whose convention the file follows.
-        endings: of its file names.
-        holds: its content, frame and direction, in words.
-        read: from a file, with the grids of the images.
-        write: to a file, with the grids of the images.
-    """
-
-    tool: str
-    endings: tuple[str, ...]
-    holds: str
-    read: Callable[[Path, GridPair], Transform]
-    write: Callable[[Transform, Path, GridPair], None]
-
-
-FORMATS = (
-    Format(
-        "patchmorph",
-        (".safetensors",),
-        "chain of velocity fields and affine maps, RAS+ mm, fixed → moving",
-        native.read_native,
-        native.write_native,
-    ),
-    Format(
-        "itk",
-        (".h5", ".hdf5"),
-        "composite of affine maps and displacement fields, LPS+ mm, fixed → moving",
-        itk.read_transform,
-        itk.write_composite,
-    ),
-    Format(
-        "itk",
-        (".tfm", ".txt", ".mat"),
-        "affine map, LPS+ mm, fixed → moving",
-        itk.read_transform,
-        itk.write_affine,
-    ),
-    Format(
-        "itk",
-        (".nii.gz", ".nii"),
-        "displacement field on the fixed grid, LPS+ mm, fixed → moving",
-        itk.read_field,
-        itk.write_field,
-    ),
-    Format(
-        "fsl",
-        (".mat",),
-        "FLIRT matrix, scaled mm of both images, moving → fixed",
-        fsl.read_matrix,
-        fsl.write_matrix,
-    ),
-    Format(
-        "fsl",
-        (".nii.gz", ".nii"),
-        "relative displacement field on the fixed grid, scaled mm of both images, fixed → moving",
-        fsl.read_warp,
-        fsl.write_warp,
-    ),
-    Format(
-        "freesurfer",
-        (".lta",),
-        "RAS-to-RAS matrix, scanner RAS mm, moving → fixed",
-        freesurfer_lta.read_lta,
-        freesurfer_lta.write_lta,
-    ),
-    Format(
-        "freesurfer",
-        (".mgz",),
-        "warp on the fixed grid, scanner RAS mm, fixed → moving",
-        freesurfer_warp.read_mgz_warp,
-        freesurfer_warp.write_mgz_warp,
-    ),
-    Format(
-        "afni",
-        (".aff12.1D", ".1D"),
-        "affine map, LPS+ mm, fixed → moving",
-        afni.read_affine,
-        afni.write_affine,
-    ),
-    Format(
-        "x5",
-        (".x5",),
-        "chain of affine maps and displacement fields, RAS+ mm, fixed → moving",
-        x5.read_x5,
-        x5.write_x5,
-    ),
-    Format(
-        "ngff",
-        (".zarr",),
-        "OME-Zarr 0.6 scene of affine maps and displacement fields, mm, fixed → moving",
-        ngff.read_scene,
-        ngff.write_scene,
-    ),
+KEEP_GAPS = (".safetensors", *NIFTI)
+"""Endings of files that can mark voxels as not mapped."""
+BROKEN = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    HeaderDataError,
+    ImageFileError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
 )
-TOOLS = tuple(dict.fromkeys(form.tool for form in FORMATS))
+"""Exceptions of the libraries that read files, for files that are truncated, damaged or of another kind."""
 
 
 def load_transform(path: str | Path, tool: str | None = None, pair: GridPair | None = None) -> Transform:
     """Read a transform file of any kind: fixed world → moving world, RAS+ mm.
 
+    Points next to voxels that a field marks as not mapped become NaN (`patchmorph.transforms.gaps.Gaps`).
+
     Args:
         path: see `FORMATS`.
-        tool: whose convention the file follows; by default inferred from its ending and content.
+        tool: whose convention the file follows; by default what its ending, header or text states.
         pair: grids of the images, which FSL's files require.
 
     Raises:
-        PatchMorphError: no such file, not a transform, or a grid missing from ``pair``.
+        PatchMorphError: no such file, not a transform, one whose convention is not stated, one that cannot be
+            a map between images, or a grid missing from ``pair``.
     """
     path = Path(path)
     if not (path.is_dir() if path.suffix == ".zarr" else path.is_file()):
         raise PatchMorphError(f"transform must be an existing file, got {path}")
+    form = None
     try:
-        form = format_of(path, tool or _detected_tool(path))
-        return form.read(path, pair or GridPair())
-    except OSError as error:
-        raise PatchMorphError(f"transform must be a file that can be read, got {path}: {error}") from None
+        with warnings.catch_warnings(), np.errstate(all="ignore"):  # what they warn of is checked below
+            warnings.simplefilter("ignore")
+            form = format_of(path, tool or _detected_tool(path))
+            transform = form.read(path, pair or GridPair())
+        return checked(transform, path)
+    except PatchMorphError:
+        raise
+    except np.linalg.LinAlgError:
+        raise PatchMorphError(f"affine must be invertible, got a singular matrix in {path}") from None
+    except BROKEN as error:
+        whose = f" of {form.tool}" if form else ""
+        reason = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise PatchMorphError(f"transform must be a whole file{whose}, got {path}: {reason[:200]}") from None
 
 
 def save_transform(
@@ -146,7 +78,7 @@ def save_transform(
 
     Args:
         transform: affine maps, displacement and velocity fields and their inverses, composed with ``@``.
-        path: see `FORMATS`. ``.mat`` and ``.nii.gz`` are ITK's unless ``tool`` is ``fsl``.
+        path: see `FORMATS`. ``.mat``, ``.txt`` and ``.nii.gz`` are ITK's unless ``tool`` is another.
         tool: whose convention the file follows.
         pair: grids of the images: dense fields are sampled on the fixed one; FSL and FreeSurfer require both.
 
@@ -157,33 +89,34 @@ def save_transform(
         PatchMorphError: an unknown ending, a format that cannot hold ``transform``, a missing grid, or a path
             that cannot be written.
     """
-    form = format_of(Path(path), tool)
+    form = format_of(Path(path), tool, writing=True)
+    assert form.write is not None
+    if (missing := missing_voxels(transform)) and not Path(path).name.endswith(KEEP_GAPS):
+        raise PatchMorphError(
+            f"map with voxels that are not mapped must be written to {', '.join(KEEP_GAPS)}, got {missing} "
+            f"such voxels for {path}"
+        )
     form.write(transform.to("cpu"), Path(path), (pair or GridPair()).to("cpu"))
     return form
 
 
-def format_of(path: Path, tool: str | None = None) -> Format:
-    """The first format of ``tool`` (or any) with the file's ending.
+def _detected_tool(path: Path) -> str | None:
+    """The tool whose convention a file states, where formats share its ending; else ``None``.
 
     Raises:
-        PatchMorphError: an unknown tool, or no format with that ending.
+        PatchMorphError: formats share the ending, and the file states none.
     """
-    if tool is not None and tool not in TOOLS:
-        raise PatchMorphError(f"tool must be one of {', '.join(TOOLS)}, got {tool}")
-    forms = [form for form in FORMATS if tool in (None, form.tool)]
-    for form in forms:
-        if path.name.endswith(form.endings):
-            return form
-    endings = ", ".join(dict.fromkeys(ending for form in forms for ending in form.endings))
-    whose = f" of {tool}" if tool else ""
-    raise PatchMorphError(f"transform file{whose} must end in {endings}, got {path}")
-
-
-def _detected_tool(path: Path) -> str | None:
-    """The tool that wrote a file, where formats share its ending; else ``None``."""
-    if path.name.endswith(".mat"):
-        return "itk" if b"\0" in path.read_bytes()[:512] else "fsl"
-    if path.name.endswith((".nii", ".nii.gz")):
-        header = open_volume(path).header
-        return "itk" if int(header["intent_code"]) in ITK_INTENTS else "fsl"  # pyright: ignore[reportIndexIssue]
-    return None
+    if path.name.endswith((*TEXT, ".tfm")):
+        tool, what = matrices.detected_tool(path), "a matrix"
+    elif path.name.endswith(NIFTI):
+        tool, what = fields.detected_tool(path), "a field"
+    else:
+        return None
+    if tool is not None:
+        return tool
+    sharing = {form.tool: form.holds for form in FORMATS if path.name.endswith(form.endings)}
+    for alias, owner in ALIASES.items():
+        if owner in sharing:
+            sharing[f"{owner} or {alias}"] = sharing.pop(owner)
+    choices = "; ".join(f"{name} ({holds})" for name, holds in sharing.items())
+    raise PatchMorphError(f"format of {what} must be named (--from), got none in {path}; choices: {choices}")

@@ -18,6 +18,8 @@ from patchmorph.spatial.grid import Grid
 from patchmorph.transforms.base import Transform
 
 VOXEL_TO_VOXEL, RAS_TO_RAS = 0, 1
+MAX_COSINE = 1e-3
+"""Of the angle between two axes, and error of their length: files keep six digits or more."""
 
 
 def write_lta(transform: Transform, path: Path, pair: GridPair) -> None:
@@ -48,29 +50,26 @@ def read_lta(path: Path, pair: GridPair) -> Transform:
     """Read an LTA of one transform, RAS to RAS or voxel to voxel.
 
     Raises:
-        PatchMorphError: another type, several transforms, a singular matrix, or not an LTA.
+        PatchMorphError: another type, several transforms, a geometry that is none, or not an LTA.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        lines = [line for raw in text.splitlines() if (line := raw.split("#")[0].strip())]
-        start = lines.index("1 4 4")
-        fields = _values(lines[:start])
-        kind, count = int(fields["type"]), int(fields["nxforms"])
-        matrix = np.array([line.split() for line in lines[start + 1 : start + 5]], dtype=np.float64)
-        if count != 1 or matrix.shape != (4, 4) or kind not in (VOXEL_TO_VOXEL, RAS_TO_RAS):
+    text = path.read_text(encoding="utf-8")
+    lines = [line for raw in text.splitlines() if (line := raw.split("#")[0].strip())]
+    start = lines.index("1 4 4")
+    fields = _values(lines[:start])
+    kind, count = int(fields["type"]), int(fields["nxforms"])
+    matrix = np.array([line.split() for line in lines[start + 1 : start + 5]], dtype=np.float64)
+    if count != 1 or matrix.shape != (4, 4) or kind not in (VOXEL_TO_VOXEL, RAS_TO_RAS):
+        raise PatchMorphError(
+            f"LTA must hold one matrix of type 0 or 1, got {count} of type {kind} in {path}"
+        )
+    moving, fixed = (_geometry(lines, name) for name in ("src", "dst"))
+    if kind == VOXEL_TO_VOXEL:
+        if moving is None or fixed is None:
             raise PatchMorphError(
-                f"LTA must hold one matrix of type 0 or 1, got {count} of type {kind} in {path}"
+                f"LTA between voxels must have both geometries, got an invalid one in {path}"
             )
-        if kind == VOXEL_TO_VOXEL:
-            moving, fixed = (_geometry(lines, name) for name in ("src", "dst"))
-            matrix = fixed @ matrix @ np.linalg.inv(moving)
-        if abs(np.linalg.det(matrix)) < 1e-9:
-            raise PatchMorphError(f"transform must be invertible, got a singular matrix in {path}")
-    except PatchMorphError:
-        raise
-    except (KeyError, ValueError, np.linalg.LinAlgError) as error:
-        raise PatchMorphError(f"LTA must be whole, got {path}: {error}") from None
-    return affine_transform(np.linalg.inv(matrix), path)
+        matrix = fixed @ matrix @ np.linalg.inv(moving)
+    return affine_transform(np.linalg.inv(matrix))
 
 
 def volume_center(grid: Grid) -> np.ndarray:
@@ -80,7 +79,16 @@ def volume_center(grid: Grid) -> np.ndarray:
 
 
 def volume_matrix(shape: np.ndarray, spacing: np.ndarray, axes: np.ndarray, center: np.ndarray) -> np.ndarray:
-    """Voxel to world (RAS+ mm) of a FreeSurfer geometry; ``axes`` are columns of unit length."""
+    """Voxel to world (RAS+ mm) of a FreeSurfer geometry; ``axes`` are columns of unit length.
+
+    Raises:
+        ValueError: no voxels, no size, axes that are not orthogonal and of unit length, or no centre.
+    """
+    orthogonal = np.allclose(axes.T @ axes, np.eye(3), atol=MAX_COSINE)
+    positive = (shape > 0).all() and (spacing > 0).all()
+    if not (orthogonal and positive and np.isfinite([spacing, center]).all()):
+        size, place = f"{shape.tolist()} voxels of {spacing.tolist()} mm", f"centre {center.tolist()}"
+        raise ValueError(f"a geometry of {size}, axes {axes.T.tolist()} and {place}")
     matrix = np.eye(4)
     matrix[:3, :3] = axes * spacing
     matrix[:3, 3] = center - matrix[:3, :3] @ (shape / 2)
@@ -101,11 +109,12 @@ def _geometry_lines(grid: Grid, name: str) -> list[str]:
     ]
 
 
-def _geometry(lines: list[str], name: str) -> np.ndarray:
+def _geometry(lines: list[str], name: str) -> np.ndarray | None:
+    """Voxel to world (RAS+ mm) of a volume; ``None`` if the file marks its geometry as not valid."""
     start = lines.index(f"{name} volume info") + 1
     fields = _values(lines[start : start + 8])
     if int(fields["valid"]) != 1:
-        raise ValueError(f"its {name} geometry is not valid")
+        return None
     shape, spacing, x, y, z, center = (
         np.array(fields[key].split(), dtype=np.float64)
         for key in ("volume", "voxelsize", "xras", "yras", "zras", "cras")

@@ -9,21 +9,18 @@ supported; ``mri_warp_convert`` converts it.
 
 import gzip
 import struct
-import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nibabel
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.atomic import whole_file
 from patchmorph.io.grids import GridPair, check_square, matrix_of
 from patchmorph.io.transforms.freesurfer_lta import volume_center, volume_matrix
-from patchmorph.io.transforms.parts import dense_displacement, displacement_field
-from patchmorph.spatial.grid import Grid
+from patchmorph.io.transforms.parts import apply_matrix, dense_displacement, displacement_field, voxel_grid
+from patchmorph.spatial.grid import Grid, Shape
 from patchmorph.transforms.base import Transform
 
 MGH_VERSION = 1
@@ -36,6 +33,8 @@ GEOMETRY_TAG, TYPE_TAG, LABELS_TAG, FORMAT_TAG, SHEARED_GEOMETRY_TAG = 10, 11, 1
 GEOMETRY = struct.Struct(">4i15f")
 """Valid flag, shape, spacing, the three axes, centre; a file name follows."""
 NAME_BYTES = 512
+MAX_OFF_MM = 0.1
+"""Distance of the grid in the header from that of the fixed volume: both are rounded to float32."""
 
 
 def write_mgz_warp(transform: Transform, path: Path, pair: GridPair) -> None:
@@ -66,36 +65,36 @@ def read_mgz_warp(path: Path, pair: GridPair) -> Transform:
     Raises:
         PatchMorphError: not a warp volume, or truncated.
     """
-    try:
-        packed = path.read_bytes()
-        data = bytearray(gzip.decompress(packed) if packed[:2] == b"\x1f\x8b" else packed)
-        if struct.unpack_from(">i", data)[0] != WARP_INTENT << 8 | MGH_VERSION:
-            raise PatchMorphError(f"transform must be a FreeSurfer warp, got another volume in {path}")
-        struct.pack_into(">i", data, 0, MGH_VERSION)  # nibabel reads plain volumes only
-        image: Any = nibabel.MGHImage.from_bytes(bytes(data))
-        numbers = np.asarray(image.dataobj, dtype=np.float64)
-        size = numbers.size * image.header.get_data_dtype().itemsize
-        kind, moving, fixed = _tags(bytes(data[HEADER_BYTES + size + SCAN_BYTES :]), numbers[..., 0].size)
-    except (
-        struct.error,
-        EOFError,
-        OSError,
-        ValueError,
-        zlib.error,
-        ImageFileError,
-        HeaderDataError,
-    ) as error:
-        if isinstance(error, PatchMorphError):
-            raise
-        raise PatchMorphError(f"FreeSurfer warp must be whole, got {path}: {error}") from None
-    voxel = np.stack(np.meshgrid(*map(np.arange, numbers.shape[:3]), indexing="ij"), axis=-1)
-    fixed_world = voxel @ fixed[:3, :3].T + fixed[:3, 3]
+    packed = path.read_bytes()
+    data = bytearray(gzip.decompress(packed) if packed[:2] == b"\x1f\x8b" else packed)
+    if struct.unpack_from(">i", data)[0] != WARP_INTENT << 8 | MGH_VERSION:
+        raise PatchMorphError(f"transform must be a FreeSurfer warp, got another volume in {path}")
+    struct.pack_into(">i", data, 0, MGH_VERSION)  # nibabel reads plain volumes only
+    image: Any = nibabel.MGHImage.from_bytes(bytes(data))
+    numbers = np.asarray(image.dataobj, dtype=np.float64)
+    size = numbers.size * image.header.get_data_dtype().itemsize
+    kind, moving, fixed = _tags(bytes(data[HEADER_BYTES + size + SCAN_BYTES :]), numbers[..., 0].size)
+    if numbers.ndim != 4 or (*fixed.shape, 3) != numbers.shape:
+        raise PatchMorphError(
+            f"FreeSurfer warp must be 3 numbers a voxel of {fixed.shape}, got shape {numbers.shape} in {path}"
+        )
+    voxel = voxel_grid(fixed.shape)
+    fixed_world = apply_matrix(fixed.matrix, voxel)
+    if (off := np.abs(apply_matrix(image.affine, voxel) - fixed_world).max()) > MAX_OFF_MM:
+        raise PatchMorphError(f"FreeSurfer warp must have one geometry, got two {off:.3g} mm apart in {path}")
     if kind in (ABSOLUTE_VOXEL, SHIFT_VOXEL):
         moving_voxel = numbers + voxel if kind == SHIFT_VOXEL else numbers
-        numbers = moving_voxel @ moving[:3, :3].T + moving[:3, 3] - fixed_world
+        numbers = apply_matrix(moving.matrix, moving_voxel) - fixed_world
     elif kind == ABSOLUTE_RAS:
         numbers = numbers - fixed_world
-    return displacement_field(numbers, fixed)
+    return displacement_field(numbers, fixed.matrix)
+
+
+class _Volume(NamedTuple):
+    """A volume's shape and its matrix, voxel to world (RAS+ mm)."""
+
+    shape: Shape
+    matrix: np.ndarray
 
 
 def _geometry(grid: Grid, shear: bool = False) -> bytes:
@@ -105,7 +104,7 @@ def _geometry(grid: Grid, shear: bool = False) -> bytes:
     return packed + (bytes(12) if shear else b"") + bytes(NAME_BYTES)
 
 
-def _read_geometry(data: bytes, at: int, shear: bool) -> tuple[np.ndarray, int]:
+def _read_geometry(data: bytes, at: int, shear: bool) -> tuple["_Volume", int]:
     valid, *numbers = GEOMETRY.unpack_from(data, at)
     at += GEOMETRY.size
     if shear:
@@ -115,11 +114,13 @@ def _read_geometry(data: bytes, at: int, shear: bool) -> tuple[np.ndarray, int]:
     if not valid:
         raise ValueError("its geometry is marked invalid")
     shape, spacing, axes, center = (np.array(numbers[a:b]) for a, b in ((0, 3), (3, 6), (6, 15), (15, 18)))
-    return volume_matrix(shape, spacing, axes.reshape(3, 3).T, center), at + NAME_BYTES
+    matrix = volume_matrix(shape, spacing, axes.reshape(3, 3).T, center)
+    x, y, z = shape.astype(int).tolist()
+    return _Volume((x, y, z), matrix), at + NAME_BYTES
 
 
-def _tags(data: bytes, voxels: int) -> tuple[int, np.ndarray, np.ndarray]:
-    """Format, and voxel-to-world matrices of the moving and the fixed volume, from the file's tags."""
+def _tags(data: bytes, voxels: int) -> tuple[int, "_Volume", "_Volume"]:
+    """Format, and the moving and the fixed volume, from the file's tags."""
     kind, geometries, at = None, None, 0
     while at + 4 <= len(data) and (tag := struct.unpack_from(">i", data, at)[0]):
         at += 4

@@ -1,16 +1,16 @@
 """ITK's transform files, as read by ANTs, SimpleITK and 3D Slicer.
 
 Composites (``.h5``), single affine maps (``.tfm``, ``.txt``, ``.mat``) and displacement fields as images
-(``.nii.gz``, as ANTs' ``1Warp.nii.gz``). World: LPS+ mm, so x and y of points and vectors change sign. A
-composite's last transform acts first, as in `Transform.parts`. Files map fixed to moving points, as these
-tools require to resample the moving image.
+(``.nii.gz``, as ANTs' ``1Warp.nii.gz``; `fields` reads them). World: LPS+ mm, so x and y of points and
+vectors change sign. A composite's last transform acts first, as in `Transform.parts`. Files map fixed to
+moving points, as these tools require to resample the moving image.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
@@ -19,20 +19,32 @@ import torch
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.atomic import whole_file
 from patchmorph.io.grids import LPS, GridPair, check_square, matrix_of
-from patchmorph.io.placement import world_matrix
+from patchmorph.io.transforms.itk_files import check_whole
 from patchmorph.io.transforms.parts import (
     affine_transform,
     dense_displacement,
     displacement_field,
     linear_part,
 )
-from patchmorph.io.volumes import open_volume, read_voxels
 from patchmorph.transforms.base import AffineTransform, Transform, compose
 from patchmorph.transforms.displacement import DisplacementField
 from patchmorph.transforms.fields import as_fields
 
 FLIP = LPS[:3, :3]
 """RAS+ to LPS+ for vectors, and back."""
+PARAMETERS = {
+    "AffineTransform": 12,
+    "ComposeScaleSkewVersor3DTransform": 12,
+    "Euler3DTransform": 6,
+    "ScaleSkewVersor3DTransform": 15,
+    "ScaleTransform": 3,
+    "ScaleVersor3DTransform": 9,
+    "Similarity3DTransform": 7,
+    "TranslationTransform": 3,
+    "VersorRigid3DTransform": 6,
+    "VersorTransform": 3,
+}
+"""Numbers of parameters of ITK's linear transforms, which ignore further ones."""
 
 
 def write_composite(transform: Transform, path: Path, pair: GridPair) -> None:
@@ -79,35 +91,23 @@ def read_transform(path: Path, pair: GridPair) -> Transform:
     """Read an ITK transform file of affine maps and displacement fields.
 
     Raises:
-        PatchMorphError: not a transform file, not 3D, a singular matrix, or another kind of transform.
+        PatchMorphError: not a whole transform file, not 3D, or another kind of transform.
     """
-    transform = _read(sitk.ReadTransform, path)
+    check_whole(path)
+    with _quiet_libraries():
+        return _read_transform(path)
+
+
+def _read_transform(path: Path) -> Transform:
+    try:
+        transform = sitk.ReadTransform(str(path))
+    except RuntimeError as error:
+        raise PatchMorphError(
+            f"transform must be a file that ITK reads, got {path}: {_reason(error)}"
+        ) from None
     if transform.GetDimension() != 3:
         raise PatchMorphError(f"transform must be 3D, got {transform.GetDimension()}D in {path}")
-    parts = [_from_itk(part, path) for part in _flatten(transform)]
-    return compose(*parts)
-
-
-def read_field(path: Path, pair: GridPair) -> Transform:
-    """Read a displacement field that is stored as an image of vectors.
-
-    Raises:
-        PatchMorphError: not a 3D image of three components.
-    """
-    volume = open_volume(path)
-    if volume.shape[3:] not in ((1, 3), (3,)):
-        raise PatchMorphError(f"displacement field must be a 3D image of three components, got {path}")
-    vectors = read_voxels(volume).reshape(*volume.shape[:3], 3)
-    return displacement_field(vectors * np.diag(FLIP), world_matrix(volume))
-
-
-def _read(read: Callable[[str], Any], path: Path) -> Any:
-    try:
-        with _quiet_libraries():
-            return read(str(path))
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise PatchMorphError(f"transform must be a file that ITK reads, got {path}: {reason}") from None
+    return compose(*(_from_itk(part, path) for part in _flatten(transform)))
 
 
 def _write(write: Callable[[str], None], path: Path) -> None:
@@ -115,9 +115,13 @@ def _write(write: Callable[[str], None], path: Path) -> None:
         try:
             write(str(temporary))
         except RuntimeError as error:
-            raise PatchMorphError(
-                f"transform must be written whole, got {path}: no space or no permission"
-            ) from error
+            raise PatchMorphError(f"transform must be written whole, got {path}: {_reason(error)}") from None
+
+
+def _reason(error: RuntimeError) -> str:
+    """The last line of ITK's message, without its address in memory."""
+    lines = str(error).strip().splitlines() or ["unknown"]
+    return re.sub(r"ITK ERROR: |\(0x[0-9a-f]+\)", "", lines[-1]).strip()
 
 
 @contextmanager
@@ -164,12 +168,13 @@ def _flatten(transform: sitk.Transform) -> list[sitk.Transform]:
 
 
 def _from_itk(transform: sitk.Transform, path: Path) -> Transform:
+    name, count = transform.GetName(), transform.GetNumberOfParameters()
+    if count != PARAMETERS.get(name, count):
+        raise PatchMorphError(f"{name} must have {PARAMETERS[name]} parameters, got {count} in {path}")
     if transform.IsLinear():
-        return _affine_from_itk(transform, path)
-    if transform.GetName() != "DisplacementFieldTransform":
-        raise PatchMorphError(
-            f"transform must be affine or a displacement field, got {transform.GetName()} in {path}"
-        )
+        return _affine_from_itk(transform)
+    if name != "DisplacementFieldTransform":
+        raise PatchMorphError(f"transform must be affine or a displacement field, got {name} in {path}")
     return _field_from_itk(sitk.DisplacementFieldTransform(transform).GetDisplacementField())
 
 
@@ -182,11 +187,11 @@ def _field_from_itk(image: sitk.Image) -> DisplacementField:
     return displacement_field(vectors, matrix)
 
 
-def _affine_from_itk(transform: sitk.Transform, path: Path) -> AffineTransform:
+def _affine_from_itk(transform: sitk.Transform) -> AffineTransform:
     """Any linear transform of ITK, centred or not, from its values at the origin and the unit vectors."""
     origin = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
     columns = [np.array(transform.TransformPoint(tuple(unit))) - origin for unit in np.eye(3)]
     matrix = np.eye(4)
     matrix[:3, :3] = FLIP @ np.stack(columns, axis=1) @ FLIP
     matrix[:3, 3] = FLIP @ origin
-    return affine_transform(matrix, path)
+    return affine_transform(matrix)

@@ -2,11 +2,12 @@
 
 Affine maps are float64. Each field keeps its own grid and is stored as int16 in units of its largest value /
 32767: steps of 0.0004 mm for a largest value of 12 mm. Velocity fields stay velocity fields. An inverse is
-stored as its field and a flag, so it stays exact. World: RAS+ mm, fixed → moving.
+stored as its field and a flag, so it stays exact. Gaps are stored as their voxels. World: RAS+ mm, fixed →
+moving.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from torch import Tensor
 
@@ -14,8 +15,10 @@ from patchmorph.errors import PatchMorphError
 from patchmorph.io.grids import GridPair
 from patchmorph.io.tensors import read_tensors, write_tensors
 from patchmorph.spatial.grid import Grid, triple
+from patchmorph.spatial.sampling import Outside
 from patchmorph.transforms.base import AffineTransform, Transform, compose
 from patchmorph.transforms.displacement import DisplacementField, InverseDisplacement
+from patchmorph.transforms.gaps import Gaps
 from patchmorph.transforms.velocity import InverseFlow, VelocityField
 
 FORMAT = "patchmorph-transform"
@@ -39,11 +42,9 @@ def read_native(path: Path, pair: GridPair) -> Transform:
     if metadata.get("format") != FORMAT or metadata.get("version") != 1:
         found = f"{metadata.get('format', 'no transform')}, version {metadata.get('version')}"
         raise PatchMorphError(f"transform must be {FORMAT}, version 1, got {found} in {path}")
-    try:
-        parts = [_restore(part, str(k), tensors) for k, part in enumerate(metadata["parts"])]
-    except (KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise PatchMorphError(f"transform must be whole, got {path}: {error!r}") from None
-    return compose(*parts)
+    if not metadata["parts"]:
+        raise PatchMorphError(f"transform must have parts, got none in {path}")
+    return compose(*(_restore(part, str(k), tensors) for k, part in enumerate(metadata["parts"])))
 
 
 def stored(transform: Transform) -> Transform:
@@ -58,6 +59,10 @@ def _describe(part: Transform, name: str, tensors: dict[str, Tensor]) -> dict[st
     if isinstance(part, AffineTransform):
         tensors[f"{name}.matrix"] = part.matrix.clone()  # safetensors rejects shared tensors
         return {"kind": "affine"}
+    if isinstance(part, Gaps):
+        tensors[f"{name}.missing"] = part.missing.byte()
+        tensors[f"{name}.voxel_to_world"] = part.grid.voxel_to_world.clone()
+        return {"kind": "gaps"}
     inverse = isinstance(part, InverseFlow | InverseDisplacement)
     field = part.forward if isinstance(part, InverseFlow | InverseDisplacement) else part
     if isinstance(field, VelocityField):
@@ -74,17 +79,31 @@ def _describe(part: Transform, name: str, tensors: dict[str, Tensor]) -> dict[st
 
 
 def _restore(entry: dict[str, Any], name: str, tensors: dict[str, Tensor]) -> Transform:
-    if entry["kind"] == "affine":
+    """The part of an entry.
+
+    Raises:
+        KeyError: a tensor or an entry is missing.
+        ValueError: an unknown kind, border or flag.
+        TypeError: an entry of another type.
+    """
+    kind = _one_of(("affine", "gaps", "velocity", "displacement"), entry["kind"])
+    if kind == "affine":
         return AffineTransform(tensors[f"{name}.matrix"])
-    numbers = tensors[f"{name}.values"]
-    values = (numbers.double() * entry["unit_mm"]).float()
+    numbers = tensors[f"{name}.missing" if kind == "gaps" else f"{name}.values"]
     grid = Grid(triple(numbers.shape[2:]), tensors[f"{name}.voxel_to_world"])
+    if kind == "gaps":
+        return Gaps(numbers.bool(), grid)
+    values = (numbers.double() * entry["unit_mm"]).float()
     field: VelocityField | DisplacementField
-    if entry["kind"] == "velocity":
+    if kind == "velocity":
         variance = tensors.get(f"{name}.variance")
         field = VelocityField(values, grid, entry["steps"], None if variance is None else variance.float())
-    elif entry["kind"] == "displacement":
-        field = DisplacementField(values, grid, entry["outside"])
     else:
-        raise ValueError(f"kind {entry['kind']}")
-    return field.inverse() if entry["inverse"] else field
+        field = DisplacementField(values, grid, _one_of(get_args(Outside), entry["outside"]))
+    return field.inverse() if _one_of((True, False), entry["inverse"]) else field
+
+
+def _one_of(choices: tuple[Any, ...], value: Any) -> Any:
+    if value not in choices:
+        raise ValueError(f"{value} where one of {', '.join(map(str, choices))} belongs")
+    return value

@@ -62,21 +62,14 @@ def read_scene(path: Path, pair: GridPair) -> Transform:
         PatchMorphError: not such a scene, or other axes or units.
     """
     zarr = extra("zarr")
-    try:
-        root = zarr.open_group(path, mode="r")
-        scene = root.attrs["ome"]["scene"]
-        (chain,) = scene["coordinateTransformations"]
-        for system in scene["coordinateSystems"]:
-            axes = [(axis["name"], axis.get("unit")) for axis in system["axes"]]
-            if axes != [(name, "millimeter") for name in "zyx"]:
-                raise PatchMorphError(f"axes must be z, y, x in millimeter, got {axes} in {path}")
-        steps = _steps(chain)
-        parts = [part for step in steps for part in _parts(step, root, path)]
-    except (KeyError, TypeError, ValueError, IndexError, OSError) as error:
-        if isinstance(error, PatchMorphError):
-            raise
-        raise PatchMorphError(f"transform must be an OME-Zarr scene of one, got {path}: {error!r}") from None
-    return compose(*reversed(parts))
+    root = zarr.open_group(path, mode="r")
+    scene = root.attrs["ome"]["scene"]
+    (chain,) = scene["coordinateTransformations"]
+    for system in scene["coordinateSystems"]:
+        axes = [(axis["name"], axis.get("unit")) for axis in system["axes"]]
+        if axes != [(name, "millimeter") for name in "zyx"]:
+            raise PatchMorphError(f"axes must be z, y, x in millimeter, got {axes} in {path}")
+    return compose(*reversed([part for step in _steps(chain) for part in _parts(step, root)]))
 
 
 def _describe(part: AffineTransform | DisplacementField, root: Any, path: str) -> Transformation:
@@ -109,15 +102,15 @@ def _write_field(group: Any, field: np.ndarray, spacing: np.ndarray, origin: np.
     group.attrs["ome"] = {"version": VERSION, "multiscales": [image]}
 
 
-def _parts(transformation: Transformation, root: Any, path: Path) -> list[Transform]:
+def _parts(transformation: Transformation, root: Any) -> list[Transform]:
     """The parts of a transformation, innermost first."""
     if transformation["type"] == "sequence":
-        parts = [part for step in transformation["transformations"] for part in _parts(step, root, path)]
+        parts = [part for step in transformation["transformations"] for part in _parts(step, root)]
         return _out_of_frame(parts)
     if transformation["type"] == "identity":
         return []
     if transformation["type"] != "displacements":
-        return [affine_transform(_reversed(_matrix(transformation, 3)), path)]
+        return [affine_transform(_reversed(_matrix(transformation, 3)))]
     dataset = root[transformation["path"]].attrs["ome"]["multiscales"][0]["datasets"][0]
     field = root[f"{transformation['path']}/{dataset['path']}"][:].transpose(3, 2, 1, 0)[..., ::-1]
     grid = _matrix(dataset["coordinateTransformations"][0], 4)[1:, 1:]

@@ -32,15 +32,20 @@ def dense_displacement(transform: Transform, grid: Grid) -> np.ndarray:
     return field.displacement[0].movedim(0, -1).cpu().numpy()
 
 
-def affine_transform(matrix: np.ndarray, path: object) -> AffineTransform:
-    """The transform of a matrix ``[4, 4]`` from a file, in RAS+ mm.
-
-    Raises:
-        PatchMorphError: the matrix is singular or not finite.
-    """
-    if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-9:
-        raise PatchMorphError(f"transform must be invertible, got a singular matrix in {path}")
+def affine_transform(matrix: np.ndarray) -> AffineTransform:
+    """The transform of a matrix ``[4, 4]`` from a file, in RAS+ mm."""
     return AffineTransform(torch.from_numpy(np.array(matrix, dtype=np.float64))[None])
+
+
+def voxel_grid(shape: tuple[int, ...], step: int = 1) -> np.ndarray:
+    """Voxel indices of a volume, or of every ``step``-th voxel along each axis: float64 ``[X, Y, Z, 3]``."""
+    ranges = (np.arange(0, count, step, dtype=np.float64) for count in shape)
+    return np.stack(np.meshgrid(*ranges, indexing="ij"), axis=-1)
+
+
+def apply_matrix(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """``points`` ``[..., 3]`` under an affine ``matrix`` ``[4, 4]``."""
+    return points @ matrix[:3, :3].T + matrix[:3, 3]
 
 
 def displacement_field(displacement: np.ndarray, matrix: np.ndarray) -> DisplacementField:
@@ -59,7 +64,20 @@ def displacement_field(displacement: np.ndarray, matrix: np.ndarray) -> Displace
 def numbers_in(path: Path) -> np.ndarray:
     """The rows of numbers in a text file, without # comments; empty if it contains anything else."""
     try:
-        lines = [line.partition("#")[0].split() for line in path.read_text(encoding="utf-8").splitlines()]
+        text = path.read_text(encoding="utf-8").replace(",", " ")
+        lines = [line.partition("#")[0].split() for line in text.splitlines()]
         return np.array([[float(word) for word in line] for line in lines if line])
     except ValueError:  # not numbers, not text, or rows of different lengths
         return np.zeros(0)
+
+
+def matrix_in(path: Path) -> np.ndarray:
+    """The matrix ``[4, 4]`` in a text file; the last row shows that the file is whole.
+
+    Raises:
+        PatchMorphError: other text.
+    """
+    rows = numbers_in(path)
+    if rows.shape != (4, 4):
+        raise PatchMorphError(f"matrix must be 4 by 4 numbers, got other text in {path}")
+    return rows

@@ -14,7 +14,13 @@ from patchmorph.errors import PatchMorphError
 from patchmorph.io.atomic import whole_file
 from patchmorph.io.extras import extra
 from patchmorph.io.grids import GridPair, matrix_of
-from patchmorph.io.transforms.parts import affine_transform, dense_displacement, displacement_field
+from patchmorph.io.transforms.parts import (
+    affine_transform,
+    apply_matrix,
+    dense_displacement,
+    displacement_field,
+    voxel_grid,
+)
 from patchmorph.transforms.base import AffineTransform, Transform, compose
 from patchmorph.transforms.displacement import DisplacementField
 from patchmorph.transforms.fields import as_fields
@@ -43,16 +49,10 @@ def read_x5(path: Path, pair: GridPair) -> Transform:
         PatchMorphError: not X5, or a transform that is neither affine nor a dense field.
     """
     h5py, x5 = extra("h5py"), extra("nitransforms.io.x5")
-    try:
-        nodes = x5.from_filename(path)
-        with h5py.File(path) as file:
-            order = file[ORDER][()].decode() if ORDER in file else "0"
-        steps = [_step(nodes[int(k)], path) for k in order.split("/")]
-    except (OSError, TypeError, KeyError, ValueError, IndexError) as error:
-        if isinstance(error, PatchMorphError):
-            raise
-        raise PatchMorphError(f"transform must be an X5 file, got {path}: {error}") from None
-    return compose(*reversed(steps))
+    nodes = x5.from_filename(path)
+    with h5py.File(path) as file:
+        order = file[ORDER][()].decode() if ORDER in file else "0"
+    return compose(*reversed([_step(nodes[int(k)], path) for k in order.split("/")]))
 
 
 def _node(part: AffineTransform | DisplacementField, x5: Any) -> Any:
@@ -71,12 +71,14 @@ def _node(part: AffineTransform | DisplacementField, x5: Any) -> Any:
 
 def _step(node: Any, path: Path) -> Transform:
     if node.type == "linear" and node.array_length == 1:
-        return affine_transform(np.asarray(node.transform).reshape(4, 4), path)
+        return affine_transform(np.asarray(node.transform).reshape(4, 4))
     if node.type == "nonlinear" and node.subtype == "densefield":
         matrix = np.asarray(node.domain.mapping, dtype=np.float64)
         numbers = np.asarray(node.transform, dtype=np.float64)
+        if numbers.shape != (*node.domain.size, 3):
+            size = tuple(map(int, node.domain.size))
+            raise PatchMorphError(f"field must be 3 numbers a voxel of {size}, got {numbers.shape} in {path}")
         if node.representation == "deformations":
-            voxel = np.stack(np.meshgrid(*map(np.arange, numbers.shape[:3]), indexing="ij"), axis=-1)
-            numbers = numbers - (voxel @ matrix[:3, :3].T + matrix[:3, 3])
+            numbers = numbers - apply_matrix(matrix, voxel_grid(numbers.shape[:3]))
         return displacement_field(numbers, matrix)
     raise PatchMorphError(f"transform must be affine or a dense field, got {node.type} in {path}")
