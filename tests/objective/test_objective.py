@@ -1,10 +1,12 @@
+import math
+
 import numpy as np
 import pytest
 import torch
 from scipy.ndimage import uniform_filter
 
 from patchmorph.objective.objective import Objective
-from patchmorph.objective.regularity import diffusion_energy, folding_penalty
+from patchmorph.objective.regularity import diffusion_energy, folding_penalty, volume_energy
 from patchmorph.objective.similarity import (
     NOISE,
     STRUCTURE,
@@ -181,6 +183,27 @@ def test_folds_show_in_any_octant():
     assert folding_penalty(displacement) > 0
     mirrored = -displacement.flip(2)
     torch.testing.assert_close(folding_penalty(mirrored), folding_penalty(displacement))
+
+
+def test_volume_energy_is_the_squared_logarithm_of_the_determinant():
+    """Scaled by e^0.1 along each axis: log det = 0.3. As many times smaller costs as much, shear nothing."""
+    index = torch.arange(5.0)
+    points = torch.stack(torch.meshgrid(index, index, index, indexing="ij"))[None]
+    for sign in (1, -1):
+        displacement = (math.exp(0.1 * sign) - 1) * points
+        torch.testing.assert_close(volume_energy(2.0 * displacement, 2.0), torch.tensor([0.09]))
+    sheared = torch.zeros_like(points)
+    sheared[:, 0] = 0.7 * points[:, 2]
+    assert volume_energy(sheared).item() == pytest.approx(0, abs=1e-10)  # rounding
+
+
+def test_volume_energy_is_finite_where_a_map_folds():
+    displacement = torch.zeros(1, 3, 5, 5, 5)
+    displacement[:, 0, 1] = 2.5
+    displacement.requires_grad_()
+    volume_energy(displacement).sum().backward()
+    assert displacement.grad is not None
+    assert displacement.grad.isfinite().all()
 
 
 def test_point_error_is_quadratic_near_and_linear_far():

@@ -192,7 +192,7 @@ def test_regularity_is_that_of_the_whole_map_without_its_affine_part_in_mm(cohor
 
 
 def test_regularity_does_not_pull_on_the_affine_network(cohort):
-    """Diffusion and folding leave the affine part out, so their gradient there is that of rounding."""
+    """Diffusion, volume and folding leave the affine part out, so their gradient there is rounding."""
     affine = quarter_turn()
     model = model_of(affine, flow(slope=-1.2), flow(slope=-1.2))  # folds, and bends
     gradients = []
@@ -201,7 +201,7 @@ def test_regularity_does_not_pull_on_the_affine_network(cohort):
         asked = config(
             augmentation=STILL.model_dump(),
             pairs=EXACT,
-            objective={"diffusion": weight, "folding": weight},
+            objective={"diffusion": weight, "volume": weight, "folding": weight},
             optimization={"affine_passes": 1},
         )
         stages = list(chain_losses(model, cohort, still_draw(), asked))
@@ -222,8 +222,9 @@ def test_folds_are_punished_by_how_much_they_lack(cohort):
 
 
 def test_the_loss_of_a_dense_stage_is_the_weighted_sum_of_its_terms(landmarked):
-    weights = {"diffusion": 0.9, "folding": 3.0, "supervision": 0.25, "landmarks": 0.4, "affine_weight": 0.0}
-    asked = config(objective=weights, augmentation={"shift_mm": 5.0})
+    weights = {"diffusion": 0.9, "volume": 0.6, "folding": 3.0, "landmarks": 0.4}
+    others = {"supervision": 0.25, "affine_weight": 0.0}
+    asked = config(objective=weights | others, augmentation={"shift_mm": 5.0})
     drawn = replace(
         still_draw(batch=2, start=torch.ones(2, 3)),
         fixed_index=torch.tensor([0, 0]),
@@ -234,13 +235,11 @@ def test_the_loss_of_a_dense_stage_is_the_weighted_sum_of_its_terms(landmarked):
     )
     assert len(stages) == 3
     for scale, (loss, terms) in enumerate(stages[1:]):
-        assert set(terms) == {
-            f"{name}/{scale}" for name in ("similarity", "diffusion", "folding", "landmarks", "error_mm")
-        }
+        assert set(terms) == {f"{name}/{scale}" for name in ("similarity", *weights, "error_mm")}
         error = terms[f"error_mm/{scale}"]
         assert error.isnan().tolist() == [False, True]
         expected = terms[f"similarity/{scale}"] + 0.25 * error.nan_to_num()
-        for name in ("diffusion", "folding", "landmarks"):
+        for name in weights:
             assert terms[f"{name}/{scale}"].max() > 0
             expected = expected + weights[name] * terms[f"{name}/{scale}"]
         torch.testing.assert_close(loss, expected)

@@ -28,7 +28,8 @@ class Objective(BaseModel):
         affine_weight: weight of the similarity after each affine pass; it is one after dense stages.
         diffusion: weight of the diffusion energy of the displacement (without its affine part) after each
             dense stage.
-        folding: weight of the folding penalty of the same displacement.
+        volume: weight of the mean squared log-determinant of the same displacement.
+        folding: weight of its folding penalty.
         supervision: weight of the point error, per mm, for pairs with a known true map.
         overlap: weight of one minus the soft Dice of the label maps, for subjects with label maps.
         landmarks: weight of the landmark error, per mm, for landmarks present in both images.
@@ -40,6 +41,7 @@ class Objective(BaseModel):
     similarity_options: dict[str, Any] = {}
     affine_weight: NonNegativeFloat = 0.5
     diffusion: NonNegativeFloat = 0.6
+    volume: NonNegativeFloat = 0.0
     folding: NonNegativeFloat = 20.0
     supervision: NonNegativeFloat = 0.1
     overlap: NonNegativeFloat = 0.0

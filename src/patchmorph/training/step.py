@@ -14,7 +14,7 @@ from torch import Tensor
 from patchmorph.images.foreground import foreground
 from patchmorph.networks.contract import VELOCITY_STRIDE
 from patchmorph.networks.model import PatchMorphModel
-from patchmorph.objective.regularity import diffusion_energy, folding_penalty
+from patchmorph.objective.regularity import diffusion_energy, folding_penalty, volume_energy
 from patchmorph.objective.supervision import point_error, soft_dice_loss
 from patchmorph.patches.nested import nested_chain
 from patchmorph.registration.stages.network import affine_residual, patch_velocity
@@ -162,6 +162,8 @@ def _dense_stage(
         "supervision": point_error(mapped, pair.truth(fixed_points), foreground(fixed)[:, 0])
         * pair.has_truth,
     }
+    if objective.volume:
+        terms["volume"] = volume_energy(displacement, spacing)
     if objective.overlap:
         terms["overlap"] = _overlap(pair, fixed_points, mapped)
     if objective.landmarks:

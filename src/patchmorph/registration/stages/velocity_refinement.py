@@ -19,7 +19,7 @@ from torch.nn import functional
 from patchmorph.images.foreground import foreground
 from patchmorph.networks.contract import VELOCITY_STRIDE
 from patchmorph.objective.objective import Objective
-from patchmorph.objective.regularity import diffusion_energy, folding_penalty
+from patchmorph.objective.regularity import diffusion_energy, folding_penalty, volume_energy
 from patchmorph.objective.similarity import structure
 from patchmorph.patches.blending import rim, smooth
 from patchmorph.patches.extraction import extract_pair
@@ -242,6 +242,8 @@ class VelocityDescent(Descent):
             "diffusion": diffusion_energy(displacement),
             "folding": folding_penalty(displacement),
         }
+        if self.stage.objective.volume:
+            terms["volume"] = volume_energy(displacement)
         return self.stage.objective.weighted(terms).sum() * count / self.content_voxels
 
     def _fine(self, flow: Float[Tensor, "1 3 u v w"], size: tuple[int, int, int]) -> Tensor:
