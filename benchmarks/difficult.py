@@ -33,13 +33,14 @@ RADIUS_MM, SHELL_MM = 10.0, 12.0
 
 
 class Case(NamedTuple):
-    """One registration; ``lesion`` names the lesion whose shell is compared."""
+    """One registration; ``lesion``: whose shell is compared; ``is_part``: only what it shows is compared."""
 
     name: str
     fixed: Image
     moving: Image
     options: Mapping[str, Any] = MappingProxyType({})
     lesion: str = ""
+    is_part: bool = False
 
 
 def voxels(image: Image) -> torch.Tensor:
@@ -155,8 +156,8 @@ def cases(fixed: Brain, moving: Brain) -> Iterator[Case]:
         m,
         {key: like(mask, (voxels(mask) > 0).float()) for key, mask in ids.items()},
     )
-    yield Case("a block of 60 voxels", f, block(m, (60, 60, 60)))
-    yield Case("a slab of 24 voxels", f, block(m, (24, 999, 999)))
+    yield Case("a block of 60 voxels", f, block(m, (60, 60, 60)), is_part=True)
+    yield Case("a slab of 24 voxels", f, block(m, (24, 999, 999)), is_part=True)
     for name, label in LESIONS.items():
         inside = (distance_to(fixed, label) <= RADIUS_MM) & (voxels(f) > 0)
         noise = 30 + 20 * torch.rand(inside.shape, generator=torch.Generator().manual_seed(1))
@@ -181,19 +182,24 @@ def dice(found: Registration, fixed: Brain, moving: Brain, where: torch.Tensor |
 def measured(
     pair: str, fixed: Brain, moving: Brain, wanted: Callable[[str], bool], device: str
 ) -> Iterator[dict]:
-    plain, as_it_is = math.nan, {}
+    plain, as_it_is, map_of_plain = math.nan, {}, None
     for case in cases(fixed, moving):
         if not wanted(case.name):
             continue
         found = api.register(case.fixed, case.moving, MODEL, device, **case.options)
         overlap, shell = dice(found, fixed, moving), math.nan
-        if case.name == "plain":
-            plain = overlap
+        if map_of_plain is None:
+            plain, map_of_plain = overlap, found
+        before, shell_before = plain, math.nan
+        if case.is_part:
+            ones = Image(torch.ones_like(case.moving.data), case.moving.grid)
+            reached = map_of_plain.warped(ones, "nearest").data[0, 0].cpu() > 0
+            overlap, before = (dice(each, fixed, moving, reached) for each in (found, map_of_plain))
         if case.lesion:
             distance = distance_to(fixed, LESIONS[case.lesion])
             shell = dice(found, fixed, moving, (distance > RADIUS_MM) & (distance <= RADIUS_MM + SHELL_MM))
             as_it_is.setdefault(case.lesion, (overlap, shell))
-        before, shell_before = as_it_is.get(case.lesion, (plain, math.nan))
+            before, shell_before = as_it_is[case.lesion]
         yield {
             "pair": pair,
             "case": case.name,
@@ -202,6 +208,7 @@ def measured(
             "shell": shell,
             "shell_gain": shell - shell_before,
             "verdict": found.verdict.level,
+            "device": found.fixed.grid.device.type,
         }
 
 

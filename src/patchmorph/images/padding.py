@@ -101,14 +101,13 @@ class Bins:
             low: lower end of the window.
             widest: the largest width of the window, relative to a quantile of the content.
         """
-        values = self.values[:-1]
-        above = self.part(int(torch.searchsorted(values, low, right=True)))
+        above = self.part(self._bin_above(low))
         if above.total == 0:
             return self
         whole = width = above.quantile(1 - BRIGHT_FRACTION) - low
         while width > MIN_SHRINKING * whole:
             bottom, top = low + CONTENT * width, low + width
-            first, last = (int(torch.searchsorted(values, edge, right=True)) for edge in (bottom, top))
+            first, last = self._bin_above(bottom), self._bin_above(top)
             content = self.part(first, last)
             if content.total >= MIN_CONTENT * self.total and (
                 width <= widest * (content.quantile(BODY) - low)
@@ -120,13 +119,14 @@ class Bins:
     def _padded_below(self) -> int:
         """Number of bins that are padding or stray below all others."""
         minimum, high = float(self.values[0]), self.quantile(1 - BRIGHT_FRACTION)
-        for first, gap in (
+        for usual, gap in (
             (self.place(STRAY_FRACTION), STRAY_GAP),
             (1 + self.part(1).place(STRAY_FRACTION), NEGATIVE_GAP if minimum < 0 else DARK_GAP),
         ):
-            if first >= len(self.counts):
+            if usual >= len(self.counts):
                 continue
-            low = float(self.values[first])
+            low = float(self.values[usual])
+            first = self._bin_above((minimum + low) / 2)
             is_far = high > low and low - minimum > gap * (high - low)
             is_few = int(self.counts[:first].sum()) <= STRAY_FRACTION * self.total
             if is_far and (is_few or self.part(first)._has_background(low, high)):
@@ -138,13 +138,16 @@ class Bins:
         rest = self.part(0, len(self.counts) - 1)
         if rest.total == 0 or int(self.counts[-1]) < STRAY_FRACTION * self.total:
             return len(self.counts)
-        last = rest.place(1 - STRAY_FRACTION)
-        low, high = float(rest.values[0]), float(rest.values[last])
-        is_far = high > low and float(self.values[-2]) - high > BRIGHT_GAP * (high - low)
+        low, high, maximum = float(rest.values[0]), rest.quantile(1 - STRAY_FRACTION), float(self.values[-2])
         on_faces = float((border > high).float().mean()) if len(border) else 0.0
+        is_far = high > low and maximum - high > BRIGHT_GAP * (high - low)
         if is_far and on_faces >= PADDED_FACES and rest._has_background(low, high):
-            return last + 1
+            return self._bin_above((high + maximum) / 2)
         return len(self.counts)
+
+    def _bin_above(self, value: float) -> int:
+        """The first bin whose intensities exceed ``value``."""
+        return int(torch.searchsorted(self.values[:-1], value, right=True))
 
     def _has_background(self, low: float, high: float) -> bool:
         """Whether many voxels have the darkest intensities of a window, and some have brighter ones."""
