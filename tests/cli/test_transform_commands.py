@@ -184,7 +184,7 @@ def test_points_are_not_written_onto_what_is_read(run, folder, output):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     code, _, error = run("apply-points", "turn.tfm", "points.csv", "-o", output, "--then", "shift.tfm")
     assert (code, error.count("\n")) == (2, 1)
-    assert "output must be another file than those that are read" in error
+    assert "output must be another file than the inputs" in error
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 

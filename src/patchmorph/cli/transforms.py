@@ -1,7 +1,6 @@
 """Commands that apply, combine, convert and analyse transforms."""
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +8,7 @@ import typer
 
 from patchmorph.cli.app import AssumeOption, app, console, print_table
 from patchmorph.cli.images import print_notes, read_pair, read_reference, targets_of
+from patchmorph.cli.transform_files import EachFrom, From, To, load_chain, load_one, save
 from patchmorph.errors import PatchMorphError
 from patchmorph.images.volume import Image
 from patchmorph.io.atomic import check_outputs
@@ -18,17 +18,13 @@ from patchmorph.io.grids import GridPair
 from patchmorph.io.images import check_ending, save_image, space_code
 from patchmorph.io.points import Frame, map_points
 from patchmorph.io.series import CHOICES, warp_files
-from patchmorph.io.transforms.formats import load_transform, save_transform
-from patchmorph.io.transforms.registry import TOOLS, WRITTEN, format_of
+from patchmorph.io.transforms.formats import load_transform
+from patchmorph.io.transforms.registry import format_of
 from patchmorph.spatial.grid import Grid
 from patchmorph.transforms.base import Transform
-from patchmorph.transforms.base import compose as compose_transforms
-from patchmorph.transforms.gaps import missing_voxels
 from patchmorph.transforms.inverse import round_trip_mm
 from patchmorph.transforms.jacobian import DIFFERENCES, folding, jacobian_determinant, log_determinant
 
-AUTO = "auto"
-"""Value of ``--from`` for a file that states its format."""
 TransformPath = Annotated[Path, typer.Argument(help="Transform file; see `patchmorph convert --help`.")]
 Output = Annotated[
     Path, typer.Option("--output", "-o", help="Transform file; its ending determines the format.")
@@ -39,15 +35,6 @@ NextTransforms = Annotated[
 Inverse = Annotated[bool, typer.Option(help="Apply the inverse of the transform, or of the whole list.")]
 ReferenceOption = Annotated[Path | None, typer.Option(help="Fixed image: its grid, for files that need it.")]
 Moving = Annotated[Path | None, typer.Option(help="Moving image: its grid, for files that need it.")]
-To = Annotated[str | None, typer.Option("--to", help=f"Tool whose convention to use: {', '.join(WRITTEN)}.")]
-FROM_HELP = f"Tool whose convention the file follows, where it does not say: {', '.join(TOOLS)}."
-From = Annotated[str | None, typer.Option("--from", help=FROM_HELP)]
-EachFrom = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--from", help=f"{FROM_HELP} Once for all files, or once for each in their order (or {AUTO})."
-    ),
-]
 MAX_ERROR_MM = 0.01
 """Largest error of a correct inverse; points above it are reported as failed."""
 
@@ -97,7 +84,7 @@ def apply(
     for frames in series:
         print_notes(frames.place)
     pair = GridPair(place.grid, series[0].grid)
-    chain = _chain(transforms, of, inverse, pair.swapped() if inverse else pair)
+    chain = load_chain(transforms, of, inverse, pair.swapped() if inverse else pair)
     grid = place.grid if spacing is None else place.grid.resampled(spacing)
     paths = zip(series, targets, strict=True)
     for line in warp_files(paths, chain, grid, interpolation, background, place.code, reorient):
@@ -135,7 +122,7 @@ def apply_points(
     images = [Path(name) for name in (frame, output_frame) if name is not None]
     check_outputs([output], [*transforms, points, *images])
     frames = [None if name is None else Frame.named(name) for name in (frame, output_frame)]
-    chain = _chain(transforms, of, inverse, GridPair())
+    chain = load_chain(transforms, of, inverse, GridPair())
     console.print(f"wrote {output}: {map_points(points, output, chain, *frames)}")
 
 
@@ -154,7 +141,7 @@ def compose(
     """Compose several transforms into one."""
     check_outputs([output], [*transforms, reference, moving])
     pair = read_pair(reference, moving, assume_orientation)
-    _save(_chain(transforms, of, False, pair), output, to, pair)
+    save(load_chain(transforms, of, False, pair), output, to, pair)
 
 
 @app.command()
@@ -179,7 +166,7 @@ def invert(
     if missed is not None:
         check_ending(missed)
         pair.need_moving("option --missed")
-    forward = _load(transform, of, pair)
+    forward = load_one(transform, of, pair)
     inverse = forward.inverse()
     grid = pair.moving or _finest(forward)
     if grid is not None:
@@ -192,7 +179,7 @@ def invert(
             assert moving is not None
             save_image(Image(miss[None, None], grid), missed, space_code(moving))
             console.print(f"wrote {missed}")
-    _save(inverse, output, to, pair.swapped())
+    save(inverse, output, to, pair.swapped())
     if grid is not None:
         written = load_transform(output, form.tool, pair.swapped())
         points = grid.points_world().reshape(1, -1, 3)[:, :: max(1, math.prod(grid.shape) // 100_000)]
@@ -221,7 +208,7 @@ def convert(
     check_outputs([output], [transform, reference, moving])
     pair = read_pair(reference, moving, assume_orientation)
     format_of(output, to, writing=True)
-    _save(_load(transform, of, pair), output, to, pair)
+    save(load_one(transform, of, pair), output, to, pair)
 
 
 @app.command()
@@ -244,8 +231,7 @@ def jacobian(
     place = read_reference(reference, assume_orientation)
     grid = place.grid
     pair = GridPair(grid, None if moving is None else read_reference(moving, assume_orientation).grid)
-    chain = _load(transform, of, pair.swapped() if inverse else pair)
-    chain = chain.inverse() if inverse else chain
+    chain = load_chain([transform], of and [of], inverse, pair.swapped() if inverse else pair)
     by = {name: jacobian_determinant(chain, grid, name) for name in DIFFERENCES}
     folds = folding(chain, grid)
     known = {name: values[~values.isnan()] for name, values in by.items()}
@@ -268,34 +254,7 @@ def jacobian(
     print_table(str(output), {"smallest": lowest, "largest": highest} | percentages | cells | outside)
 
 
-def _chain(paths: Sequence[Path], tools: Sequence[str] | None, inverse: bool, pair: GridPair) -> Transform:
-    """The composed transforms, the first applied first; ``pair`` is used for a single one only."""
-    named = [None if tool == AUTO else tool for tool in tools or [AUTO]]
-    if len(named) == 1:
-        named *= len(paths)
-    if len(named) != len(paths):
-        raise PatchMorphError(f"--from must be given once or {len(paths)} times, got {len(named)} times")
-    grids = pair if len(paths) == 1 else GridPair()
-    loaded = [_load(path, tool, grids) for path, tool in zip(paths, named, strict=True)]
-    chain = compose_transforms(*reversed(loaded))
-    return chain.inverse() if inverse else chain
-
-
-def _load(path: Path, tool: str | None, pair: GridPair) -> Transform:
-    """`load_transform`, with a line on voxels that the file does not map."""
-    transform = load_transform(path, tool, pair)
-    if missing := missing_voxels(transform):
-        console.print(f"{path} does not map {missing} voxels of its grid (NaN, or zeros among positions)")
-    return transform
-
-
 def _finest(transform: Transform) -> Grid | None:
     """The finest of the grids that support fields of ``transform``; ``None`` if there are none."""
     grids = [grid for part in transform.parts() if (grid := part.support()) is not None]
     return min(grids, key=lambda grid: float(grid.spacing_mm.min()), default=None)
-
-
-def _save(transform: Transform, output: Path, to: str | None, pair: GridPair) -> None:
-    form = save_transform(transform, output, to, pair)
-    size = sum(file.stat().st_size for file in ([output] if output.is_file() else output.rglob("*")))
-    console.print(f"wrote {output}: {form.tool}, {form.holds}, {size / 1e6:.1f} MB")

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.grids import LPS, GridPair, matrix_of
-from patchmorph.io.images import load_grid
+from patchmorph.io.placement import world_matrix
 from patchmorph.io.transforms import field_headers as headers
 from patchmorph.io.transforms.afni import check_not_oblique
 from patchmorph.io.transforms.field_headers import Convention, Kind
@@ -101,7 +101,7 @@ def _numbers_and_grid(path: Path, convention: Convention) -> tuple[np.ndarray, G
         numbers = np.moveaxis(numbers, 0, -1)
     if numbers.ndim != 4 or numbers.shape[3] != 3 or min(numbers.shape) < 1:
         raise PatchMorphError(f"deformation field must have shape (x, y, z, 3), got {image.shape} in {path}")
-    return numbers, Grid(triple(numbers.shape[:3]), load_grid(path).voxel_to_world)
+    return numbers, Grid(triple(numbers.shape[:3]), torch.from_numpy(world_matrix(image))[None])
 
 
 def _stated_kind(convention: Convention, path: Path) -> Kind | None:
