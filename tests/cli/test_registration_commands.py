@@ -66,13 +66,17 @@ def test_every_option_of_the_command_reaches_its_argument(arguments_of, files):
         "--similarity": ("mind", "similarity", "mind"),
         "--fixed-mask": (files.fixed_mask, "fixed_mask", "fixed_mask.nii.gz"),
         "--moving-mask": (files.moving_mask, "moving_mask", "moving_mask.nii.gz"),
+        "--fixed-ignore": (files.fixed_mask, "fixed_ignore", "fixed_mask.nii.gz"),
+        "--moving-ignore": (files.moving_mask, "moving_ignore", "moving_mask.nii.gz"),
+        "--background": (-3, "background", -3.0),
         "--trust": ("other:Net", "trust", ("other:Net",)),
     }
     default = arguments_of()
     assert {name for _, name, _ in options.values()} == set(default) - {"fixed", "moving"}
     for flag, (value, name, expected) in options.items():
         given = arguments_of(flag, *([] if value is None else [value]))
-        assert (Path(given[name].name).name if flag.endswith("mask") else given[name]) == expected
+        region = flag.endswith(("mask", "ignore"))
+        assert (Path(given[name].name).name if region else given[name]) == expected
         others = [key for key in default if key not in (name, "fixed", "moving")]
         assert {key: given[key] for key in others} == {key: default[key] for key in others}, flag
     assert isinstance(arguments_of("--model", files.model)["model"], PatchMorphModel)
@@ -97,6 +101,9 @@ def test_a_known_map_is_found_and_the_summary_records_the_arguments(run, files, 
         "jitter": True,
         "fixed_mask": None,
         "moving_mask": None,
+        "fixed_ignore": None,
+        "moving_ignore": None,
+        "background": None,
         "assume_orientation": None,
         "trust": [],
     }

@@ -72,6 +72,7 @@ IMAGES = {
     "whole numbers as floats": lambda: np.round(smooth(1.5) * 1000 + 10 * noise()).astype(np.float32),
     "fractions": lambda: smooth(3).astype(np.float32),
     "probability": lambda: (smooth(3) * head()).astype(np.float32),
+    "infinite outside": lambda: np.where(head(), parcels(20), np.inf).astype(np.float32),
     "NaN outside": lambda: np.where(head(), parcels(20), np.nan).astype(np.float32),
     "most of it a uniform background of noise": lambda: np.where(
         head(), smooth(1.5) * 200 + 3 * noise(), np.abs(noise()) * 1.2

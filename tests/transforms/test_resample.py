@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -147,3 +149,16 @@ def test_cubic_interpolation_is_that_of_scipy():
     places = grid.to_voxel(inner.points_world() + shift)[0].movedim(-1, 0).numpy()
     expected = ndimage.map_coordinates(image.data[0, 0].numpy(), places, order=3, mode="mirror")
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int64])
+@pytest.mark.parametrize("interpolation", ["linear", "cubic"])
+@pytest.mark.parametrize("background", [math.nan, math.inf, -math.inf])
+def test_an_integer_type_has_no_number_for_a_background_that_is_none(dtype, interpolation, background):
+    grid = grid_around((6, 6, 6), np.eye(3))
+    image = Image(torch.full((1, 1, 6, 6, 6), 7, dtype=dtype), grid)
+    far = AffineTransform.translation(torch.tensor([[3.0, 0, 0]]))
+    found = resample(image, far, grid, interpolation, background).data
+    limits = torch.iinfo(dtype)
+    expected = {math.inf: limits.max, -math.inf: limits.min}.get(background, 0)
+    assert set(found.unique().tolist()) == {7, expected}
