@@ -66,6 +66,9 @@ def test_every_option_of_the_command_reaches_its_argument(arguments_of, files):
         "--similarity": ("mind", "similarity", "mind"),
         "--fixed-mask": (files.fixed_mask, "fixed_mask", "fixed_mask.nii.gz"),
         "--moving-mask": (files.moving_mask, "moving_mask", "moving_mask.nii.gz"),
+        "--fixed-ignore": (files.fixed_mask, "fixed_ignore", "fixed_mask.nii.gz"),
+        "--moving-ignore": (files.moving_mask, "moving_ignore", "moving_mask.nii.gz"),
+        "--background": (-1024, "background", -1024.0),
         "--trust": ("other:Net", "trust", ("other:Net",)),
     }
     default = arguments_of()
@@ -98,6 +101,9 @@ def test_a_known_map_is_found_and_the_summary_records_the_arguments(run, files, 
         "fixed_mask": None,
         "moving_mask": None,
         "assume_orientation": None,
+        "fixed_ignore": None,
+        "moving_ignore": None,
+        "background": None,
         "trust": [],
     }
     assert summary["similarity_after"] > 0.97 > summary["similarity_before"]
