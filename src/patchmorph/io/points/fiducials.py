@@ -7,6 +7,7 @@ in the second to fourth column.
 import csv
 import io
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -41,13 +42,14 @@ class _Fiducials:
     lines: list[str]
     newline: str
 
-    @property
+    @cached_property
     def numbers(self) -> list[int]:
         """Indices of the lines that hold points."""
         return [k for k, line in enumerate(self.lines) if line.strip() and not line.startswith("#")]
 
-    @property
+    @cached_property
     def columns(self) -> list[int]:
+        """Places of x, y and z in a row."""
         names = self.stated(COLUMNS).split(",")
         return [names.index(axis) if axis in names else 1 + place for place, axis in enumerate("xyz")]
 

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from nibabel.filebasedimages import ImageFileError
 
-from patchmorph.errors import PatchMorphError
+from patchmorph.errors import PatchMorphError, one_line
 from patchmorph.io.points.base import RAS, Frame, PointFile
 from patchmorph.io.points.coordinate_systems import (
     MAX_DISAGREEMENT_MM,
@@ -73,7 +73,7 @@ def _parse(path: Path) -> tuple[ElementTree.Element, list[np.ndarray]]:
         image = nibabel.load(path)
         arrays = image.get_arrays_from_intent(POINTSET)  # pyright: ignore[reportAttributeAccessIssue]
     except UNREADABLE as error:
-        raise PatchMorphError(f"surface must be a GIFTI file, got {path}: {error}") from None
+        raise PatchMorphError(f"surface must be a GIFTI file, got {path}: {one_line(error)}") from None
     if any(element.get("Encoding") == "ExternalFileBinary" for element in root.iter("DataArray")):
         raise PatchMorphError(f"surface must hold its data itself, got data in another file in {path}")
     return root, [array.data for array in arrays]
