@@ -6,6 +6,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from nibabel import gifti
 from synthetic import AFFINES, grid_around, rotation, smooth_image
 
 from patchmorph.images.volume import Image
@@ -154,10 +155,14 @@ def test_voxels_that_are_not_mapped_are_background_and_counted(run, folder):
 def test_points_that_are_not_mapped_are_nan_and_counted(run, folder):
     code, out, _ = run("apply-points", "positions.nii.gz", "points.csv", "-o", "out.csv", "--from", "mrtrix")
     assert code == 0
-    assert "1 of them have no place there (nan)" in out
+    assert "1 points are not mapped: their coordinates are nan" in out
     known, outside = (folder / "out.csv").read_text().splitlines()[1:]
     np.testing.assert_allclose([float(value) for value in known.split(",")], [20, 14, -1], atol=1e-4)
     assert outside == "nan,nan,nan"
+    triangle = gifti.GiftiDataArray(np.array([hole_mm()] * 3, np.float32), "NIFTI_INTENT_POINTSET")
+    nibabel.save(gifti.GiftiImage(darrays=[triangle]), folder / "in.gii")
+    result = run("apply-points", "positions.nii.gz", "in.gii", "-o", "out.gii", "--from", "mrtrix")
+    refused(result, "surface must lie where points are mapped, got 3 that are not in in.gii")
 
 
 def test_the_inverse_tells_points_that_are_not_mapped_from_misses(run, folder):

@@ -238,3 +238,11 @@ def test_truncated_binary_surfaces_are_one_clear_line(tmp_path, transform, size)
     (tmp_path / "lh.white").write_bytes(raw[:size])
     with pytest.raises(PatchMorphError, match="surface must be whole, got"):
         map_points(tmp_path / "lh.white", tmp_path / "lh.out", transform)
+
+
+def test_a_surface_that_is_not_mapped_as_a_whole_is_refused(tmp_path, nowhere):
+    write_geometry(tmp_path / "lh.white", POINTS, FACES, "created by hand")
+    with pytest.raises(
+        PatchMorphError, match="surface must lie where points are mapped, got 1 that are not in"
+    ):
+        map_points(tmp_path / "lh.white", tmp_path / "lh.out", nowhere, Frame.named("ras"))

@@ -141,10 +141,13 @@ def test_a_frame_that_differs_from_the_files_is_stated(tmp_path, transform, mapp
     np.testing.assert_allclose(back.data * [-1, -1, 1], POINTS, atol=2e-3)
 
 
-def test_points_without_a_place_are_nan(tmp_path, nowhere):
-    assert map_points(write(tmp_path / "in.gii", POINTS), tmp_path / "out.gii", nowhere).unmapped == 1
-    points = nibabel.load(tmp_path / "out.gii").darrays[0].data
-    assert np.isnan(points).any(axis=1).tolist() == [False, True, False]
+def test_a_surface_that_is_not_mapped_as_a_whole_is_refused(tmp_path, nowhere):
+    source = write(tmp_path / "in.gii", POINTS)
+    with pytest.raises(
+        PatchMorphError, match="surface must lie where points are mapped, got 1 that are not in"
+    ):
+        map_points(source, tmp_path / "out.gii", nowhere)
+    assert not (tmp_path / "out.gii").exists()
 
 
 def external(text):

@@ -166,7 +166,7 @@ def test_tables_that_cannot_be_read_are_one_clear_line(tmp_path, transform, text
 
 def test_points_without_a_place_are_counted_and_written_as_nan(tmp_path, nowhere):
     done = map_points(write(tmp_path / "in.csv"), tmp_path / "out.csv", nowhere)
-    assert str(done).endswith("; 1 of them have no place there (nan)")
+    assert str(done).endswith("; 1 points are not mapped: their coordinates are nan")
     points = read(tmp_path / "out.csv")[1]
     assert np.isnan(points).all(axis=1).tolist() == [False, True, False]
 

@@ -225,3 +225,17 @@ def test_truncated_surfaces_are_one_line(tmp_path, transform, capfd, ending, tex
         map_points(source, tmp_path / f"cut.{ending}", transform)
     printed = capfd.readouterr()
     assert printed.out + printed.err == ""
+
+
+@pytest.mark.parametrize("ending", ["vtk", "vtp", "ply"])
+def test_a_surface_that_is_not_mapped_as_a_whole_is_refused(tmp_path, nowhere, ending):
+    ply(tmp_path / "in.ply", [])
+    if ending != "ply":
+        out = {"vtk": vtkPolyDataWriter, "vtp": vtkXMLPolyDataWriter}[ending]()
+        out.SetFileName(str(tmp_path / f"in.{ending}"))
+        out.SetInputData(points_of(tmp_path / "in.ply", vtkPLYReader)[1])
+        out.Write()
+    with pytest.raises(
+        PatchMorphError, match="surface must lie where points are mapped, got 1 that are not in"
+    ):
+        map_points(tmp_path / f"in.{ending}", tmp_path / f"out.{ending}", nowhere)

@@ -65,12 +65,14 @@ class PointFile:
             ``target``; ``source`` is that of the points before. Points that are not finite are written as the
             format allows.
         result: frame of mapped points by default; ``None``: the frame they were in.
+        is_surface: whether the points are the corners of faces, of which none may be missing.
     """
 
     points: Float[np.ndarray, "n 3"]
     frame: Callable[[], Frame]
     save: Callable[[Path, np.ndarray, Frame, Frame], None]
     result: Frame | None = None
+    is_surface: bool = False
 
 
 def apply_matrix(

@@ -52,7 +52,7 @@ class MappedPoints:
         if self.target.name != self.source.name:
             parts.append(f"written as {self.target.name}")
         if self.unmapped:
-            parts.append(f"{self.unmapped} of them have no place there (nan)")
+            parts.append(f"{self.unmapped} points are not mapped: their coordinates are nan")
         return "; ".join(parts)
 
 
@@ -69,8 +69,8 @@ def map_points(
         to: of the mapped points; by default the same, but scanner RAS for FreeSurfer's surfaces.
 
     Raises:
-        PatchMorphError: no such file, another kind of file, no frame, or coordinates that are not finite
-            numbers.
+        PatchMorphError: no such file, another kind of file, no frame, coordinates that are not finite, or a
+            surface that the transform does not map as a whole.
     """
     if not source.is_file():
         raise PatchMorphError(f"points must be an existing file, got {source}")
@@ -83,6 +83,10 @@ def map_points(
     world = torch.from_numpy(apply_matrix(given.to_world, file.points)).float()
     mapped = transform(world[None])[0].double().numpy() if len(world) else world.double().numpy()
     unmapped = int((~np.isfinite(mapped)).any(axis=1).sum())
+    if unmapped and file.is_surface:
+        raise PatchMorphError(
+            f"surface must lie where points are mapped, got {unmapped} that are not in {source}"
+        )
     with whole_file(target) as temporary:
         file.save(temporary, apply_matrix(np.linalg.inv(result.to_world), mapped), given, result)
     return MappedPoints(len(mapped), unmapped, given, result)

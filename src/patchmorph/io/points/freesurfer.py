@@ -65,7 +65,7 @@ def read_surface(path: Path) -> PointFile:
     except ValueError as error:
         raise PatchMorphError(f"surface must be whole, got {path}: {error}") from None
     surface = _Surface(path, raw, start, start + 12 * (vertices + faces))
-    return PointFile(points, surface.frame, surface.save, RAS)
+    return PointFile(points, surface.frame, surface.save, RAS, is_surface=True)
 
 
 @dataclass(frozen=True)

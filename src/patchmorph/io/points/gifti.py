@@ -63,6 +63,7 @@ def read_gifti(path: Path) -> PointFile:
         partial(_common_frame, elements, path),
         partial(_save, root, [len(array) for array in arrays]),
         RAS if any(map(has_geometry, elements)) else None,
+        is_surface=True,
     )
 
 

@@ -46,7 +46,7 @@ def read_polydata(path: Path) -> PointFile:
         raise PatchMorphError(f"surface must be a whole {path.suffix} file with points, got {path}")
     points = _numpy().vtk_to_numpy(surface.GetPoints().GetData())
     frame = partial(_frame, _statements(reader, surface))
-    return PointFile(points.astype(float), frame, partial(_save, surface, points.dtype))
+    return PointFile(points.astype(float), frame, partial(_save, surface, points.dtype), is_surface=True)
 
 
 def _tool(path: Path, kind: str) -> Any:
