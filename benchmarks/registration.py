@@ -81,7 +81,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         measured = [
-            run("register", fixed, moving, "-o", folder, "--device", "cpu") for _ in range(arguments.runs)
+            run("register", fixed, moving, "-o", folder, "--device", "cpu", "--overwrite")
+            for _ in range(arguments.runs)
         ]
         figures = {
             "pair": "t1-labelled, fixed sub-01, moving sub-02",

@@ -171,6 +171,23 @@ def test_every_command_warns_of_an_unknown_orientation(run, files, tmp_path, shi
             np.testing.assert_allclose(nibabel.load(tmp_path / name).affine, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("option", ["--frame", "--output-frame"])
+def test_voxels_of_an_image_without_an_orientation_are_a_warning(run, files, tmp_path, shift, option):
+    one = rewritten(files.fixed, tmp_path / "one.nii.gz", sform=0, qform=0)
+    (tmp_path / "points.csv").write_text("x,y,z\n20,22,18\n")
+    command = ("apply-points", shift, tmp_path / "points.csv", "--frame", "ras", option, one, "-o")
+    code, out, _ = run(*command, tmp_path / "out.csv")
+    assert code == 0
+    assert f"warning: {one}: the orientation is unknown, since its {CODES}" in out
+    content = bytearray(one.read_bytes())
+    content[-6] ^= 1
+    one.write_bytes(content)
+    code, _, error = run(*command, tmp_path / "other.csv")
+    assert code == 2
+    assert "compressed file must be intact" in error
+    assert not (tmp_path / "other.csv").exists()
+
+
 @pytest.mark.parametrize("stated", ["RAZ", "XYZ", "RA", "RRS", "anterior"])
 def test_no_orientation_is_one_line(run, files, tmp_path, shift, stated):
     option = ("--assume-orientation", stated)

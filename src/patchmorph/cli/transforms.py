@@ -121,6 +121,8 @@ def apply_points(
     transforms = [transform, *(then or [])]
     images = [Path(name) for name in (frame, output_frame) if name is not None]
     check_outputs([output], [*transforms, points, *images])
+    for image in filter(Path.is_file, images):
+        read_reference(image, None)  # a damaged file is refused, and a doubtful one is printed
     frames = [None if name is None else Frame.named(name) for name in (frame, output_frame)]
     chain = load_chain(transforms, of, inverse, GridPair())
     console.print(f"wrote {output}: {map_points(points, output, chain, *frames)}")
