@@ -1,17 +1,22 @@
-"""Brains and heads as scanners and tools write them, and what is added to them: markers, implants, padding."""
+"""Brains and heads as scanners and tools write them, with markers, implants and padding."""
 
 import functools
 
 import torch
 from synthetic import AFFINES, grid_around, smooth_image
-from torch import Tensor
+from torch import Tensor, nn
 
+from patchmorph.images.foreground import find_content
 from patchmorph.images.volume import Image
+from patchmorph.networks.brain_mask import PATCH_SIZE
 
 WHITE = 100.0
 """Intensity of the brightest tissue: about the upper end of the window of every scan."""
 
 GRIDS = ("RAS", "LIA", "oblique")
+
+SEMI_AXES_MM = torch.tensor([65.0, 80.0, 60.0])
+"""Of the brain in all of them, around 0."""
 
 SHAPES = {"brain": (48, 54, 48), "head": (58, 64, 58)}
 """Of voxels of 4 mm: a fifth of them is content."""
@@ -24,7 +29,7 @@ def scan(kind: str, linear: str = "RAS") -> Image:
     brain = smooth_image(grid).data / 0.85
     if kind == "brain":
         return Image(WHITE * torch.where(brain > 0.06, brain, 0), grid, kind)
-    far = (grid.points_world() / torch.tensor([65.0, 80, 60])).norm(dim=-1)[:, None]
+    far = distance(Image(brain, grid))
     scalp = 0.95 * torch.sigmoid((far - 1.2) * 60) * torch.sigmoid((1.34 - far) * 60)
     return changed(Image(brain, grid, kind), rician(WHITE * torch.maximum(brain, scalp), 1.0))
 
@@ -32,6 +37,36 @@ def scan(kind: str, linear: str = "RAS") -> Image:
 def changed(image: Image, voxels: Tensor) -> Image:
     """The same grid with other voxels, ``[1, 1, X, Y, Z]`` or ``[X, Y, Z]``."""
     return Image(voxels.reshape(image.data.shape), image.grid, image.name)
+
+
+def distance(image: Image) -> Tensor:
+    """Distance of each voxel from the middle in semi-axes of the brain."""
+    return (image.grid.points_world() / SEMI_AXES_MM).norm(dim=-1)[:, None]
+
+
+def distance_mm(image: Image, center: tuple[float, float, float]) -> Tensor:
+    """Distance of each voxel from a place."""
+    return (image.grid.points_world() - torch.tensor(center)).norm(dim=-1)[:, None]
+
+
+class BrainAtTheMiddle(nn.Module):
+    """Stands for the brain network: predicts an ellipsoid of the brain's shape around the middle.
+
+    Args:
+        image: that the network is for.
+        size: of the ellipsoid relative to the brain; small ones are rejected.
+    """
+
+    def __init__(self, image: Image, size: float = 1.0):
+        super().__init__()
+        half_side_mm = PATCH_SIZE / 2 * 2.75 * find_content(image.normalized()).radius_mm / 85
+        self.semi_axes = size * SEMI_AXES_MM / half_side_mm
+
+    def forward(self, patch: Tensor) -> Tensor:
+        """Logits."""
+        axis = torch.linspace(-1, 1, patch.shape[-1])
+        points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1)
+        return torch.where((points / self.semi_axes).norm(dim=-1) < 1, 8.0, -8.0).expand_as(patch)
 
 
 def rician(values: Tensor, deviation: float) -> Tensor:

@@ -2,46 +2,19 @@
 
 import pytest
 import torch
-from scans import GRIDS, changed, scan
+from scans import GRIDS, SEMI_AXES_MM, BrainAtTheMiddle, changed, distance, distance_mm, scan
 from synthetic import AFFINES, grid_around
 from torch import Tensor, nn
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.images.foreground import find_content
 from patchmorph.images.volume import Image, MappedImage
-from patchmorph.networks.brain_mask import PATCH_SIZE
 from patchmorph.registration.masks import CLOSING, MIN_BITE, RIM, counted_region
 
-SEMI_AXES_MM = torch.tensor([65.0, 80.0, 60.0])
 RADIUS_MM = 55.7
 """Of the content of the brain: the unit of the widths below."""
 FAINT = 0.08
 """Normalised: voxels up to this at the surface may be background on the grid where masks are compared."""
-
-
-class Ellipsoid(nn.Module):
-    """Stands for the brain network: predicts an ellipsoid of the brain's shape around the middle."""
-
-    def __init__(self, radius_mm: float):
-        super().__init__()
-        half_side = PATCH_SIZE / 2 * 2.75 * radius_mm / 85
-        self.semi_axes = SEMI_AXES_MM / half_side
-
-    def forward(self, patch: Tensor) -> Tensor:
-        axis = torch.linspace(-1, 1, patch.shape[-1])
-        points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1)
-        inside = (points / self.semi_axes).norm(dim=-1) < 1
-        return torch.where(inside, 8.0, -8.0).expand_as(patch)
-
-
-def far(image: Image) -> Tensor:
-    """Distance of each voxel from the middle in semi-axes of the brain."""
-    return (image.grid.points_world() / SEMI_AXES_MM).norm(dim=-1)[:, None]
-
-
-def distance(image: Image, center: tuple[float, float, float]) -> Tensor:
-    """Distance in mm of each voxel from a place."""
-    return (image.grid.points_world() - torch.tensor(center)).norm(dim=-1)[:, None]
 
 
 def mask_of(image: Image, inside: Tensor) -> Image:
@@ -53,11 +26,6 @@ def kept(image: Image, mask: Image, network: nn.Module | None = None) -> MappedI
     region = counted_region(image.normalized(), mask, network)
     assert region.doubts == ()
     return region.tissue
-
-
-def head_and_network() -> tuple[Image, nn.Module]:
-    head = scan("head")
-    return head, Ellipsoid(find_content(head.normalized()).radius_mm)
 
 
 def test_the_unit_of_the_widths_is_the_radius_of_the_content():
@@ -93,7 +61,7 @@ def test_what_is_not_zero_is_inside(name):
     """Whatever the numbers, they keep what 1 keeps: here the front three quarters."""
     torch.manual_seed(0)
     image = scan("brain")
-    inside = (far(image) < 1.02) & (image.grid.points_world()[..., 1] > -40)[:, None]
+    inside = (distance(image) < 1.02) & (image.grid.points_world()[..., 1] > -40)[:, None]
     expected = kept(image, mask_of(image, inside)).values()
     found = kept(image, Image(MASKS[name](inside), image.grid)).values()
     assert torch.equal(found, expected)
@@ -104,7 +72,9 @@ def test_what_is_not_zero_is_inside(name):
 def test_a_mask_may_have_another_grid(linear):
     image, other = scan("brain"), grid_around((60, 70, 62), AFFINES[linear] * 3, (2.0, -3, 1))
     coarse = Image(torch.zeros(1, 1, *other.shape), other)
-    front = [(far(on) < 1.02) & (on.grid.points_world()[..., 1] > -20)[:, None] for on in (image, coarse)]
+    front = [
+        (distance(on) < 1.02) & (on.grid.points_world()[..., 1] > -20)[:, None] for on in (image, coarse)
+    ]
     here, there = (kept(image, mask_of(on, part)) for on, part in zip((image, coarse), front, strict=True))
     differs = (here.values() > 0.06) != (there.values() > 0.06)
     assert differs[image.data > 0].float().mean() < 0.04  # a layer of voxels of one tenth of the length
@@ -115,18 +85,18 @@ def test_a_mask_may_have_another_grid(linear):
 @pytest.mark.parametrize("linear", ["LIA", "oblique"])
 def test_a_good_mask_keeps_all_of_the_brain_and_nothing_far_from_it(linear):
     plain = scan("brain", linear)
-    blob = distance(plain, (0.0, 0, -84)) < 7
+    blob = distance_mm(plain, (0.0, 0, -84)) < 7
     image = changed(plain, torch.where(blob, 60.0, plain.data))
-    found = kept(image, mask_of(image, far(image) < 1)).values()
+    found = kept(image, mask_of(image, distance(image) < 1)).values()
     assert not found[blob].any()
     torch.testing.assert_close(found[~blob], image.normalized().values()[~blob], atol=FAINT, rtol=0)
 
 
 def test_a_mask_that_keeps_nothing_is_refused():
     image = scan("brain")
-    corner = (far(image) > 1.4) & (image.grid.points_world().sum(-1) > 0)[:, None]
+    corner = (distance(image) > 1.4) & (image.grid.points_world().sum(-1) > 0)[:, None]
     for inside in (torch.zeros_like(corner), corner):
-        with pytest.raises(PatchMorphError, match="mask must keep some of the image, got nothing of brain$"):
+        with pytest.raises(PatchMorphError, match="mask must keep some of the image, got nothing of brain"):
             counted_region(image.normalized(), mask_of(image, inside), None)
     nan = Image(torch.full_like(image.data, torch.nan), image.grid)
     with pytest.raises(PatchMorphError, match="got nothing"):
@@ -148,32 +118,33 @@ def test_a_mask_that_keeps_nothing_is_refused():
 def test_a_hole_inside_and_a_bite_at_the_surface_are_filled_from_around(linear, center):
     """A lesion of 12 mm, of any intensity, inside or where the ball reaches beyond the brain."""
     plain = scan("brain", linear)
-    lesion = distance(plain, center) < 12
-    mask = mask_of(plain, (far(plain) < 1.03) & (distance(plain, center) >= 14))
+    lesion = distance_mm(plain, center) < 12
+    mask = mask_of(plain, (distance(plain) < 1.03) & (distance_mm(plain, center) >= 14))
     dark, bright = (
         kept(changed(plain, torch.where(lesion & (plain.data > 0), value, plain.data)), mask).values()
         for value in (8.0, 95.0)
     )
     torch.testing.assert_close(dark, bright, atol=FAINT, rtol=0)
     expected = plain.normalized().values()
-    core = (distance(plain, center) < 9) & (far(plain) < 0.93)
+    core = (distance_mm(plain, center) < 9) & (distance(plain) < 0.93)
     assert dark[core].min() > 0.15
     assert dark[core].max() < expected.max()
-    beside = (distance(plain, center) > 19) & (far(plain) < 0.97)
+    beside = (distance_mm(plain, center) > 19) & (distance(plain) < 0.97)
     torch.testing.assert_close(dark[beside], expected[beside], atol=0.01, rtol=0)
-    assert not dark[far(plain) > 1.25].any()
+    assert not dark[distance(plain) > 1.25].any()
 
 
 def test_in_a_head_a_hole_is_filled_and_a_bite_left_out():
     """What lies beside a mask in a head may be skull as well as brain."""
-    head, network = head_and_network()
+    head = scan("head")
+    network = BrainAtTheMiddle(head)
     centers = (20.0, 10.0, 10.0), (0.0, 66.0, 12.0)
-    outside = torch.minimum(*(distance(head, center) for center in centers)) < 12
-    found = kept(head, mask_of(head, (far(head) < 1.02) & ~outside), network).values()
-    hole, bite = ((distance(head, center) < 8) & (far(head) < 0.93) for center in centers)
+    outside = torch.minimum(*(distance_mm(head, center) for center in centers)) < 12
+    found = kept(head, mask_of(head, (distance(head) < 1.02) & ~outside), network).values()
+    hole, bite = ((distance_mm(head, center) < 8) & (distance(head) < 0.93) for center in centers)
     assert found[hole].min() > 0.15
     assert not found[bite].any()
-    assert not found[far(head) > 1.1].any()  # the scalp
+    assert not found[distance(head) > 1.1].any()  # the scalp
 
 
 @pytest.mark.parametrize("linear", ["LIA", "oblique"])
@@ -181,7 +152,7 @@ def test_a_thin_gap_in_a_mask_stays_as_the_image_shows_it(linear):
     """As between two hemispheres, or where labels lack a ventricle: neither filled nor set to zero."""
     image = scan("brain", linear)
     gap = (image.grid.points_world()[..., 0] - 10).abs()[:, None] < 0.6 * MIN_BITE * RADIUS_MM
-    found = kept(image, mask_of(image, (far(image) < 1.03) & ~gap)).values()
+    found = kept(image, mask_of(image, (distance(image) < 1.03) & ~gap)).values()
     torch.testing.assert_close(found, image.normalized().values(), atol=FAINT, rtol=0)
 
 
@@ -190,11 +161,11 @@ def test_a_rim_that_a_mask_misses_stays(linear):
     """Of a width in mm; what lies further out becomes zero."""
     image = scan("brain", linear)
     expected = image.normalized().values()
-    tight = mask_of(image, far(image) < 0.985)  # 4 to 6 mm of tissue are missing
+    tight = mask_of(image, distance(image) < 0.985)  # 4 to 6 mm of tissue are missing
     torch.testing.assert_close(kept(image, tight).values(), expected, atol=FAINT, rtol=0)
-    found = kept(image, mask_of(image, far(image) < 0.87)).values()
+    found = kept(image, mask_of(image, distance(image) < 0.87)).values()
     rim = 0.87 + RIM * RADIUS_MM / SEMI_AXES_MM
-    inner, outer = (far(image) < rim.min() - 0.05), (far(image) > rim.max() + 0.045)
+    inner, outer = (distance(image) < rim.min() - 0.05), (distance(image) > rim.max() + 0.045)
     torch.testing.assert_close(found[inner], expected[inner])
     assert not found[outer].any()
     assert expected[outer].max() > 0.1
@@ -203,8 +174,8 @@ def test_a_rim_that_a_mask_misses_stays(linear):
 def test_a_mask_of_less_than_half_keeps_what_it_covers_and_no_rim():
     """But for its holes."""
     image = scan("brain")
-    hole = distance(image, (0.0, 30, -30)) < 9
-    low = (far(image) < 1.03) & (image.grid.points_world()[..., 2] < -15)[:, None]
+    hole = distance_mm(image, (0.0, 30, -30)) < 9
+    low = (distance(image) < 1.03) & (image.grid.points_world()[..., 2] < -15)[:, None]
     region = counted_region(image.normalized(), mask_of(image, low & ~hole), None)
     assert [text[:25] for text in region.doubts] == ["mask mask.nii keeps only "]
     assert torch.equal(region.tissue.values() > 0, low & (image.data > 0))
@@ -214,11 +185,11 @@ def test_a_mask_of_less_than_half_keeps_what_it_covers_and_no_rim():
 def test_a_mask_of_half_of_the_content_has_a_rim(above_mm, has_rim):
     """The middle lies at 0 mm, where voxels of 4 mm meet."""
     image = scan("brain")
-    half = mask_of(image, (far(image) < 1.1) & (image.grid.points_world()[..., 1] > above_mm)[:, None])
+    half = mask_of(image, (distance(image) < 1.1) & (image.grid.points_world()[..., 1] > above_mm)[:, None])
     region = counted_region(image.normalized(), half, None)
     assert bool(region.doubts) is not has_rim
     beside = (image.grid.points_world()[..., 1] - above_mm + 2).abs()[:, None] < 1  # first layer outside
-    assert region.tissue.values()[beside & (far(image) < 0.7)].ne(0).all() == has_rim
+    assert region.tissue.values()[beside & (distance(image) < 0.7)].ne(0).all() == has_rim
 
 
 # Doubts
@@ -226,24 +197,26 @@ def test_a_mask_of_half_of_the_content_has_a_rim(above_mm, has_rim):
 
 def test_a_mask_of_the_brain_in_a_head_is_no_doubt():
     """It keeps a third of what the image shows, but all of its brain."""
-    head, network = head_and_network()
-    tissue = kept(head, mask_of(head, far(head) < 1), network).values()
+    head = scan("head")
+    network = BrainAtTheMiddle(head)
+    tissue = kept(head, mask_of(head, distance(head) < 1), network).values()
     whole = head.normalized().values()
     assert 0.2 < (tissue > 0.06).sum() / (whole > 0.06).sum() < 0.6
-    assert torch.equal(tissue[far(head) < 0.9], whole[far(head) < 0.9])
-    without = counted_region(head.normalized(), mask_of(head, far(head) < 1), None)
+    assert torch.equal(tissue[distance(head) < 0.9], whole[distance(head) < 0.9])
+    without = counted_region(head.normalized(), mask_of(head, distance(head) < 1), None)
     assert len(without.doubts) == 1
 
 
 @pytest.mark.parametrize("kind", ["brain", "head"])
 def test_a_mask_of_a_part_of_the_brain_is_one_doubt(kind):
-    image, network = (scan("brain"), None) if kind == "brain" else head_and_network()
-    part = mask_of(image, (far(image) < 1) & (image.grid.points_world()[..., 0] > 30)[:, None])
+    image = scan(kind)
+    network = BrainAtTheMiddle(image) if kind == "head" else None
+    part = mask_of(image, (distance(image) < 1) & (image.grid.points_world()[..., 0] > 30)[:, None])
     region = counted_region(image.normalized(), part, network)
     (doubt,) = region.doubts
     assert doubt.startswith("mask mask.nii keeps only ")
     assert doubt.endswith(" % of the content")
-    whole = (image.normalized().values() > 0.06) & (far(image) < 1.1)
+    whole = (image.normalized().values() > 0.06) & (distance(image) < 1.1)
     percent = 100 * (whole & (part.data > 0)).sum() / whole.sum()
     assert float(doubt.split()[4]) == pytest.approx(float(percent), abs=1.5)  # on another grid
 
@@ -252,7 +225,7 @@ def test_a_mask_of_a_part_of_the_brain_is_one_doubt(kind):
 def test_negative_numbers_are_inside_and_one_doubt(dtype):
     """As 255 of uint8 that was read as int8."""
     image = scan("brain")
-    inside = far(image) < 1.03
+    inside = distance(image) < 1.03
     region = counted_region(image.normalized(), Image(-inside.to(dtype), image.grid, "mask.nii"), None)
     assert region.doubts == ("mask mask.nii has negative values, which count as inside",)
     torch.testing.assert_close(region.tissue.values(), kept(image, mask_of(image, inside)).values())
@@ -261,7 +234,7 @@ def test_negative_numbers_are_inside_and_one_doubt(dtype):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_nan_is_outside_and_one_doubt(dtype):
     image = scan("brain")
-    inside = far(image) < 1.03
+    inside = distance(image) < 1.03
     mask = Image(torch.where(inside, 1.0, torch.nan).to(dtype), image.grid, "mask.nii")
     region = counted_region(image.normalized(), mask, None)
     assert region.doubts == ("mask mask.nii has NaN, which counts as outside",)
@@ -270,7 +243,7 @@ def test_nan_is_outside_and_one_doubt(dtype):
 
 def test_a_mask_may_be_doubtful_in_every_way():
     image = scan("brain")
-    part = (far(image) < 1) & (image.grid.points_world()[..., 0] > 30)[:, None]
+    part = (distance(image) < 1) & (image.grid.points_world()[..., 0] > 30)[:, None]
     mask = Image(torch.where(part, -1.0, torch.nan), image.grid, "mask.nii")
     doubts = counted_region(image.normalized(), mask, None).doubts
     assert [doubt.split()[2] + " " + doubt.split()[3] for doubt in doubts] == [
