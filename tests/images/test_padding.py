@@ -85,11 +85,11 @@ def test_a_quantile_is_the_first_bin_that_reaches_it(fraction, value):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("linear", GRIDS)
-@pytest.mark.parametrize("times", [4, 8, 24, 300])
+@pytest.mark.parametrize("times", [3.5, 6, 10, 14, 24, 300])
 def test_a_marker_beside_leaves_the_window(kind, linear, times):
     """Of 0.2 to 2 % of the voxels."""
     plain = scan(kind, linear)
-    for fraction in (0.002, 0.0048, 0.008) if times == 8 else (0.002, 0.008, 0.02):
+    for fraction in (0.002, 0.008, 0.02):
         where = corner(plain, fraction)
         window = changed(plain, torch.where(where, times * WHITE, plain.data)).window()
         assert same_tissue(window, plain.window()), fraction
@@ -99,7 +99,7 @@ def test_a_marker_beside_leaves_the_window(kind, linear, times):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("times", [4, 6, 24])
+@pytest.mark.parametrize("times", [4, 12, 24])
 @pytest.mark.parametrize("inside", [implants, vessels])
 def test_bright_voxels_inside_leave_the_window(kind, times, inside):
     for linear in GRIDS:
