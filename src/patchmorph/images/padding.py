@@ -28,10 +28,13 @@ PADDED_FACES = 0.1
 CONTENT, MIN_CONTENT = 0.06, 0.025
 """Intensity above which voxels are content, relative to the window, and the fraction of the voxels that are
 content, at least: fewer at the top of the window are stray voxels."""
-BODY, MAX_WINDOW = 0.8, 3.2
-"""Quantile of the content, and the largest width of a window relative to it: 1.0 to 1.4 for brains, 1.8 to
-2.3 for human heads, 3.1 for a marmoset's head, above 3.5 where markers are four times as bright as white
-matter."""
+BRIGHTEST, MIN_REST = 0.02, 0.2
+"""Fraction of the voxels that may be stray whatever lies between them and tissue, and the fraction of the
+content that is left without them, at least."""
+BODY, MAX_WINDOW = 0.8, 3.3
+"""Quantile of the content without its brightest voxels, and the largest width of a window relative to it: 1.2
+to 1.4 for brains, 1.9 to 2.3 for human heads, 3.2 for a marmoset's head, above 3.5 where markers are three
+times as bright as white matter."""
 BRIGHT_FRACTION = 0.002
 """Fraction of the voxels above the background that a window leaves out at its upper end."""
 SHRINKING, MIN_SHRINKING = 0.9, 1e-5
@@ -109,8 +112,9 @@ class Bins:
             bottom, top = low + CONTENT * width, low + width
             first, last = self._bin_above(bottom), self._bin_above(top)
             content = self.part(first, last)
+            rest = max(MIN_REST, 1 - BRIGHTEST * self.total / max(1, content.total))
             if content.total >= MIN_CONTENT * self.total and (
-                width <= widest * (content.quantile(BODY) - low)
+                width <= widest * (content.quantile(BODY * rest) - low)
             ):
                 return self if width == whole else self.part(0, last)
             width *= SHRINKING
