@@ -25,6 +25,7 @@ from patchmorph.evaluation.benchmark import label_groups
 from patchmorph.images.volume import Image
 from patchmorph.registration.result import Registration
 from patchmorph.spatial.grid import Grid, triple
+from patchmorph.transforms.base import AffineTransform
 from patchmorph.transforms.resample import resample
 
 MODEL = "t1-brain"
@@ -157,6 +158,7 @@ def cases(fixed: Brain, moving: Brain) -> Iterator[Case]:
         {key: like(mask, (voxels(mask) > 0).float()) for key, mask in ids.items()},
     )
     yield Case("a block of 60 voxels", f, block(m, (60, 60, 60)), is_part=True)
+    yield Case("a block of 60 voxels, fixed", block(f, (60, 60, 60)), m, is_part=True)
     yield Case("a slab of 24 voxels", f, block(m, (24, 999, 999)), is_part=True)
     for name, label in LESIONS.items():
         inside = (distance_to(fixed, label) <= RADIUS_MM) & (voxels(f) > 0)
@@ -193,7 +195,13 @@ def measured(
         before, shell_before = plain, math.nan
         if case.is_part:
             ones = Image(torch.ones_like(case.moving.data), case.moving.grid)
-            reached = map_of_plain.warped(ones, "nearest").data[0, 0].cpu() > 0
+            shown_by = map_of_plain.transform
+            if case.fixed is not fixed.image:
+                ones = Image(torch.ones_like(case.fixed.data), case.fixed.grid)
+                shown_by = AffineTransform.identity()
+            device_grid = fixed.labels.grid.to(map_of_plain.fixed.grid.device)
+            ones = ones.to(device_grid.device)
+            reached = resample(ones, shown_by.to(device_grid.device), device_grid, "nearest").data[0, 0] > 0
             overlap, before = (dice(each, fixed, moving, reached) for each in (found, map_of_plain))
         if case.lesion:
             distance = distance_to(fixed, LESIONS[case.lesion])
