@@ -62,7 +62,8 @@ def register(
         similarity: of refinement: ``lncc``, ``mse``, or for two contrasts ``mind`` or ``mi``.
         fixed_ignore: what of the fixed image is left out of the comparison (a lesion); not zero inside.
         moving_ignore: likewise.
-        background: intensity of voxels of both images that show nothing; NaN: those that are not finite.
+        background: intensity of voxels of both images that show nothing, as those that are not finite do;
+            NaN: only these.
         trust: classes, as ``MODULE:CLASS``, that a model file may name beside the networks on our list; their
             code is run.
 

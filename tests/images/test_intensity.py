@@ -59,9 +59,9 @@ def test_the_ends_of_a_window_are_zero_and_one_in_single_precision():
     assert mapped(Window(low, high), [low, high]).tolist() == [0, 1]
 
 
-def test_background_is_one_value_or_all_that_is_not_finite():
+def test_background_is_what_is_not_finite_and_one_value():
     values = torch.tensor([0.0, -0.0, 1e-38, math.nan, math.inf, -math.inf])
-    assert is_background(values, 0.0).tolist() == [True, True, False, False, False, False]
+    assert is_background(values, 0.0).tolist() == [True, True, False, True, True, True]
     assert is_background(values, math.nan).tolist() == [False, False, False, True, True, True]
 
 

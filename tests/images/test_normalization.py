@@ -94,10 +94,10 @@ def test_with_nan_as_background_what_is_not_finite_shows_nothing(value):
     assert math.isnan(window.background)
 
 
-def test_a_value_as_background_leaves_nan_refused():
-    with pytest.raises(PatchMorphError, match="must have content, got background"):
-        window_of([torch.zeros(9)], [[0.0]] * 6, background=0.0)
-    assert window_of([torch.tensor([0.0, 1, 2, 3])], [[0.0]] * 6, background=0.0).low == 1
+def test_beside_a_value_as_background_what_is_not_finite_shows_nothing():
+    values = torch.tensor([math.nan, 0.0, 1, 2, 3, math.inf])
+    window = window_of([values], [[0.0]] * 6, background=0.0)
+    assert (window.low, window.high, window.background) == (1, 3, 0)
 
 
 # A bright background

@@ -42,7 +42,7 @@ def register_command(
     moving_ignore: Annotated[Path | None, typer.Option(help="The same for MOVING.")] = None,
     background: Annotated[
         float | None,
-        typer.Option(help="Intensity of voxels that show nothing; nan: those that are not finite."),
+        typer.Option(help="Intensity of voxels that show nothing, as do NaN and infinity; nan: only these."),
     ] = None,
     refine: Annotated[
         int | None,

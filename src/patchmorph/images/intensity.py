@@ -30,7 +30,7 @@ class Window(IntensityMap):
         inverted: whether the background is bright.
         empty_below: intensities below become 0 whether inverted or not, since they show nothing.
         empty_above: this intensity and those above, likewise.
-        background: this intensity, likewise; NaN: voxels that are not finite.
+        background: this intensity and those that are not finite, likewise; ``None``: neither.
         stray_above: this intensity and those above belong to stray bright voxels, which become 1 as all above
             ``high`` (see `patchmorph.images.padding`).
     """
@@ -56,8 +56,8 @@ class Window(IntensityMap):
 
 
 def is_background(values: Float[Tensor, "*n"], background: float) -> Bool[Tensor, "*n"]:
-    """Whether each voxel has the intensity ``background``; NaN stands for all that is not finite."""
-    return ~values.isfinite() if math.isnan(background) else values == background
+    """Whether each voxel has the intensity ``background`` or is not finite."""
+    return ~values.isfinite() | (values == background)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def normalizing_window(
         statistics: of all voxels but background (see `voxel_statistics`).
         faces: the voxels of the six faces.
         name: of the image, for messages.
-        background: intensity of voxels that show nothing; NaN: those that are not finite.
+        background: intensity of voxels that show nothing, as those that are not finite; NaN: only these.
         widest: see `patchmorph.images.padding.MAX_WINDOW`.
 
     Raises:

@@ -25,7 +25,7 @@ class Selection:
     Attributes:
         mask: not zero inside what is registered, in the image's world; ``None``: the brain is found.
         ignored: not zero inside what is left out of the comparison, such as a lesion.
-        background: intensity of voxels that show nothing; NaN: those that are not finite.
+        background: intensity of voxels that show nothing, as those that are not finite; NaN: only these.
     """
 
     mask: Image | None = None
