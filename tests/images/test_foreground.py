@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from scans import GRIDS, SHAPES, corner, scan
+from scans import GRIDS, SHAPES, scan, tube
 from synthetic import AFFINES, grid_around
 
 from patchmorph.images.foreground import FRAGMENT_FRACTION, find_content, find_main_content
@@ -79,7 +79,7 @@ def test_the_kept_pieces_keep_voxels_that_are_partly_inside():
 @pytest.mark.parametrize("kind", SHAPES)
 def test_without_a_marker_the_content_is_where_it_was(kind, linear):
     plain = scan(kind, linear).normalized()
-    marked = Image(torch.where(corner(scan(kind, linear), 0.008), 1.0, plain.values()), plain.grid)
+    marked = Image(torch.where(tube(scan(kind, linear), 0.008), 1.0, plain.values()), plain.grid)
     mask = find_main_content(marked)
     assert mask is not None
     expected, before = find_content(plain), find_content(marked)

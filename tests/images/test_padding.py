@@ -9,12 +9,13 @@ from scans import (
     SHAPES,
     WHITE,
     changed,
-    corner,
     implants,
     outside_cylinder,
     rician,
     scan,
     slab,
+    t2,
+    tube,
     vessels,
 )
 from torch import Tensor
@@ -90,7 +91,7 @@ def test_a_marker_beside_leaves_the_window(kind, linear, times):
     """Of 0.2 to 2 % of the voxels."""
     plain = scan(kind, linear)
     for fraction in (0.002, 0.008, 0.02):
-        where = corner(plain, fraction)
+        where = tube(plain, fraction)
         window = changed(plain, torch.where(where, times * WHITE, plain.data)).window()
         assert same_tissue(window, plain.window()), fraction
         assert 1.05 * WHITE < window.stray_above <= times * WHITE
@@ -115,7 +116,7 @@ def test_bright_voxels_inside_leave_the_window(kind, times, inside):
 def test_bright_voxels_of_all_intensities_leave_the_window(linear):
     """As metal and vessels have: from 3 to 50 times white matter, none twice."""
     plain = scan("head", linear)
-    where = corner(plain, 0.008) | vessels(plain)
+    where = tube(plain, 0.008) | vessels(plain)
     values = WHITE * torch.logspace(math.log10(3), math.log10(50), int(where.sum()))
     window = changed(plain, plain.data.masked_scatter(where, values.float())).window()
     assert same_tissue(window, plain.window())
@@ -125,7 +126,7 @@ def test_bright_voxels_of_all_intensities_leave_the_window(linear):
 @pytest.mark.parametrize("scale", [1e-5, 1.0, 1e6])
 def test_the_unit_of_intensities_does_not_matter(kind, scale):
     plain = scan(kind)
-    data = torch.where(corner(plain, 0.008), 5 * WHITE, plain.data)
+    data = torch.where(tube(plain, 0.008), 5 * WHITE, plain.data)
     window, scaled = changed(plain, data).window(), changed(plain, data * scale).window()
     for name in ("low", "high", "stray_above"):
         assert getattr(scaled, name) == pytest.approx(
@@ -241,15 +242,6 @@ def as_scored(plain: Image, where: Tensor) -> Tensor:
     return (plain.data - plain.data[where].mean()) / plain.data[where].std()
 
 
-def as_t2(plain: Image, times: float) -> Tensor:
-    """Dark white matter, and fluid in the darkest 15 % of the content that is ``times`` as bright."""
-    tissue = plain.data > 0.06 * WHITE
-    dark = plain.data < plain.data[tissue].quantile(0.15)
-    return torch.where(
-        tissue, torch.where(dark, 100 * times, 130 - 0.5 * plain.data), plain.data.clamp(max=1)
-    )
-
-
 NEITHER = {
     "offset": lambda plain: torch.where(plain.data > 6, 500 + 5 * plain.data, 0),
     "large offset": lambda plain: torch.where(plain.data > 6, 900 + plain.data, 0),
@@ -259,7 +251,7 @@ NEITHER = {
     "classes": as_classes,
     "scored, background at the minimum": lambda plain: as_scored(plain, plain.data > 6),
     "scored over all": lambda plain: as_scored(plain, plain.data > -1),
-    "fluid": lambda plain: as_t2(plain, 2.2),
+    "fluid": t2,
     "mask": lambda plain: (plain.data > 6).float(),
     "mask of 255": lambda plain: 255.0 * (plain.data > 6),
     "small values": lambda plain: 1e-6 * plain.data,
