@@ -9,7 +9,7 @@ from synthetic import AFFINES, grid_around, smooth_image
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.images.intensity import Window
-from patchmorph.images.normalization import normalizing_window, voxel_statistics
+from patchmorph.images.normalization import background_within, normalizing_window, voxel_statistics
 from patchmorph.images.volume import FACES, Image
 
 
@@ -201,3 +201,52 @@ def test_slabs_of_tissue_are_not_inverted(linear, axis):
     assert not image.window().inverted
     # Tissue covers more than a quarter of the faces: content touches them, so nothing is inverted.
     assert not changed(image, 1.5 - image.data).window().inverted
+
+
+# A background among the intensities of the tissue
+
+
+def scored(plain: Image, zero: float = 0.0) -> Image:
+    """Standard scores of the tissue, and one intensity around it."""
+    tissue = plain.data > 0.06 * WHITE
+    values = (plain.data - plain.data[tissue].mean()) / plain.data[tissue].std()
+    return changed(plain, torch.where(tissue, values, zero))
+
+
+@pytest.mark.parametrize("kind", ["brain", "head"])
+@pytest.mark.parametrize("linear", GRIDS)
+@pytest.mark.parametrize("zero", [0.0, 0.5, -0.5])
+def test_zeros_around_standard_scores_show_nothing(kind, linear, zero):
+    """So does any other intensity among those of the tissue."""
+    plain = scan(kind, linear)
+    image = scored(plain, zero)
+    window = image.window()
+    assert window.background == zero
+    assert not window.inverted
+    values, tissue = image.mapped(window).values(), plain.data > 0.06 * WHITE
+    assert not values[~tissue].any()
+    assert torch.corrcoef(torch.stack([values[tissue], plain.data[tissue]]))[0, 1] > 0.98
+    assert (values[tissue] > 0.06).float().mean() > 0.9  # the darkest tissue is as dark as background
+
+
+def test_a_background_among_the_tissue_is_one_intensity_on_the_faces():
+    """Three quarters of the faces have it, and no noise; else the image is left as it is."""
+    window = Window(0.0, 100.0)
+    for share, found in ((1.0, 40.0), (0.8, 40.0), (0.7, None)):
+        faces = torch.full((1000,), 40.0)
+        faces[: round(1000 * (1 - share))] = 55.0
+        assert background_within(window, list(faces.split(100))) == found
+    noisy = 40 + torch.linspace(-1, 1, 1000)
+    assert background_within(window, [noisy]) is None
+
+
+@pytest.mark.parametrize("value", [0.0, 9.0, 11.0, 74.0, 76.0, 100.0])
+def test_a_background_among_the_tissue_is_neither_dark_nor_bright(value):
+    found = background_within(Window(0.0, 100.0), [torch.full((10,), value)] * 6)
+    assert found == (value if value in (11, 74) else None)
+
+
+def test_a_background_that_is_named_is_not_looked_for():
+    image = scored(scan("brain"))
+    assert math.isnan(image.window(math.nan).background)
+    assert image.window(-1.5).background == -1.5

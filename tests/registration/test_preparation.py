@@ -222,6 +222,16 @@ def test_nan_is_refused_with_the_remedy_unless_a_background_is_named():
         torch.testing.assert_close(found, prepared_plain("brain").image.values(), atol=0.01, rtol=0)
 
 
+@pytest.mark.parametrize("linear", GRIDS)
+def test_standard_scores_in_zeros_are_noted(linear):
+    plain, expected = scan("brain", linear), prepared_plain("brain", linear)
+    tissue = plain.data > 0
+    scores = (plain.data - plain.data[tissue].mean()) / plain.data[tissue].std()
+    found = prepared(changed(plain, torch.where(tissue, scores, 0)), "brain")
+    assert remarks(found) == ("intensity 0 was taken for background",)
+    assert found.content.radius_mm == pytest.approx(expected.content.radius_mm, rel=0.02)
+
+
 # What is ignored
 
 

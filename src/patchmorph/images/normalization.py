@@ -20,6 +20,9 @@ BRIGHT_BACKGROUND = 0.5
 UNIFORM, UNIFORM_FRACTION = 0.06, 0.75
 """Distance from that median, relative to the window, within which this fraction of the faces' voxels lies if
 they show background: tissue on the faces varies more."""
+INNER_BACKGROUND = 0.1, 0.75
+"""Intensities relative to the window between which a background lies among the tissue's: 0.3 to 0.6 for the
+zeros around standard scores."""
 
 
 def normalizing_window(
@@ -76,6 +79,18 @@ def normalizing_window(
 def voxel_statistics(blocks: Blocks, background: float | None) -> OrderStatistics:
     """Order statistics of all voxels but those of intensity ``background``."""
     return OrderStatistics(lambda: (_shown(values, background) for values in blocks()))
+
+
+def background_within(window: Window, faces: Sequence[Float[Tensor, " _"]]) -> float | None:
+    """The one intensity of three quarters of the faces' voxels, if it lies among those of the tissue.
+
+    Such are the zeros around a brain whose intensities were standardised to a mean of 0.
+    """
+    border = torch.cat(list(faces))
+    value = border.median()
+    is_constant = bool((border == value).float().mean() >= UNIFORM_FRACTION)
+    lower, upper = (window.low + part * (window.high - window.low) for part in INNER_BACKGROUND)
+    return float(value) if is_constant and lower < float(value) < upper else None
 
 
 def _shown(values: Float[Tensor, "*n"], background: float | None) -> Float[Tensor, "*n"]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from patchmorph.images.abstract import AbstractImage
 from patchmorph.images.histogram import OrderStatistics
 from patchmorph.images.intensity import IntensityMap, Window
-from patchmorph.images.normalization import normalizing_window, voxel_statistics
+from patchmorph.images.normalization import background_within, normalizing_window, voxel_statistics
 from patchmorph.images.padding import MAX_WINDOW
 from patchmorph.images.pyramid import downsample, level_spacing
 from patchmorph.spatial.grid import Grid, VoxelBox, triple
@@ -122,12 +122,17 @@ class AbstractVolume(AbstractImage):
         return self._normalized
 
     def window(self, background: float | None = None, widest: float = MAX_WINDOW) -> Window:
-        """The window of `normalizing_window`, whose faces are those of the array."""
+        """The window of `normalizing_window`, whose faces are those of the array.
+
+        The background is that of `background_within` if none is given.
+        """
         if background not in self._statistics:
             blocks = lambda: (values.float() for _, values in self.blocks())  # noqa: E731
             self._statistics[background] = voxel_statistics(blocks, background)
         faces = [self.face(face).float() for face in FACES]
-        return normalizing_window(self._statistics[background], faces, self.name, background, widest)
+        window = normalizing_window(self._statistics[background], faces, self.name, background, widest)
+        within = background_within(window, faces) if background is None else None
+        return window if within is None else self.window(within, widest)
 
     @functools.cached_property
     def spacing_mm(self) -> tuple[float, ...]:

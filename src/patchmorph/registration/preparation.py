@@ -112,6 +112,8 @@ def _normalized(
     """A normalised view without stray bright voxels and what is ignored, and what was filled."""
     window = image.window(selection.background, widest)
     view, notes = image.mapped(window), ()
+    if selection.background is None and window.background is not None:
+        notes += (f"intensity {window.background:g} was taken for background",)
     if not math.isinf(window.stray_above):
         view = inpainted(view, image.mapped(Inside(window.stray_above, window.empty_above)))
         notes += (STRAY,)
