@@ -84,9 +84,11 @@ def register(
         chosen = load_model(model, device, trust)
     where = chosen.device if isinstance(chosen, PatchMorphModel) else choose_device(device)
     images = as_image(fixed).to(where), as_image(moving).to(where)
+    if background is not None:
+        images = images[0].with_background(background), images[1].with_background(background)
     selections = (
-        Selection(_as_mask(fixed_mask), _as_mask(fixed_ignore), background),
-        Selection(_as_mask(moving_mask), _as_mask(moving_ignore), background),
+        Selection(_as_mask(fixed_mask), _as_mask(fixed_ignore)),
+        Selection(_as_mask(moving_mask), _as_mask(moving_ignore)),
     )
     pair = prepare_pair(*images, load_brain_mask(where), selections)
     history = estimate_pose(pair)

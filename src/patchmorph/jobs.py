@@ -109,7 +109,7 @@ def register_files(request: RegistrationRequest) -> Summary:
     with whole_folder(request.output, RESULTS) as folder:
         write_results(registration, warped, transform, folder, code)
         summary = _summary(request, registration, measure_quality(registration, warped), seconds)
-        page = render_report(PairView(fixed, moving, transform), summary)
+        page = render_report(PairView(registration.fixed, registration.moving, transform), summary)
         (folder / REPORT).write_text(page, encoding="utf-8")
         seconds["write"] = time.perf_counter() - began
         summary.save(folder)

@@ -56,8 +56,9 @@ def measure_quality(
         log = log_jacobian(determinant)
         logs.add(log, log)
         points = block.points[:, 1:-1, 1:-1, 1:-1]
-        before.add(values[content], unregistered(points)[content])
-        after.add(values[content], warped.read(block.box)[content].float())
+        for moments, other in ((before, unregistered(points)), (after, warped.read(block.box).float())):
+            seen = content & other.isfinite()
+            moments.add(values[seen], other[seen])
     return Quality(
         before.correlation(),
         after.correlation(),

@@ -38,6 +38,8 @@ class AbstractVolume(AbstractImage):
             level.
         notes: how the image was read where that is not obvious, one sentence each.
         doubts: assumptions about the file that a user should check, one sentence each.
+        background: intensity of voxels that show nothing, as do those that are not finite; NaN: only these;
+            ``None``: not known.
     """
 
     name: str
@@ -48,6 +50,7 @@ class AbstractVolume(AbstractImage):
     field_of_view: Grid
     notes: tuple[str, ...]
     doubts: tuple[str, ...]
+    background: float | None = None
 
     @abstractmethod
     def read(self, box: VoxelBox) -> Num[Tensor, "1 c x y z"]:
@@ -121,18 +124,20 @@ class AbstractVolume(AbstractImage):
         """
         return self._normalized
 
-    def window(self, background: float | None = None, widest: float = MAX_WINDOW) -> Window:
+    def window(self, widest: float = MAX_WINDOW) -> Window:
         """The window of `normalizing_window`, whose faces are those of the array.
 
-        The background is that of `background_within` if none is given.
+        The background is that of `background_within` if it is not known.
         """
+        window = self._window_above(self.background, widest)
+        within = background_within(window, self._faces) if self.background is None else None
+        return window if within is None else self._window_above(within, widest)
+
+    def _window_above(self, background: float | None, widest: float) -> Window:
         if background not in self._statistics:
             blocks = lambda: (values.float() for _, values in self.blocks())  # noqa: E731
             self._statistics[background] = voxel_statistics(blocks, background)
-        faces = [self.face(face).float() for face in FACES]
-        window = normalizing_window(self._statistics[background], faces, self.name, background, widest)
-        within = background_within(window, faces) if background is None else None
-        return window if within is None else self.window(within, widest)
+        return normalizing_window(self._statistics[background], self._faces, self.name, background, widest)
 
     @functools.cached_property
     def spacing_mm(self) -> tuple[float, ...]:
@@ -142,6 +147,10 @@ class AbstractVolume(AbstractImage):
     @functools.cached_property
     def _levels(self) -> "dict[tuple[float, ...], Image]":
         return {}
+
+    @functools.cached_property
+    def _faces(self) -> list[Tensor]:
+        return [self.face(face).float() for face in FACES]
 
     @functools.cached_property
     def _statistics(self) -> dict[float | None, OrderStatistics]:
@@ -167,6 +176,7 @@ class Image(AbstractVolume):
         field_of_view: see `AbstractVolume`; by default ``grid``.
         notes: see `AbstractVolume`.
         doubts: see `AbstractVolume`.
+        background: see `AbstractVolume`.
     """
 
     def __init__(
@@ -178,6 +188,7 @@ class Image(AbstractVolume):
         field_of_view: Grid | None = None,
         notes: tuple[str, ...] = (),
         doubts: tuple[str, ...] = (),
+        background: float | None = None,
     ):
         assert tuple(data.shape[2:]) == grid.shape, f"data {tuple(data.shape)} on a grid of {grid.shape}"
         self.data = data
@@ -186,7 +197,7 @@ class Image(AbstractVolume):
         self.channels, self.dtype = data.shape[1], data.dtype
         self.truncated_faces = truncated_faces
         self.field_of_view = grid if field_of_view is None else field_of_view
-        self.notes, self.doubts = notes, doubts
+        self.notes, self.doubts, self.background = notes, doubts, background
 
     def read(self, box: VoxelBox) -> Num[Tensor, "1 c x y z"]:
         """The voxels of ``box``, without a copy."""
@@ -201,10 +212,18 @@ class Image(AbstractVolume):
 
     def to(self, device: torch.device | str) -> "Image":
         """The same image on another device."""
-        grids = (grid.to(device) for grid in (self.grid, self.field_of_view))
-        grid, field_of_view = grids
-        data = self.data.to(device)
-        return Image(data, grid, self.name, self.truncated_faces, field_of_view, self.notes, self.doubts)
+        grid, field_of_view = (grid.to(device) for grid in (self.grid, self.field_of_view))
+        return self._copy(self.data.to(device), grid, field_of_view, self.background)
+
+    def with_background(self, background: float | None) -> "Image":
+        """The same image with another ``background``."""
+        return self._copy(self.data, self.grid, self.field_of_view, background)
+
+    def _copy(
+        self, data: Num[Tensor, "1 c x y z"], grid: Grid, field_of_view: Grid, background: float | None
+    ) -> "Image":
+        faces, remarks = self.truncated_faces, (self.notes, self.doubts)
+        return Image(data, grid, self.name, faces, field_of_view, *remarks, background)
 
 
 class MappedImage(AbstractVolume):

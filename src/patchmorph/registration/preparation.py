@@ -25,12 +25,10 @@ class Selection:
     Attributes:
         mask: not zero inside what is registered, in the image's world; ``None``: the brain is found.
         ignored: not zero inside what is left out of the comparison, such as a lesion.
-        background: intensity of voxels that show nothing, as those that are not finite; NaN: only these.
     """
 
     mask: Image | None = None
     ignored: Image | None = None
-    background: float | None = None
 
 
 EVERYTHING = Selection()
@@ -91,7 +89,7 @@ def prepare_image(
     if left_out:
         tissue, more = _normalized(tissue, MAX_BRAIN_WINDOW)
         notes = (notes or more) + left_out
-    elif brain_network is not None and _differ(image, selection.background):
+    elif brain_network is not None and _differ(image):
         tissue, notes = _normalized(image, MAX_BRAIN_WINDOW, selection)
     content = find_content(tissue)
     faces = find_truncated_faces(tissue)
@@ -110,9 +108,9 @@ def _normalized(
     image: AbstractVolume, widest: float, selection: Selection = EVERYTHING
 ) -> tuple[MappedImage, tuple[str, ...]]:
     """A normalised view without stray bright voxels and what is ignored, and what was filled."""
-    window = image.window(selection.background, widest)
+    window = image.window(widest)
     view, notes = image.mapped(window), ()
-    if selection.background is None and window.background is not None:
+    if image.background is None and window.background is not None:
         notes += (f"intensity {window.background:g} was taken for background",)
     if not math.isinf(window.stray_above):
         view = inpainted(view, image.mapped(Inside(window.stray_above, window.empty_above)))
@@ -123,9 +121,9 @@ def _normalized(
     return view, notes
 
 
-def _differ(image: AbstractVolume, background: float | None) -> bool:
+def _differ(image: AbstractVolume) -> bool:
     """Whether the window of an image that shows a brain only is narrower than that of any image."""
-    return image.window(background, MAX_BRAIN_WINDOW) != image.window(background, MAX_WINDOW)
+    return image.window(MAX_BRAIN_WINDOW) != image.window(MAX_WINDOW)
 
 
 def _content(image: MappedImage, brain_network: nn.Module | None) -> tuple[MappedImage, tuple[str, ...]]:

@@ -31,8 +31,8 @@ def write_report(folder: Path) -> Path:
             raise PatchMorphError(
                 f"{side} image must be where the summary says, got nothing at {paths[side]} (of {folder})"
             )
-    orientation = summary.arguments.get("assume_orientation")
-    images = {side: load_image(path, orientation) for side, path in paths.items()}
+    orientation, background = (summary.arguments.get(key) for key in ("assume_orientation", "background"))
+    images = {side: load_image(path, orientation).with_background(background) for side, path in paths.items()}
     view = PairView(images["fixed"], images["moving"], load_transform(folder / TRANSFORM))
     with whole_file(folder / REPORT) as temporary:
         temporary.write_text(render_report(view, summary), encoding="utf-8")
