@@ -150,10 +150,9 @@ def test_the_background_that_is_named_does_not_hide_a_bright_background(value):
     """What is named covers most of the faces; the rest of them is bright."""
     plain = scan("brain")
     outside = outside_cylinder(plain)
-    negative = changed(plain, torch.where(outside, value, 240 - plain.data))
-    window = negative.window(value)
-    assert window.inverted
-    values = negative.mapped(window).values()
+    negative = changed(plain, torch.where(outside, value, 240 - plain.data)).with_background(value)
+    assert negative.window().inverted
+    values = negative.normalized().values()
     assert values[outside].max() == 0  # neither bright nor dark: it shows nothing
     assert values[~outside & (plain.data == 0)].max() < 0.01
 
@@ -248,5 +247,5 @@ def test_a_background_among_the_tissue_is_neither_dark_nor_bright(value):
 
 def test_a_background_that_is_named_is_not_looked_for():
     image = scored(scan("brain"))
-    assert math.isnan(image.window(math.nan).background)
-    assert image.window(-1.5).background == -1.5
+    assert math.isnan(image.with_background(math.nan).window().background)
+    assert image.with_background(-1.5).window().background == -1.5

@@ -49,9 +49,9 @@ def is_plain(window: Window) -> bool:
     )
 
 
-def shown(image: Image, background: float | None = None) -> Tensor:
+def shown(image: Image) -> Tensor:
     """The voxels of the foreground."""
-    return foreground(image.mapped(image.window(background)).values())
+    return foreground(image.normalized().values())
 
 
 # Bins
@@ -222,9 +222,9 @@ def test_the_background_that_the_user_names_shows_nothing(kind, value):
     for linear in GRIDS:
         plain = scan(kind, linear)
         outside = outside_cylinder(plain)
-        padded = changed(plain, torch.where(outside, value, plain.data))
-        assert same_tissue(padded.window(value), plain.window())
-        found, expected = shown(padded, value), shown(plain)
+        padded = changed(plain, torch.where(outside, value, plain.data)).with_background(value)
+        assert same_tissue(padded.window(), plain.window())
+        found, expected = shown(padded), shown(plain)
         assert not found[outside].any()
         assert (found == expected)[~outside].float().mean() > 0.999
 

@@ -203,8 +203,8 @@ def test_a_dark_slab_at_a_face_changes_nothing(kind, axis):
 def test_the_background_that_is_named_shows_nothing(value):
     """For both images."""
     images = [scan("brain", linear) for linear in ("RAS", "LIA")]
-    padded = [changed(image, torch.where(outside_cylinder(image), value, image.data)) for image in images]
-    pair = prepare_pair(*padded, None, (Selection(background=value),) * 2)
+    padded = (changed(image, torch.where(outside_cylinder(image), value, image.data)) for image in images)
+    pair = prepare_pair(*(image.with_background(value) for image in padded))
     for found, linear in ((pair.fixed, "RAS"), (pair.moving, "LIA")):
         expected = prepared_plain("brain", linear)
         torch.testing.assert_close(found.image.values(), expected.image.values(), atol=0.01, rtol=0)
@@ -218,7 +218,7 @@ def test_nan_is_refused_with_the_remedy_unless_a_background_is_named():
     with pytest.raises(PatchMorphError, match=message):
         prepared(padded, "brain")
     for background in (math.nan, -5.0):
-        found = prepared(padded, "brain", background=background).image.values()
+        found = prepared(padded.with_background(background), "brain").image.values()
         torch.testing.assert_close(found, prepared_plain("brain").image.values(), atol=0.01, rtol=0)
 
 
