@@ -75,10 +75,8 @@ def test_another_contrast_is_detected_and_the_map_is_found(mni):
     values = moving.normalized().values()
     inverted = Image(torch.where(values > 0.05, 1.05 - values, 0), moving.grid)
     found = api.register(mni, inverted, refine=0)
-    # Inverted, a few voxels at the rim are far brighter than all others, which may be noted first.
-    assert found.notes[-1].startswith(
-        "the contrasts differ: model brain-any-contrast, "
-    )  # beyond a rough map
+    assert len(found.notes) == 1
+    assert found.notes[0].startswith("the contrasts differ: model brain-any-contrast, ")  # beyond a rough map
     points = mni.grid.points_world()[mni.data[:, 0] > 0.1][None]
     error = (found.transform(points) - truth(points)).norm(dim=-1)
     assert error.mean() < 1.0  # voxels are 2 mm; the pose and the flow move by 20 mm

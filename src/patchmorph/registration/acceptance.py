@@ -189,9 +189,9 @@ VERDICT = (
 T1 pairs there have correlations above 0.9 and a log-Jacobian below 0.44. Two contrasts have correlations of
 0.63 and 0.37 at least, so that they often are to be looked at."""
 
-MAX_BRAIN_WINDOW = 2.6
+MAX_BRAIN_WINDOW = 2.9
 """`patchmorph.images.padding.MAX_WINDOW` for images that show a brain only: 1.2 to 1.4 for T1, 2.1 for T2,
-2.5 for autofluorescence."""
+2.5 for autofluorescence, 2.7 for T1 inverted, whose brightest voxels are a thin rim."""
 
 MIN_MASKED_FRACTION = 0.5
 """Fraction of the content (of the brain in a head) that a user's mask keeps; a mask with less is doubtful."""
