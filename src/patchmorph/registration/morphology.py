@@ -26,13 +26,13 @@ def closed(mask: Volume, radius: float) -> Volume:
     inner = (slice(margin, -margin),) * 3
     padded = np.pad(_array(mask), margin)
     outside = ~(_distance(padded) <= radius)
-    return _tensor((_distance(outside) > radius)[inner], mask) | mask
+    return _tensor((_distance(outside) > radius)[inner], mask)
 
 
 def opened(mask: Volume, radius: float) -> Volume:
     """The opening of ``mask``: its parts that are wider than twice the radius."""
     core = _distance(~_array(mask)) > radius
-    return _tensor(_distance(core) <= radius, mask) & mask
+    return _tensor(_distance(core) <= radius, mask)
 
 
 def _distance(mask: np.ndarray) -> np.ndarray:
