@@ -37,6 +37,10 @@ MARKER_FRACTION, MARKER_BRIGHTNESS = 0.4, 1.3
 """The same for pieces whose mean intensity is that of the largest piece times this factor, at least."""
 
 
+MAX_DEFECT_FRACTION = 0.03
+"""Size of one defect inside an object, as a fraction of the array."""
+
+
 @dataclass(frozen=True)
 class Content:
     """The foreground of an image, in RAS+ mm.
@@ -106,6 +110,23 @@ def find_main_content(image: AbstractVolume) -> Image | None:
     )  # voxels that are partly inside
     mask = torch.from_numpy(grown).float().to(image.grid.device)
     return Image(mask[None, None], level.grid, f"content of {image.name}")
+
+
+def find_surroundings(empty: AbstractVolume) -> Image:
+    """A mask of what lies around the imaged object, from a mask of the voxels that show nothing.
+
+    These are the pieces on the faces of the array and large ones; the rest are defects inside.
+    """
+    from scipy import ndimage  # a quarter of a second that most commands can do without
+
+    level = empty.level(_longest_mm(empty) / LEVEL_VOXELS)
+    pieces, count = ndimage.label(level.values()[0, 0].cpu().numpy() > 0.5)  # type: ignore[misc]
+    around = np.bincount(pieces.ravel(), minlength=count + 1) > MAX_DEFECT_FRACTION * pieces.size
+    for axis in range(3):
+        around[np.unique(pieces.take((0, -1), axis))] = True
+    around[0] = False
+    grown = ndimage.binary_dilation(around[pieces], structure=np.ones((3, 3, 3)))
+    return Image(torch.from_numpy(grown).float().to(level.grid.device)[None, None], level.grid, empty.name)
 
 
 def _longest_mm(image: AbstractVolume) -> float:

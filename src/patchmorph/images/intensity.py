@@ -48,11 +48,18 @@ class Window(IntensityMap):
         width = float(torch.tensor(self.high) - torch.tensor(self.low))
         scaled = (values - self.low).clamp_(min=0).div_(width).clamp_(max=1)
         scaled = 1 - scaled if self.inverted else scaled
-        if self.background is not None:
-            scaled = scaled.masked_fill(is_background(values, self.background), 0)
-        if math.isfinite(self.empty_below) or math.isfinite(self.empty_above):
-            scaled = scaled * ((values >= self.empty_below) & (values < self.empty_above))
-        return scaled
+        return scaled.masked_fill(self.is_empty(values), 0) if self.leaves_out else scaled
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether some intensities show nothing."""
+        ends = math.isfinite(self.empty_below) or math.isfinite(self.empty_above)
+        return ends or self.background is not None
+
+    def is_empty(self, values: Float[Tensor, "*n"]) -> Bool[Tensor, "*n"]:
+        """Whether each voxel shows nothing."""
+        beyond = (values < self.empty_below) | (values >= self.empty_above)
+        return beyond if self.background is None else beyond | is_background(values, self.background)
 
 
 def is_background(values: Float[Tensor, "*n"], background: float) -> Bool[Tensor, "*n"]:
@@ -70,6 +77,17 @@ class Inside(IntensityMap):
     def __call__(self, values: Float[Tensor, "1 c x y z"], grid: Grid) -> Float[Tensor, "1 c x y z"]:
         """Zero or one."""
         return ((values >= self.low) & (values < self.high)).float()
+
+
+@dataclass(frozen=True)
+class Empty(IntensityMap):
+    """One where intensities show nothing in a window; zero elsewhere."""
+
+    window: Window
+
+    def __call__(self, values: Float[Tensor, "1 c x y z"], grid: Grid) -> Float[Tensor, "1 c x y z"]:
+        """Zero or one."""
+        return self.window.is_empty(values).float()
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,14 @@ import torch
 from torch import nn
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.images.foreground import find_content, find_main_content, find_truncated_faces
-from patchmorph.images.inpainting import inpainted
-from patchmorph.images.intensity import Inside, Masked, NonZero
+from patchmorph.images.foreground import (
+    find_content,
+    find_main_content,
+    find_surroundings,
+    find_truncated_faces,
+)
+from patchmorph.images.inpainting import Outside, inpainted
+from patchmorph.images.intensity import Empty, Inside, Masked, NonZero
 from patchmorph.images.padding import MAX_WINDOW
 from patchmorph.images.volume import AbstractVolume, Image, MappedImage
 from patchmorph.registration.acceptance import MAX_BRAIN_WINDOW
@@ -34,6 +39,7 @@ class Selection:
 EVERYTHING = Selection()
 
 STRAY = "a few voxels far brighter than all others were filled from their surroundings"
+DEFECTS = "a few voxels that show nothing were filled from their surroundings"
 IGNORED = "what is ignored was filled from its surroundings"
 FRAGMENTS = "small pieces apart from the rest were left out"
 
@@ -112,6 +118,9 @@ def _normalized(
     view, notes = image.mapped(window), ()
     if image.background is None and window.background is not None:
         notes += (f"intensity {window.background:g} was taken for background",)
+    if window.leaves_out and (defects := _defects(image.mapped(Empty(window)))) is not None:
+        view = inpainted(view, defects)
+        notes += (DEFECTS,)
     if not math.isinf(window.stray_above):
         view = inpainted(view, image.mapped(Inside(window.stray_above, window.empty_above)))
         notes += (STRAY,)
@@ -119,6 +128,13 @@ def _normalized(
         view = inpainted(view, selection.ignored.to(image.grid.device).mapped(NonZero()))
         notes += (IGNORED,)
     return view, notes
+
+
+def _defects(empty: MappedImage) -> MappedImage | None:
+    """A mask of the voxels that show nothing inside the imaged object, if there are any."""
+    around = find_surroundings(empty)
+    defects = empty.mapped(Outside(around, min(around.spacing_mm)))
+    return defects if any(block.any() for _, block in defects.blocks()) else None
 
 
 def _differ(image: AbstractVolume) -> bool:
