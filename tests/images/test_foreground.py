@@ -5,7 +5,7 @@ import torch
 from scans import GRIDS, SHAPES, scan, tube
 from synthetic import AFFINES, grid_around
 
-from patchmorph.images.foreground import FRAGMENT_FRACTION, find_content, find_main_content
+from patchmorph.images.foreground import FRAGMENT_FRACTION, find_content, find_main_content, find_surroundings
 from patchmorph.images.intensity import Masked
 from patchmorph.images.volume import Image
 
@@ -88,3 +88,42 @@ def test_without_a_marker_the_content_is_where_it_was(kind, linear):
     assert found.radius_mm == pytest.approx(expected.radius_mm, rel=1e-3)
     torch.testing.assert_close(found.box_world, expected.box_world)
     torch.testing.assert_close(found.center_world, expected.center_world, atol=0.05, rtol=0)
+
+
+def surroundings(*boxes: tuple[slice, slice, slice]) -> torch.Tensor:
+    """What lies around an object in 64³ voxels, from boxes that show nothing."""
+    empty = torch.zeros(1, 1, 64, 64, 64)
+    for box in boxes:
+        empty[(0, 0, *box)] = 1
+    return find_surroundings(Image(empty, grid_around((64, 64, 64), AFFINES["RAS"]))).data[0, 0]
+
+
+INNER = (slice(20, 30),) * 3
+"""A box of 0.4 % of the voxels."""
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("place", [slice(0, 2), slice(62, 64)])
+def test_what_shows_nothing_on_a_face_lies_around(axis, place):
+    """With one voxel more, which is partly empty; a box inside is a defect of the object."""
+    box = tuple(place if k == axis else slice(10, 20) for k in range(3))
+    found = surroundings(box, INNER)
+    expected = torch.zeros(64, 64, 64)
+    wider = (slice(max(0, part.start - 1), part.stop + 1) for part in box)
+    expected[tuple(wider)] = 1
+    assert torch.equal(found, expected)
+
+
+def test_where_nothing_on_a_face_is_empty_all_is_a_defect():
+    assert not surroundings(INNER).any()
+    assert not surroundings().any()
+
+
+def test_large_pieces_lie_around():
+    """Of more than 3 % of the voxels: padding in a frame of another value."""
+    assert surroundings((slice(4, 60), slice(4, 60), slice(4, 8))).sum() > 56 * 56 * 4
+    assert not surroundings((slice(4, 60), slice(4, 40), slice(4, 7))).any()
+
+
+def test_a_defect_that_reaches_a_face_lies_around():
+    assert surroundings((slice(0, 30), slice(20, 30), slice(20, 30)))[29, 25, 25] == 1

@@ -68,6 +68,18 @@ def test_holes_are_filled_from_nearby():
         torch.testing.assert_close(found, torch.full_like(found, 0.5 + 0.3 * side))
 
 
+def test_one_known_voxel_does_not_fill_a_hole():
+    """A third of a neighbourhood must be known: next to the one, others weigh nearly all."""
+    grid = cube(side=25)
+    hole = ball(grid, 20)
+    hole.data[..., 12, 12, 12] = 0
+    image = Image(torch.full_like(hole.data, 0.5), grid)
+    image.data[..., 12, 12, 12] = 50
+    found = inpainted(image, hole).values()
+    assert found[0, 0, 12, 12, 13] < 1
+    assert found[0, 0, 12, 12, 12] == 50
+
+
 def test_filled_values_lie_between_those_around():
     for linear in GRIDS:
         image = scan("brain", linear)

@@ -7,7 +7,16 @@ import torch
 from synthetic import grid_around
 from torch import Tensor
 
-from patchmorph.images.intensity import Curve, Inside, IntensityMap, Masked, NonZero, Window, is_background
+from patchmorph.images.intensity import (
+    Curve,
+    Empty,
+    Inside,
+    IntensityMap,
+    Masked,
+    NonZero,
+    Window,
+    is_background,
+)
 from patchmorph.images.volume import Image
 
 
@@ -46,6 +55,23 @@ def test_background_is_zero_wherever_it_lies_in_a_window(inverted):
     values = [math.nan, math.inf, -math.inf, 12.5]
     found = mapped(Window(10.0, 20.0, inverted, background=math.nan), values)
     assert found.tolist() == [0, 0, 0, 0.75 if inverted else 0.25]
+
+
+@pytest.mark.parametrize(
+    ("fields", "empty"),
+    [
+        ({}, []),
+        ({"empty_below": -5.0}, [-6.0]),
+        ({"empty_above": 9.0}, [9.0]),
+        ({"background": 3.0}, [3.0, math.nan, math.inf]),
+        ({"background": math.nan, "empty_below": -5.0}, [-6.0, math.nan, math.inf]),
+    ],
+)
+def test_what_shows_nothing_in_a_window(fields, empty):
+    window = Window(0.0, 8.0, **fields)
+    values = [-6.0, -5.0, 3.0, 8.9, 9.0, *([math.nan, math.inf] if "background" in fields else [])]
+    assert mapped(Empty(window), values).tolist() == [float(str(v) in map(str, empty)) for v in values]
+    assert window.leaves_out is bool(fields)
 
 
 def test_stray_voxels_are_as_bright_as_a_window_allows():

@@ -202,6 +202,17 @@ def test_slabs_of_tissue_are_not_inverted(linear, axis):
     assert not changed(image, 1.5 - image.data).window().inverted
 
 
+@pytest.mark.parametrize("share", [0.1, 0.4, 0.6])
+def test_dark_padding_on_the_faces_is_left_out_of_their_brightness(share):
+    """By hand: 2 % of the voxels are padding, and they cover a share of the faces."""
+    tissue = torch.cat([torch.linspace(100, 200, 3000), torch.full((6800,), 240.0)])
+    faces = torch.full((1000,), 240.0)
+    faces[: round(1000 * share)] = -3024
+    window = window_of([tissue, torch.full((200,), -3024.0)], faces.split(100))
+    assert window.inverted
+    assert -3024 < window.empty_below <= 100
+
+
 # A background among the intensities of the tissue
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from scans import GRIDS, SEMI_AXES_MM, BrainAtTheMiddle, changed, distance, distance_mm, scan
+from scans import GRIDS, SEMI_AXES_MM, BrainAtTheMiddle, changed, distance, distance_mm, rician, scan
 from synthetic import AFFINES, grid_around
 from torch import Tensor, nn
 
@@ -120,10 +120,12 @@ def test_a_hole_inside_and_a_bite_at_the_surface_are_filled_from_around(linear, 
     plain = scan("brain", linear)
     lesion = distance_mm(plain, center) < 12
     mask = mask_of(plain, (distance(plain) < 1.03) & (distance_mm(plain, center) >= 14))
-    dark, bright = (
-        kept(changed(plain, torch.where(lesion & (plain.data > 0), value, plain.data)), mask).values()
-        for value in (8.0, 95.0)
-    )
+    damaged = [
+        changed(plain, torch.where(lesion & (plain.data > 0), value, plain.data)) for value in (8.0, 95.0)
+    ]
+    dark, bright = (kept(image, mask).values() for image in damaged)
+    inside = (mask.data > 0) & (distance(plain) < 0.97)
+    assert torch.equal(dark[inside], damaged[0].normalized().values()[inside])  # up to the hole
     torch.testing.assert_close(dark, bright, atol=FAINT, rtol=0)
     expected = plain.normalized().values()
     core = (distance_mm(plain, center) < 9) & (distance(plain) < 0.93)
@@ -169,6 +171,16 @@ def test_a_rim_that_a_mask_misses_stays(linear):
     torch.testing.assert_close(found[inner], expected[inner])
     assert not found[outer].any()
     assert expected[outer].max() > 0.1
+
+
+def test_a_rim_has_no_noise():
+    """Only what is foreground stays around a mask."""
+    plain = scan("brain")
+    noisy = changed(plain, rician(plain.data, 1.0))
+    found = kept(noisy, mask_of(noisy, distance(noisy) < 0.985)).values()
+    beyond = (distance(noisy) > 1.09) & (distance(noisy) < 1.14)
+    assert noisy.normalized().values()[beyond].max() > 0.01
+    assert not found[beyond].any()
 
 
 def test_a_mask_of_less_than_half_keeps_what_it_covers_and_no_rim():

@@ -28,6 +28,7 @@ from patchmorph.images.foreground import FOREGROUND
 from patchmorph.images.volume import Image
 from patchmorph.registration.pair import PreparedImage
 from patchmorph.registration.preparation import (
+    DEFECTS,
     FRAGMENTS,
     IGNORED,
     STRAY,
@@ -163,6 +164,18 @@ def test_bright_fluid_is_tissue_in_a_brain(linear):
     assert (found.image.values() == 1).sum() > 0.14 * (plain.data > 0).sum()
 
 
+@pytest.mark.parametrize("linear", GRIDS)
+def test_a_bright_rim_is_tissue_in_a_brain(linear):
+    """As T1 has it in inverted intensities."""
+    plain = scan("brain", linear)
+    found = prepare_image(
+        changed(plain, torch.where(plain.data > 0, 1.1 * WHITE - plain.data, 0)),
+        Selection(),
+        network_for_brains(),
+    )
+    assert found.notes == ()
+
+
 def test_what_may_be_fat_in_a_head_is_stray_where_a_brain_is_all_there_is():
     """Twice as bright as white matter, in few voxels."""
     marked = with_bright("brain", "RAS", vessels(scan("brain")), 2.05)
@@ -220,6 +233,27 @@ def test_nan_is_refused_with_the_remedy_unless_a_background_is_named():
     for background in (math.nan, -5.0):
         found = prepared(padded.with_background(background), "brain").image.values()
         torch.testing.assert_close(found, prepared_plain("brain").image.values(), atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["brain", "head"])
+@pytest.mark.parametrize(
+    ("value", "linear", "inside"),
+    [(-3024.0, "RAS", "implants"), (-9999.0, "LIA", "vessels"), (math.nan, "oblique", "implants")],
+)
+def test_dark_voxels_inside_are_filled_and_those_around_are_not(kind, value, linear, inside):
+    """Beside padding of the same value."""
+    plain = scan(kind, linear)
+    where = implants(plain, 0.012) if inside == "implants" else vessels(plain)
+    outside = outside_cylinder(plain)
+    image = changed(plain, torch.where(where | outside, value, plain.data))
+    found = prepared(image.with_background(math.nan) if math.isnan(value) else image, kind)
+    assert_same(found, kind, linear, where | outside, 0.015)
+    assert DEFECTS in remarks(found)
+    assert not found.image.values()[outside].any()
+    core = where & (distance(plain) < 0.85)
+    values, before = (each.image.values()[core] for each in (found, prepared_plain(kind, linear)))
+    assert values.min() > 0.1
+    assert (values - before).abs().mean() < 0.16
 
 
 @pytest.mark.parametrize("linear", GRIDS)
