@@ -1,32 +1,18 @@
-"""PatchMorph: patchwise learned registration of 3D brain images."""
+"""PatchMorph: patchwise learned registration of 3D brain images.
 
-from patchmorph.api import load_model, register
-from patchmorph.errors import PatchMorphError
-from patchmorph.images.volume import Image
-from patchmorph.io.grids import GridPair
-from patchmorph.io.images import load_image, save_image
-from patchmorph.io.transforms.formats import load_transform, save_transform
-from patchmorph.registration.result import Registration
-from patchmorph.spatial.grid import Grid
-from patchmorph.transforms.jacobian import folding, jacobian_determinant
-from patchmorph.transforms.resample import resample
+The public names are listed in ``__init__.pyi`` and loaded when they are first used: ``import patchmorph``
+loads no torch.
+"""
+
+import os
+
+import lazy_loader
+
 from patchmorph.version import VERSION
 
-__version__ = VERSION
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+"""Threads that wait give their core away. OpenMP reads this once, when torch is loaded: spinning threads take
+up to ten times as long where other processes use the same cores."""
 
-__all__ = [
-    "Grid",
-    "GridPair",
-    "Image",
-    "PatchMorphError",
-    "Registration",
-    "folding",
-    "jacobian_determinant",
-    "load_image",
-    "load_model",
-    "load_transform",
-    "register",
-    "resample",
-    "save_image",
-    "save_transform",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__version__ = VERSION

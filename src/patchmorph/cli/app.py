@@ -3,20 +3,26 @@
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
-import torch
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from patchmorph.cli.commands import DeferredGroup
+from patchmorph.cli.display import console, display
 from patchmorph.errors import PatchMorphError
+from patchmorph.version import VERSION
+
+EXIT_CODES = """Exit codes: 0 done; 1 some rows of a table failed; 2 bad input, in one line on standard error;
+3 the verdict is fail (--strict); 130, 143 interrupted: nothing half-written is left."""
 
 app = typer.Typer(
+    cls=DeferredGroup,
     help="Patchwise learned registration of 3D brain images.",
+    epilog=EXIT_CODES,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
 )
 ModelOption = Annotated[
     str, typer.Option("--model", help="Name of a packaged model (see `patchmorph models`), or a model file.")
@@ -38,7 +44,22 @@ AssumeOption = Annotated[
         help="Directions in which the axes of an image without an orientation in its header run, such as RAS."
     ),
 ]
-console = Console(highlight=False, markup=False, soft_wrap=True)
+
+
+def _show_version(chosen: bool) -> None:
+    if chosen:
+        console.print(f"patchmorph {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global_options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    pass
 
 
 def print_table(title: str, values: dict[str, float]) -> None:
@@ -53,11 +74,16 @@ def main() -> None:
     """Run the command line and exit; a user error prints one line and exits with status 2."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that unfinished outputs are removed
     try:
-        app()
+        with display():
+            app()
     except PatchMorphError as error:
-        print(f"patchmorph: {error}", file=sys.stderr)
-        sys.exit(2)
-    except torch.OutOfMemoryError as error:
-        summary = str(error).splitlines()[0]
-        print(f"patchmorph: GPU memory must hold networks and patches, got: {summary}", file=sys.stderr)
-        sys.exit(2)
+        _fail(str(error))
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's; most errors come before torch is loaded
+            raise
+        _fail(f"GPU memory must hold networks and patches, got: {str(error).splitlines()[0]}")
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"patchmorph: {message}", file=sys.stderr)
+    sys.exit(2)

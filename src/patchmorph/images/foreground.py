@@ -120,7 +120,8 @@ def find_surroundings(empty: AbstractVolume) -> Image:
     from scipy import ndimage  # a quarter of a second that most commands can do without
 
     level = empty.level(_longest_mm(empty) / LEVEL_VOXELS)
-    pieces, count = ndimage.label(level.values()[0, 0].cpu().numpy() > 0.5)  # type: ignore[misc]
+    labelled, count = ndimage.label(level.values()[0, 0].cpu().numpy() > 0.5)  # type: ignore[misc]
+    pieces = np.asarray(labelled)
     around = np.bincount(pieces.ravel(), minlength=count + 1) > MAX_DEFECT_FRACTION * pieces.size
     for axis in range(3):
         around[np.unique(pieces.take((0, -1), axis))] = True

@@ -18,7 +18,8 @@ import torch
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.atomic import whole_file
-from patchmorph.io.grids import LPS, GridPair, check_square, matrix_of
+from patchmorph.io.grids import GridPair, check_square, matrix_of
+from patchmorph.io.transforms.itk_composite import FLIP, write_parts
 from patchmorph.io.transforms.itk_files import check_whole
 from patchmorph.io.transforms.parts import (
     affine_transform,
@@ -30,8 +31,6 @@ from patchmorph.transforms.base import AffineTransform, Transform, compose
 from patchmorph.transforms.displacement import DisplacementField
 from patchmorph.transforms.fields import as_fields
 
-FLIP = LPS[:3, :3]
-"""RAS+ to LPS+ for vectors, and back."""
 PARAMETERS = {
     "AffineTransform": 12,
     "ComposeScaleSkewVersor3DTransform": 12,
@@ -57,12 +56,7 @@ def write_composite(transform: Transform, path: Path, pair: GridPair) -> None:
     Raises:
         PatchMorphError: a sheared grid, or a path that cannot be written.
     """
-    composite = sitk.CompositeTransform(3)
-    for part in as_fields(transform):
-        if isinstance(part, DisplacementField):
-            check_square(part.grid, f"displacement field of {path}")
-        composite.AddTransform(_to_itk(part))
-    _write(lambda name: sitk.WriteTransform(composite, name), path)
+    write_parts(as_fields(transform), path)
 
 
 def write_affine(transform: Transform, path: Path, pair: GridPair) -> None:
@@ -71,7 +65,7 @@ def write_affine(transform: Transform, path: Path, pair: GridPair) -> None:
     Raises:
         PatchMorphError: a transform that is not affine.
     """
-    affine = _to_itk(AffineTransform(torch.from_numpy(linear_part(transform, f"file {path}"))[None]))
+    affine = _affine_to_itk(AffineTransform(torch.from_numpy(linear_part(transform, f"file {path}"))[None]))
     _write(lambda name: sitk.WriteTransform(affine, name), path)
 
 
@@ -137,10 +131,7 @@ def _quiet_libraries() -> Iterator[None]:
         os.close(stderr)
 
 
-def _to_itk(part: AffineTransform | DisplacementField) -> sitk.Transform:
-    if isinstance(part, DisplacementField):
-        vectors = part.displacement[0].movedim(0, -1).cpu().double().numpy()
-        return sitk.DisplacementFieldTransform(_vector_image(vectors, matrix_of(part.grid)))
+def _affine_to_itk(part: AffineTransform) -> sitk.AffineTransform:
     matrix = part.matrix[0].cpu().numpy()
     affine = sitk.AffineTransform(3)
     affine.SetMatrix((FLIP @ matrix[:3, :3] @ FLIP).flatten().tolist())

@@ -8,6 +8,7 @@ fields by cubic splines, so a coarse field gives a different map between its poi
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from patchmorph.errors import PatchMorphError
@@ -32,7 +33,7 @@ ORDER = "TransformChain/0"
 
 def write_x5(transform: Transform, path: Path, pair: GridPair) -> None:
     """Write the chain, or one dense field on the fixed grid if the fixed image is given."""
-    h5py, x5 = extra("h5py"), extra("nitransforms.io.x5")
+    x5 = extra("nitransforms.io.x5")
     if pair.fixed is not None and not isinstance(transform, AffineTransform):
         transform = DisplacementField.tabulate(transform, pair.fixed)
     nodes = [_node(part, x5) for part in reversed(as_fields(transform))]
@@ -48,10 +49,10 @@ def read_x5(path: Path, pair: GridPair) -> Transform:
     Raises:
         PatchMorphError: not X5, or a transform that is neither affine nor a dense field.
     """
-    h5py, x5 = extra("h5py"), extra("nitransforms.io.x5")
+    x5 = extra("nitransforms.io.x5")
     nodes = x5.from_filename(path)
     with h5py.File(path) as file:
-        order = file[ORDER][()].decode() if ORDER in file else "0"
+        order = bytes(np.asarray(file[ORDER])[()]).decode() if ORDER in file else "0"
     return compose(*reversed([_step(nodes[int(k)], path) for k in order.split("/")]))
 
 

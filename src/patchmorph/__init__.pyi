@@ -1,0 +1,29 @@
+from .api import load_model, register
+from .errors import PatchMorphError
+from .images.volume import Image
+from .io.grids import GridPair
+from .io.images import load_image, save_image
+from .io.transforms.formats import load_transform, save_transform
+from .registration.result import Registration
+from .spatial.grid import Grid
+from .transforms.jacobian import folding, jacobian_determinant
+from .transforms.resample import resample
+
+__version__: str
+
+__all__ = [
+    "Grid",
+    "GridPair",
+    "Image",
+    "PatchMorphError",
+    "Registration",
+    "folding",
+    "jacobian_determinant",
+    "load_image",
+    "load_model",
+    "load_transform",
+    "register",
+    "resample",
+    "save_image",
+    "save_transform",
+]

@@ -1,0 +1,84 @@
+"""The list of commands, each loaded from its module when it is run: the list itself loads no torch."""
+
+import importlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+
+class Entry(NamedTuple):
+    """Where a command is.
+
+    Attributes:
+        module: name of its module in this package.
+        summary: first line of its help.
+    """
+
+    module: str
+    summary: str
+
+
+COMMANDS = {
+    "register": Entry("registration", "Register MOVING to FIXED."),
+    "apply": Entry("transforms", "Resample images through a transform onto a reference grid."),
+    "apply-points": Entry("transforms", "Map points or surfaces through a transform."),
+    "compose": Entry("transforms", "Compose several transforms into one."),
+    "invert": Entry("transforms", "Write the inverse of a transform."),
+    "convert": Entry("transforms", "Write a transform as another tool's file."),
+    "jacobian": Entry("transforms", "Write the Jacobian determinant of a transform."),
+    "train": Entry("training", "Train a model on images of your own."),
+    "evaluate": Entry("training", "Register every pair of a table and measure overlap, folding and time."),
+    "report": Entry("registration", "Render the report of a results folder again."),
+    "models": Entry("registration", "List the packaged models."),
+    "demo": Entry("registration", "Register two real brains from pip packages and write a report."),
+}
+
+
+class DeferredCommand(TyperCommand):
+    """A command whose module is loaded when its arguments are read.
+
+    Args:
+        name: of the command.
+        summary: first line of its help.
+        load: returns the command itself.
+    """
+
+    def __init__(self, name: str, summary: str, load: Callable[[], Any]):
+        super().__init__(name, help=summary)
+        self._load = load
+
+    def make_context(self, *arguments: Any, **named: Any) -> Any:
+        """The context of the command itself, which parses the arguments."""
+        return self._load().make_context(*arguments, **named)
+
+
+class DeferredGroup(TyperGroup):
+    """The commands of `COMMANDS`, deferred.
+
+    Each command module registers its commands with `patchmorph.cli.app.app` as it is imported.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names, in the order in which the help shows them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """A stand-in for the command; ``None``: there is none of that name."""
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        return DeferredCommand(cmd_name, entry.summary, lambda: load_command(cmd_name))
+
+
+def load_command(name: str) -> Any:
+    """The command itself, with the options that all commands have."""
+    from patchmorph.cli.app import app
+    from patchmorph.cli.common import common_parameters
+
+    importlib.import_module(f"patchmorph.cli.{COMMANDS[name].module}")
+    group = typer.main.get_group(app)
+    command = group.commands[name]
+    command.params.extend(common_parameters())
+    return command
