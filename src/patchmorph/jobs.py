@@ -2,22 +2,25 @@
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from patchmorph.api import register
 from patchmorph.catalogue import AUTO, NO_MODEL, load_model
-from patchmorph.evaluation.quality import Quality, measure_quality
+from patchmorph.evaluation.quality import Quality, warp_and_measure
 from patchmorph.images.volume import Image
 from patchmorph.io.atomic import check_folder, check_outputs, whole_folder
 from patchmorph.io.images import load_image, space_code
 from patchmorph.io.transforms.native import stored
 from patchmorph.networks.devices import choose_device
+from patchmorph.progress import LOG, step
 from patchmorph.registration.result import Registration
 from patchmorph.report.figures import PairView
 from patchmorph.report.page import render_report
-from patchmorph.results.folder import REPORT, RESULTS, check_results, write_results
+from patchmorph.results.folder import DEFAULT, REPORT, RESULTS, check_results, saved, write_results
+from patchmorph.results.log import recorded
 from patchmorph.results.summary import Summary, device_name, peak_memory_gib, versions
 
 
@@ -31,6 +34,7 @@ class RegistrationRequest:
         output: folder for the results; made if it is not there, and files of other names in it stay.
         overwrite: whether results of an earlier run there are replaced.
         assume_orientation: of images and masks whose files state none (see `load_image`).
+        save: what is written (see `patchmorph.results.folder.FILES`).
     """
 
     fixed: Path
@@ -51,6 +55,12 @@ class RegistrationRequest:
     trust: tuple[str, ...] = ()
     overwrite: bool = False
     assume_orientation: str | None = None
+    save: tuple[str, ...] = DEFAULT
+
+    @property
+    def saved(self) -> tuple[str, ...]:
+        """What is saved, checked; the uncertainty where it was asked for."""
+        return saved((*self.save, *(("uncertainty",) if self.uncertainty else ())))
 
     @property
     def masks(self) -> tuple[Path | None, ...]:
@@ -62,21 +72,41 @@ class RegistrationRequest:
         others = ("fixed", "moving", "output", "overwrite")
         said = {key: value for key, value in asdict(self).items() if key not in others}
         plain = {key: str(value) if isinstance(value, Path) else value for key, value in said.items()}
-        return plain | {"trust": list(self.trust)}
+        return plain | {"trust": list(self.trust), "save": list(self.save)}
 
 
 def register_files(request: RegistrationRequest) -> Summary:
     """Register two files and write the results folder, whole or not at all.
 
-    The folder gets ``warped.nii.gz``, ``transform.safetensors`` (fixed → moving world), the same for other
-    tools as ``transform.h5`` with ``inverse_transform.h5``, ``report.html``, ``summary.json`` and, where
-    requested, ``uncertainty.nii.gz``.
+    The folder gets what ``request.save`` names (see `patchmorph.results.folder.FILES`).
 
     Raises:
         PatchMorphError: an input that cannot be used, or a folder that cannot be written.
     """
     _check_output(request)
-    seconds, began = {}, time.perf_counter()
+    with recorded() as log, step(f"register {request.moving.name} to {request.fixed.name}"):
+        LOG.debug("patchmorph %s, torch %s, Python %s", *versions().values())
+        LOG.debug("fixed %s, moving %s, %s", request.fixed, request.moving, request.arguments())
+        seconds, began = {}, time.perf_counter()
+        with step("read"):
+            registration_of = _loaded(request)
+        seconds["load"], began = time.perf_counter() - began, time.perf_counter()
+        registration = registration_of()
+        seconds["register"], began = time.perf_counter() - began, time.perf_counter()
+        with step("write"), whole_folder(request.output, RESULTS) as folder:
+            summary = _write(request, registration, seconds, folder)
+            summary.seconds["write"] = time.perf_counter() - began
+            if "summary" in request.saved:
+                summary.save(folder)
+            for note in (*summary.notes, *summary.reasons, f"verdict: {summary.verdict}"):
+                LOG.debug("%s", note)
+            if "log" in request.saved:
+                log.save(folder)
+    return summary
+
+
+def _loaded(request: RegistrationRequest) -> Callable[[], Registration]:
+    """Read the files of a request; the result registers them."""
     named = request.model in (AUTO, NO_MODEL)
     model = request.model if named else load_model(request.model, request.device, request.trust)
     device = choose_device(request.device)
@@ -84,9 +114,7 @@ def register_files(request: RegistrationRequest) -> Summary:
         load_image(path, request.assume_orientation).to(device) for path in (request.fixed, request.moving)
     )
     fixed_mask, moving_mask, fixed_ignore, moving_ignore = (_mask(path, request) for path in request.masks)
-    code = space_code(request.fixed)
-    seconds["load"], began = time.perf_counter() - began, time.perf_counter()
-    registration = register(
+    return lambda: register(
         fixed,
         moving,
         model,
@@ -103,22 +131,29 @@ def register_files(request: RegistrationRequest) -> Summary:
         request.background,
         request.trust,
     )
-    seconds["register"], began = time.perf_counter() - began, time.perf_counter()
-    warped = registration.warped()
+
+
+def _write(
+    request: RegistrationRequest, registration: Registration, seconds: dict[str, float], folder: Path
+) -> Summary:
+    """Write the files but for the summary, which is returned, and the log."""
+    with step("warp and measure"):
+        warped, quality = warp_and_measure(registration)
     transform = stored(registration.transform)  # which all files hold alike
-    with whole_folder(request.output, RESULTS) as folder:
-        write_results(registration, warped, transform, folder, code)
-        summary = _summary(request, registration, measure_quality(registration, warped), seconds)
-        page = render_report(PairView(registration.fixed, registration.moving, transform), summary)
-        (folder / REPORT).write_text(page, encoding="utf-8")
-        seconds["write"] = time.perf_counter() - began
-        summary.save(folder)
+    with step("images and transforms"):
+        write_results(registration, warped, transform, folder, request.saved, space_code(request.fixed))
+    summary = _summary(request, registration, quality, seconds)
+    if "report" in request.saved:
+        with step("report"):
+            page = render_report(PairView(registration.fixed, registration.moving, transform), summary)
+            (folder / REPORT).write_text(page, encoding="utf-8")
     return summary
 
 
 def _check_output(request: RegistrationRequest) -> None:
     """Reject an output that is an input, and a folder with results unless they may be replaced."""
     check_folder(request.output)
+    assert request.saved
     inputs = (request.fixed, request.moving, Path(request.model), *request.masks)
     check_outputs([request.output / name for name in RESULTS], inputs)
     check_results(request.output, request.overwrite)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 LOG = logging.getLogger("patchmorph")
 
@@ -48,6 +48,7 @@ class Step:
         return self.seconds / self.done * (self.total - self.done)
 
 
+@runtime_checkable
 class Listener(Protocol):
     """What is told of steps."""
 

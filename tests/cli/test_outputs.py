@@ -12,7 +12,7 @@ from synthetic import AFFINES, grid_around, smooth_image
 from patchmorph import jobs
 from patchmorph.io.images import save_image
 from patchmorph.io.transforms.formats import save_transform
-from patchmorph.results.folder import RESULTS
+from patchmorph.results.folder import DEFAULT, FILES, RESULTS
 from patchmorph.transforms.base import AffineTransform
 
 
@@ -149,7 +149,7 @@ def test_results_stay_unless_they_may_be_replaced(run, folder, name, monkeypatch
 
 def test_a_new_run_leaves_no_file_of_the_one_before(run, files, tmp_path):
     command = ("register", files.fixed, files.moving, "--model", files.model, "-o", tmp_path / "out")
-    assert run(*command, "--save-uncertainty")[0] == 0
+    assert run(*command, "--save-uncertainty", "--save", "all")[0] == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == set(RESULTS)
     (tmp_path / "out" / "mine.txt").write_text("mine")
     before = contents(tmp_path)
@@ -158,7 +158,7 @@ def test_a_new_run_leaves_no_file_of_the_one_before(run, files, tmp_path):
     assert contents(tmp_path) == before
     assert run(*command, "--overwrite")[0] == 0
     left = {path.name for path in (tmp_path / "out").iterdir()}
-    assert left == (set(RESULTS) - {"uncertainty.nii.gz"}) | {"mine.txt"}
+    assert left == {FILES[key] for key in DEFAULT} | {"mine.txt"}
     assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
 
 

@@ -55,7 +55,7 @@ def test_a_failure_is_written_whole_and_told(register, files, tmp_path, strict, 
     lines = out.replace("\n    ", " ").splitlines()  # the terminal wraps long ones
     told = " ".join(lines[lines.index("verdict: fail") + 1 :]).split()
     assert told == " ".join(summary["reasons"]).split()
-    assert {"warped.nii.gz", "transform.h5", "inverse_transform.h5"} <= {
+    assert {"warped.nii.gz", "transform.h5", "transform.safetensors"} <= {
         item.name for item in (tmp_path / "out").iterdir()
     }
     page = html.unescape((tmp_path / "out" / "report.html").read_text())

@@ -1,5 +1,6 @@
 """SimpleITK reads our transform files and agrees."""
 
+import h5py
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
@@ -12,6 +13,8 @@ from patchmorph.images.volume import Image
 from patchmorph.io.grids import GridPair
 from patchmorph.io.images import save_image
 from patchmorph.io.transforms.formats import load_transform, save_transform
+from patchmorph.transforms.displacement import DisplacementField
+from patchmorph.transforms.fields import as_fields
 from patchmorph.transforms.resample import resample
 
 
@@ -115,17 +118,30 @@ def test_a_foreign_field_is_zero_outside_its_grid(tmp_path):
     torch.testing.assert_close(moved, torch.tensor([[[-5.0, -5, 5], [0, 0, 0]]]))
 
 
-def test_a_file_that_cannot_be_written_whole_is_not_left_half(tmp_path, chain, monkeypatch):
-    def full_disk(transform, path):
+@pytest.mark.parametrize("error", [OSError, RuntimeError])  # h5py raises either, by the call that fails
+def test_a_file_that_cannot_be_written_whole_is_not_left_half(tmp_path, chain, monkeypatch, error):
+    def full_disk(group, *given, **named):
         (tmp_path / "before").write_text("")  # the disk filled up while writing
-        raise RuntimeError("HDF5: write failed")
+        raise error("write failed")
 
-    monkeypatch.setattr(sitk, "WriteTransform", full_disk)
-    with pytest.raises(
-        PatchMorphError, match=r"must be written whole, got .*transform\.h5: HDF5: write failed$"
-    ):
+    monkeypatch.setattr(h5py.Group, "create_dataset", full_disk)
+    with pytest.raises(PatchMorphError, match=r"got .*transform\.h5: write failed$"):
         save_transform(chain, tmp_path / "transform.h5")
     assert [item.name for item in tmp_path.iterdir()] == ["before"]
+
+
+def test_displacements_are_compressed_and_rounded_to_a_thousandth_of_a_mm(tmp_path, chain):
+    save_transform(chain, tmp_path / "transform.h5")
+    fields = [part for part in as_fields(chain) if isinstance(part, DisplacementField)]
+    with h5py.File(tmp_path / "transform.h5") as file:
+        groups = [file[f"TransformGroup/{k}"] for k in range(1, len(file["TransformGroup"]))]
+        of_fields = [group for group in groups if len(group["TransformFixedParameters"]) > 3]
+        stored = [group["TransformParameters"] for group in of_fields]
+        assert len(stored) == len(fields) > 0
+        for data, field in zip(stored, fields, strict=True):
+            assert data.compression == "gzip"
+            lps = field.displacement[0].movedim(0, -1).numpy().transpose(2, 1, 0, 3) * (-1, -1, 1)
+            assert abs(data[:] - lps.ravel()).max() <= 2**-11 + 1e-6  # half a step
 
 
 @pytest.mark.parametrize("ending", [".tfm", ".txt", ".mat"])

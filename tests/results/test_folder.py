@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from patchmorph.jobs import RegistrationRequest, register_files
 from patchmorph.registration.pair import PreparedPair
 from patchmorph.registration.result import Registration
 from patchmorph.report import figures
-from patchmorph.results.folder import write_results
+from patchmorph.results.folder import ALL, DEFAULT, FILES, saved, write_results
 from patchmorph.results.summary import Summary
 from patchmorph.transforms.base import AffineTransform
 from patchmorph.transforms.displacement import DisplacementField
@@ -41,14 +42,16 @@ def registration(brain) -> Registration:
     return registered(brain, brain, start, transform, remarks=notes)
 
 
-def registered_as(registration: Registration, folder, patch: pytest.MonkeyPatch, overwrite=False) -> Summary:
+def registered_as(
+    registration: Registration, folder, patch: pytest.MonkeyPatch, overwrite=False, save=(ALL,)
+) -> Summary:
     """Register the files of both images into ``folder``, where a registration has a given result."""
     paths = [folder.parent / name for name in ("<fixed> & co.nii.gz", "moving.nii.gz")]
     for image, path in zip((registration.fixed, registration.moving), paths, strict=True):
         save_image(image, path)
     patch.setattr(jobs, "register", lambda *given: registration)
     return register_files(
-        RegistrationRequest(*paths, output=folder, device="cpu", seed=4, overwrite=overwrite)
+        RegistrationRequest(*paths, output=folder, device="cpu", seed=4, overwrite=overwrite, save=save)
     )
 
 
@@ -91,6 +94,7 @@ def test_the_folder_holds_the_map_both_ways_and_the_warped_image(written, regist
         "inverse_transform.h5",
         "report.html",
         "summary.json",
+        "patchmorph.log",
     }
     warped = load_image(folder / "warped.nii.gz")
     torch.testing.assert_close(warped.data, registration.warped().data)
@@ -109,6 +113,39 @@ def test_the_folder_holds_the_map_both_ways_and_the_warped_image(written, regist
     assert "without counterpart percent</td><td>25<" in page
     assert "&lt;fixed&gt; &amp; co.nii.gz" in page
     assert "<fixed>" not in page
+
+
+def test_the_log_holds_the_request_each_step_with_its_time_and_the_verdict(written):
+    folder, summary = written
+    lines = (folder / "patchmorph.log").read_text().splitlines()
+    assert all(re.match(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ", line) for line in lines)
+    text = "\n".join(line[24:] for line in lines)
+    assert f"patchmorph {summary.versions['patchmorph']}, torch {torch.__version__}" in text
+    assert "'seed': 4" in text
+    assert re.search(r"^ *read: \d+\.\d\d s$", text, re.MULTILINE)
+    assert re.search(r"^ *report: \d+\.\d\d s$", text, re.MULTILINE)
+    assert "One thing." in text
+    assert text.endswith(f"verdict: {summary.verdict}")
+
+
+@pytest.mark.parametrize("key", [key for key in FILES if key != "uncertainty"])
+def test_only_what_was_chosen_is_saved(registration, monkeypatch, tmp_path, key):
+    registered_as(registration, tmp_path / "out", monkeypatch, save=(key,))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [FILES[key]]
+
+
+def test_the_inverse_is_saved_on_request_only():
+    assert saved(DEFAULT) == ("warped", "transform", "itk", "report", "summary", "log")
+    assert saved([ALL]) == ("warped", "transform", "itk", "inverse", "report", "summary", "log")
+    assert saved([" inverse ", "warped", "inverse"]) == ("inverse", "warped")
+
+
+@pytest.mark.parametrize("choice", [[], [""], ["warp"], ["warped", "moved"]])
+def test_an_unknown_choice_is_refused_before_any_work(choice, tmp_path):
+    message = r"what is saved must be among warped, .*, log or all, got (nothing|warp|moved)$"
+    with pytest.raises(PatchMorphError, match=message):
+        register_files(RegistrationRequest(*(tmp_path / name for name in "abc"), save=tuple(choice)))
+    assert not list(tmp_path.iterdir())
 
 
 def test_files_of_other_names_in_the_folder_stay(brain, monkeypatch, tmp_path):
@@ -173,7 +210,8 @@ def test_uncertainty_is_written_where_it_was_kept(tmp_path, brain, variance):
     kept = None if variance is None else torch.full((1, 1, *grid.shape), variance)
     field = VelocityField(torch.zeros(1, 3, *grid.shape), grid, variance=kept)
     registration = registered(brain, brain, field)
-    write_results(registration, registration.warped(), stored(field), tmp_path)
+    save = DEFAULT if variance is None else (*DEFAULT, "uncertainty")
+    write_results(registration, registration.warped(), stored(field), tmp_path, save)
     path = tmp_path / "uncertainty.nii.gz"
     assert path.exists() == (variance is not None)
     if variance is not None:  # the standard deviation in mm

@@ -46,10 +46,11 @@ AssumeOption = Annotated[
 ]
 
 
-def _show_version(chosen: bool) -> None:
+def _show_version(chosen: bool) -> bool:
     if chosen:
         console.print(f"patchmorph {VERSION}")
         raise typer.Exit
+    return chosen
 
 
 @app.callback()

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from patchmorph.progress import step
+
 
 class Entry(NamedTuple):
     """Where a command is.
@@ -23,12 +25,12 @@ class Entry(NamedTuple):
 COMMANDS = {
     "register": Entry("registration", "Register MOVING to FIXED."),
     "apply": Entry("transforms", "Resample images through a transform onto a reference grid."),
-    "apply-points": Entry("transforms", "Map points or surfaces through a transform."),
+    "apply-points": Entry("transforms", "Map points from the fixed to the moving image."),
     "compose": Entry("transforms", "Compose several transforms into one."),
-    "invert": Entry("transforms", "Write the inverse of a transform."),
+    "invert": Entry("transforms", "Write the inverse."),
     "convert": Entry("transforms", "Write a transform as another tool's file."),
     "jacobian": Entry("transforms", "Write the Jacobian determinant of a transform."),
-    "train": Entry("training", "Train a model on images of your own."),
+    "train": Entry("training", "Train a model on the images that CONFIG names."),
     "evaluate": Entry("training", "Register every pair of a table and measure overlap, folding and time."),
     "report": Entry("registration", "Render the report of a results folder again."),
     "models": Entry("registration", "List the packaged models."),
@@ -51,7 +53,9 @@ class DeferredCommand(TyperCommand):
 
     def make_context(self, *arguments: Any, **named: Any) -> Any:
         """The context of the command itself, which parses the arguments."""
-        return self._load().make_context(*arguments, **named)
+        with step("load libraries"):
+            command = self._load()
+        return command.make_context(*arguments, **named)
 
 
 class DeferredGroup(TyperGroup):

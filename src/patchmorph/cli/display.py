@@ -3,6 +3,7 @@
 import logging
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,6 +22,8 @@ from patchmorph.progress import LOG, Listener, Step, listening
 
 SILENCE = 2.0
 """Seconds without a line, at most, where there is no terminal."""
+TICK = 0.5
+"""Seconds that a step lasts, at least, for a line of its own."""
 
 console = Console(highlight=False, markup=False, soft_wrap=True)
 """Results go to standard output."""
@@ -35,15 +38,28 @@ def set_verbosity(level: int) -> None:
     global _verbosity
     _verbosity = level
     console.quiet = level < 0
-    LOG.setLevel(logging.DEBUG if level > 0 else logging.INFO)
+    LOG.setLevel(_shown_level())
+
+
+def _shown_level() -> int:
+    return {-1: logging.WARNING, 0: logging.INFO, 1: logging.DEBUG}[_verbosity]
+
+
+class Messages(logging.Handler):
+    """Prints what the package logs on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the record unless the user wants less."""
+        if record.levelno >= _shown_level():
+            errors.print(self.format(record))
 
 
 @contextmanager
 def display() -> Iterator[None]:
     """Show the steps of the block and what it logs."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    LOG.addHandler(handler)
+    messages = Messages()
+    LOG.addHandler(messages)
+    set_verbosity(0)
     lines = Lines()
     listener: Listener = Bars() if errors.is_terminal else lines
     try:
@@ -51,8 +67,7 @@ def display() -> Iterator[None]:
             yield
     finally:
         lines.close()
-        LOG.removeHandler(handler)
-        set_verbosity(0)
+        LOG.removeHandler(messages)
 
 
 class Bars:
@@ -88,51 +103,51 @@ class Bars:
 
 
 class Lines:
-    """Steps as plain lines: one as an outer step begins, and one whenever `SILENCE` has passed."""
+    """Steps as plain lines: one for a step that lasts, and one whenever `SILENCE` has passed."""
 
     def __init__(self) -> None:
         self._steps: list[Step] = []
-        self._timer: threading.Timer | None = None
-        self._lock = threading.RLock()
+        self._printed: Step | None = None
+        self._at = time.perf_counter()
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
 
     def started(self, step: Step) -> None:
-        """Print the step if it is an outer one."""
+        """Show the step from the next tick on."""
         with self._lock:
             self._steps.append(step)
-            if step.depth < 2:
-                self._print("  " * step.depth + step.name)
+        if self._thread is None:
+            self._at = time.perf_counter()
+            self._thread = threading.Thread(target=self._run, daemon=True)
+            self._thread.start()
 
     def advanced(self, step: Step) -> None:
         """Nothing: the next line says how far it is."""
 
     def ended(self, step: Step) -> None:
-        """Forget the step."""
+        """Show the step no more."""
         with self._lock:
             self._steps.remove(step)
-            if not self._steps:
-                self.close()
 
     def close(self) -> None:
-        """Print no more."""
-        with self._lock:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = None
+        """End the thread that prints."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
 
-    def _print(self, line: str) -> None:
+    def _run(self) -> None:
+        while not self._stop.wait(TICK):
+            with self._lock:
+                step = self._steps[-1] if self._steps else None
+            silent = time.perf_counter() - self._at
+            if step is not None and (step is not self._printed or silent > SILENCE - TICK):
+                self._print(step)
+
+    def _print(self, step: Step) -> None:
+        self._printed, self._at = step, time.perf_counter()
         if _verbosity < 0:
             return
-        print(line, file=sys.stderr, flush=True)
-        self.close()
-        self._timer = threading.Timer(SILENCE, self._remind)
-        self._timer.daemon = True
-        self._timer.start()
-
-    def _remind(self) -> None:
-        with self._lock:
-            if not self._steps:
-                return
-            step = self._steps[-1]
-            parts = f" {step.done}/{step.total}" if step.total else ""
-            left = "" if step.seconds_left is None else f", {step.seconds_left:.0f} s left"
-            self._print(f"{'  ' * step.depth}{step.name}{parts}, {step.seconds:.0f} s{left}")
+        parts = f" {step.done}/{step.total}" if step.total else ""
+        left = "" if step.seconds_left is None else f", {step.seconds_left:.0f} s left"
+        print(f"{step.name}{parts}, {step.seconds:.0f} s{left}", file=sys.stderr, flush=True)

@@ -16,6 +16,7 @@ from patchmorph.cli.app import (
     console,
     print_table,
 )
+from patchmorph.results.folder import ALL, DEFAULT, FILES
 from patchmorph.results.summary import Summary
 
 FAILED = 3
@@ -69,6 +70,9 @@ def register_command(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the results of an earlier run in the folder.")
     ] = False,
+    save: Annotated[
+        str, typer.Option(help=f"What is written, separated by commas: {', '.join(FILES)}, or {ALL}.")
+    ] = ",".join(DEFAULT),
     trust: TrustOption = None,
 ) -> None:
     """Register MOVING to FIXED: write the warped image, transform and inverse, report and summary."""
@@ -93,6 +97,7 @@ def register_command(
         overwrite=overwrite,
         assume_orientation=assume_orientation,
         trust=tuple(trust or ()),
+        save=tuple(save.split(",")),
     )
     summary = register_files(request)
     _print_summary(summary, output)

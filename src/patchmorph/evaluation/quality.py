@@ -1,17 +1,21 @@
 """Quality measures of a registration that need no labels, computed block by block."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from patchmorph.evaluation.metrics import Moments, log_jacobian
 from patchmorph.images.foreground import foreground
 from patchmorph.images.interpolation import interpolator
-from patchmorph.images.volume import AbstractVolume
+from patchmorph.images.volume import AbstractVolume, Image
 from patchmorph.registration.result import Registration
-from patchmorph.transforms.blocks import mapped_blocks
+from patchmorph.transforms.blocks import MappedBlock, mapped_blocks
 from patchmorph.transforms.jacobian import determinant_of_map
+from patchmorph.transforms.resample import resample_at
 
 
 @dataclass(frozen=True)
@@ -43,25 +47,64 @@ def measure_quality(
         warped: its warped image.
         region: region of interest, positive inside, on the fixed grid; by default the fixed content.
     """
-    grid = registration.fixed.grid
-    fixed, spacing_mm = registration.fixed.normalized(), float(grid.spacing_mm.min())
-    unregistered = interpolator(registration.moving.level(spacing_mm), "linear")
-    before, after, logs, folds = Moments(), Moments(), Moments(), 0
-    for block in mapped_blocks(registration.transform, grid, halo=1):
-        values = fixed.read(block.box)
-        content = foreground(values)
-        inside = content if region is None else region.read(block.box) > 0
-        determinant = determinant_of_map(block.mapped[0, 1:, 1:, 1:], grid)[inside[0, 0]]
-        folds += int((determinant <= 0).sum())
+    measurement = _Measurement(registration, region)
+    for _ in measurement.watched():
+        pass
+    return measurement.quality(warped)
+
+
+@torch.no_grad()
+def warp_and_measure(registration: Registration) -> tuple[Image, Quality]:
+    """The warped image and the quality of a registration, from one evaluation of its map."""
+    measurement = _Measurement(registration, None)
+    warped = resample_at(registration.moving, measurement.watched(), registration.fixed.grid)
+    return warped, measurement.quality(warped)
+
+
+class _Measurement:
+    """Sums over the blocks of the fixed grid."""
+
+    def __init__(self, registration: Registration, region: AbstractVolume | None):
+        self.transform, self.grid, self.region = registration.transform, registration.fixed.grid, region
+        self.fixed = registration.fixed.normalized()
+        moving = registration.moving.level(float(self.grid.spacing_mm.min()))
+        self._unregistered = interpolator(moving, "linear")
+        self._before, self._logs, self._folds = Moments(), Moments(), 0
+
+    def watched(self) -> Iterator[MappedBlock]:
+        """The mapped blocks of the grid, each measured as it passes."""
+        for block in mapped_blocks(self.transform, self.grid, halo=1):
+            values = self.fixed.read(block.box)
+            content = foreground(values)
+            inside = content if self.region is None else self.region.read(block.box) > 0
+            if inside.any():
+                self._add_map(block, inside[0, 0])
+            inner = block.without_halo(1)
+            if content.any():
+                _add(self._before, values, self._unregistered(inner.points), content)
+            yield inner
+
+    def _add_map(self, block: MappedBlock, inside: Bool[Tensor, "x y z"]) -> None:
+        determinant = determinant_of_map(block.mapped[0, 1:, 1:, 1:], self.grid)[inside]
+        self._folds += int((determinant <= 0).sum())
         log = log_jacobian(determinant)
-        logs.add(log, log)
-        points = block.points[:, 1:-1, 1:-1, 1:-1]
-        for moments, other in ((before, unregistered(points)), (after, warped.read(block.box).float())):
-            seen = content & other.isfinite()
-            moments.add(values[seen], other[seen])
-    return Quality(
-        before.correlation(),
-        after.correlation(),
-        100 * folds / logs.count if logs.count else math.nan,
-        logs.deviation(),
-    )
+        self._logs.add(log, log)
+
+    def quality(self, warped: AbstractVolume) -> Quality:
+        """The figures, after all blocks."""
+        after = Moments()
+        for box, values in self.fixed.blocks():
+            _add(after, values, warped.read(box).float(), foreground(values))
+        count = self._logs.count
+        return Quality(
+            self._before.correlation(),
+            after.correlation(),
+            100 * self._folds / count if count else math.nan,
+            self._logs.deviation(),
+        )
+
+
+def _add(moments: Moments, first: Tensor, second: Tensor, where: Tensor) -> None:
+    """Add pairs of values where both are known."""
+    known = where & second.isfinite()
+    moments.add(first[known], second[known])

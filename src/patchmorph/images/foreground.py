@@ -121,10 +121,11 @@ def find_surroundings(empty: AbstractVolume) -> Image:
 
     level = empty.level(_longest_mm(empty) / LEVEL_VOXELS)
     labelled, count = ndimage.label(level.values()[0, 0].cpu().numpy() > 0.5)  # type: ignore[misc]
-    pieces = np.asarray(labelled)
-    around = np.bincount(pieces.ravel(), minlength=count + 1) > MAX_DEFECT_FRACTION * pieces.size
+    pieces: np.ndarray = np.asarray(labelled)
+    around: np.ndarray = np.bincount(pieces.ravel(), minlength=count + 1) > MAX_DEFECT_FRACTION * pieces.size
     for axis in range(3):
-        around[np.unique(pieces.take((0, -1), axis))] = True
+        on_faces: np.ndarray = np.unique(pieces.take((0, -1), axis))
+        around[on_faces] = True
     around[0] = False
     grown = ndimage.binary_dilation(around[pieces], structure=np.ones((3, 3, 3)))
     return Image(torch.from_numpy(grown).float().to(level.grid.device)[None, None], level.grid, empty.name)

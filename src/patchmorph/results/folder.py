@@ -1,5 +1,6 @@
-"""The folder that a registration leaves behind: images and transforms."""
+"""The folder that a registration leaves behind: its files, and how images and transforms are written."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from patchmorph.errors import PatchMorphError
@@ -7,7 +8,9 @@ from patchmorph.images.volume import Image
 from patchmorph.io.images import save_image
 from patchmorph.io.placement import SCANNER
 from patchmorph.io.transforms.formats import save_transform
+from patchmorph.progress import step
 from patchmorph.registration.result import Registration
+from patchmorph.results.log import LOG_FILE
 from patchmorph.results.summary import SUMMARY
 from patchmorph.transforms.base import Transform
 
@@ -17,8 +20,40 @@ ITK_TRANSFORM = "transform.h5"
 ITK_INVERSE = "inverse_transform.h5"
 UNCERTAINTY = "uncertainty.nii.gz"
 REPORT = "report.html"
-RESULTS = (WARPED, TRANSFORM, ITK_TRANSFORM, ITK_INVERSE, UNCERTAINTY, REPORT, SUMMARY)
+
+FILES = {
+    "warped": WARPED,
+    "transform": TRANSFORM,
+    "itk": ITK_TRANSFORM,
+    "inverse": ITK_INVERSE,
+    "uncertainty": UNCERTAINTY,
+    "report": REPORT,
+    "summary": SUMMARY,
+    "log": LOG_FILE,
+}
+"""What can be saved, and the name of its file."""
+RESULTS = tuple(FILES.values())
 """Names of all files that a registration may write: a run replaces them together."""
+DEFAULT = ("warped", "transform", "itk", "report", "summary", "log")
+"""What is saved where nothing was chosen."""
+ALL = "all"
+
+
+def saved(choice: Sequence[str]) -> tuple[str, ...]:
+    """The keys of `FILES` that a user chose, checked; ``all`` stands for every file but the uncertainty.
+
+    Raises:
+        PatchMorphError: none, or an unknown one.
+    """
+    names = dict.fromkeys(name.strip() for name in choice)
+    if ALL in names:
+        names = {**dict.fromkeys(key for key in FILES if key != "uncertainty"), **names}
+        del names[ALL]
+    unknown = [name for name in names if name not in FILES]
+    if unknown or not names:
+        got = ", ".join(unknown) or "nothing"
+        raise PatchMorphError(f"what is saved must be among {', '.join(FILES)} or {ALL}, got {got}")
+    return tuple(names)
 
 
 def check_results(folder: Path, overwrite: bool) -> None:
@@ -36,20 +71,31 @@ def check_results(folder: Path, overwrite: bool) -> None:
 
 
 def write_results(
-    registration: Registration, warped: Image, transform: Transform, folder: Path, code: int = SCANNER
+    registration: Registration,
+    warped: Image,
+    transform: Transform,
+    folder: Path,
+    save: Sequence[str] = DEFAULT,
+    code: int = SCANNER,
 ) -> None:
-    """Write the warped image, the transform for this package and for other tools, and its inverse.
+    """Write the images and transforms among ``save``.
 
     Args:
-        registration: what was found; its uncertainty is written where it was asked for.
+        registration: what was found.
         warped: its warped image.
         transform: its transform as the files hold it (see `patchmorph.io.transforms.native.stored`).
         folder: there already.
+        save: keys of `FILES`.
         code: NIfTI's code of the fixed image's space.
     """
-    save_image(warped, folder / WARPED, code)
-    save_transform(transform, folder / TRANSFORM)
-    save_transform(transform, folder / ITK_TRANSFORM)
-    save_transform(transform.inverse(), folder / ITK_INVERSE)
-    if registration.has_uncertainty:
+    if "warped" in save:
+        save_image(warped, folder / WARPED, code)
+    if "transform" in save:
+        save_transform(transform, folder / TRANSFORM)
+    if "itk" in save:
+        save_transform(transform, folder / ITK_TRANSFORM)
+    if "inverse" in save:
+        with step("inverse for other tools"):
+            save_transform(transform.inverse(), folder / ITK_INVERSE)
+    if "uncertainty" in save:
         save_image(registration.uncertainty(), folder / UNCERTAINTY, code)

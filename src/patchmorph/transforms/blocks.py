@@ -26,6 +26,11 @@ class MappedBlock(NamedTuple):
     points: Tensor
     mapped: Tensor
 
+    def without_halo(self, halo: int) -> "MappedBlock":
+        """The block without the ``halo`` voxels that it was widened by."""
+        inner = (slice(None), *(slice(halo, -halo),) * 3)
+        return MappedBlock(self.box, self.grid.widened(-halo), self.points[inner], self.mapped[inner])
+
 
 def mapped_blocks(transform: Transform, grid: Grid, halo: int = 0) -> Iterator[MappedBlock]:
     """Map all points of ``grid`` block by block, each block widened by ``halo`` voxels on each side."""

@@ -5,6 +5,8 @@ and parameters; the first is the composite itself. Displacements are rounded to 
 HDF5 undoes when ITK reads them; that takes a fifth of the space.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -33,7 +35,7 @@ def write_parts(parts: tuple[AffineTransform | DisplacementField, ...], path: Pa
     for part in parts:
         if isinstance(part, DisplacementField):
             check_square(part.grid, f"displacement field of {path}")
-    with whole_file(path) as temporary, h5py.File(temporary, "w") as file:
+    with whole_file(path) as temporary, _writing(temporary) as file:
         group = file.create_group("TransformGroup")
         _write_text(group.create_group("0"), "CompositeTransform_double_3_3")
         for index, part in enumerate(parts, 1):
@@ -42,6 +44,16 @@ def write_parts(parts: tuple[AffineTransform | DisplacementField, ...], path: Pa
                 _write_field(own, part)
             else:
                 _write_affine(own, part)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[h5py.File]:
+    """A new file; what HDF5 raises while it is written becomes an ``OSError``."""
+    try:
+        with h5py.File(path, "w") as file:
+            yield file
+    except RuntimeError as error:
+        raise OSError(str(error)) from None
 
 
 def _write_text(group: h5py.Group, name: str) -> None:
