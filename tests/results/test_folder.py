@@ -148,6 +148,14 @@ def test_an_unknown_choice_is_refused_before_any_work(choice, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["x.nii.gz", "x.mgz", "x.nii"])
+def test_the_name_of_an_image_file_is_no_folder(name, tmp_path):
+    request = RegistrationRequest(tmp_path / "a", tmp_path / "b", tmp_path / name)
+    with pytest.raises(PatchMorphError, match=f"output must be a folder, got the name of an image.*{name}$"):
+        register_files(request)
+    assert not list(tmp_path.iterdir())
+
+
 def test_files_of_other_names_in_the_folder_stay(brain, monkeypatch, tmp_path):
     monkeypatch.setattr(figures, "png", lambda figure: b"")
     folder, identity = tmp_path / "out", AffineTransform.identity()

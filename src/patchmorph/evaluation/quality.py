@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Float
 from torch import Tensor
 
 from patchmorph.evaluation.metrics import Moments, log_jacobian
@@ -77,24 +77,23 @@ class _Measurement:
             values = self.fixed.read(block.box)
             content = foreground(values)
             inside = content if self.region is None else self.region.read(block.box) > 0
-            if inside.any():
-                self._add_map(block, inside[0, 0])
             inner = block.without_halo(1)
-            if content.any():
-                _add(self._before, values, self._unregistered(inner.points), content)
+            if len(found := inside[0, 0].nonzero()):
+                determinant = determinant_of_map(block.mapped[0, 1:, 1:, 1:], self.grid)[found.unbind(1)]
+                self._folds += int((determinant <= 0).sum())
+                log = log_jacobian(determinant)
+                self._logs.add(log, log)
+            if len(found := content[0, 0].nonzero()):
+                at = found.unbind(1)
+                _add(self._before, values[0, 0][at], self._unregistered(inner.points[0][at][None])[0, 0])
             yield inner
-
-    def _add_map(self, block: MappedBlock, inside: Bool[Tensor, "x y z"]) -> None:
-        determinant = determinant_of_map(block.mapped[0, 1:, 1:, 1:], self.grid)[inside]
-        self._folds += int((determinant <= 0).sum())
-        log = log_jacobian(determinant)
-        self._logs.add(log, log)
 
     def quality(self, warped: AbstractVolume) -> Quality:
         """The figures, after all blocks."""
         after = Moments()
         for box, values in self.fixed.blocks():
-            _add(after, values, warped.read(box).float(), foreground(values))
+            content = foreground(values)
+            _add(after, values[content], warped.read(box)[content].float())
         count = self._logs.count
         return Quality(
             self._before.correlation(),
@@ -104,7 +103,8 @@ class _Measurement:
         )
 
 
-def _add(moments: Moments, first: Tensor, second: Tensor, where: Tensor) -> None:
-    """Add pairs of values where both are known."""
-    known = where & second.isfinite()
-    moments.add(first[known], second[known])
+def _add(moments: Moments, first: Float[Tensor, " n"], second: Float[Tensor, " n"]) -> None:
+    """Add pairs of values whose second one is known."""
+    known = second.isfinite()
+    whole = bool(known.all())
+    moments.add(first if whole else first[known], second if whole else second[known])

@@ -117,9 +117,11 @@ def png(figure: Figure) -> bytes:
 
 
 def _figure(view: PairView, rows: dict[str, DrawPlane]) -> Figure:
-    figure = Figure(figsize=(11, 7.6), facecolor="black", layout="compressed")
     planes = _planes(view)
-    grid = figure.subplots(len(rows), len(planes), squeeze=False)
+    figure = Figure(figsize=(11, 7.6), facecolor="black")
+    widths = [plane.flat(torch.zeros(plane.grid.shape)).shape[0] for plane in planes]
+    grid = figure.subplots(len(rows), len(planes), squeeze=False, width_ratios=widths)
+    figure.subplots_adjust(0.005, 0.005, 0.995, 0.955, wspace=0.01, hspace=0.09)
     for (title, draw), row in zip(rows.items(), grid, strict=True):
         for plane, axes in zip(planes, row, strict=True):
             draw(axes, plane)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.images.volume import Image
-from patchmorph.io.images import save_image
+from patchmorph.io.images import ENDINGS, save_image
 from patchmorph.io.placement import SCANNER
 from patchmorph.io.transforms.formats import save_transform
 from patchmorph.progress import step
@@ -57,11 +57,13 @@ def saved(choice: Sequence[str]) -> tuple[str, ...]:
 
 
 def check_results(folder: Path, overwrite: bool) -> None:
-    """Check, before any work starts, that a folder holds no results, unless these may be replaced.
+    """Check, before any work starts, that a folder can take results: earlier ones stay unless replaced.
 
     Raises:
-        PatchMorphError: it holds some.
+        PatchMorphError: it holds some, or has the name of an image file and is not there yet.
     """
+    if not folder.exists() and folder.name.endswith(ENDINGS):
+        raise PatchMorphError(f"output must be a folder, got the name of an image file: {folder}")
     found = [name for name in RESULTS if (folder / name).exists()]
     if found and not overwrite:
         raise PatchMorphError(
