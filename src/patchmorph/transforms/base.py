@@ -25,6 +25,10 @@ class Transform(ABC):
     def __call__(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
         """The mapped ``points`` (RAS+ mm)."""
 
+    def at_grid(self, grid: Grid) -> Float[Tensor, "_ x y z 3"]:
+        """The mapped points of ``grid`` (RAS+ mm); faster than a call where a field is parallel to it."""
+        return self(grid.points_world())
+
     @abstractmethod
     def inverse(self) -> "Transform":
         """The inverse transform."""
@@ -101,6 +105,14 @@ class Chain(Transform):
     def __call__(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
         """The mapped ``points``."""
         for part in reversed(self._parts):
+            points = part(points)
+        return points
+
+    def at_grid(self, grid: Grid) -> Float[Tensor, "_ x y z 3"]:
+        """The mapped points of ``grid``."""
+        *outer, innermost = self._parts
+        points = innermost.at_grid(grid)
+        for part in reversed(outer):
             points = part(points)
         return points
 

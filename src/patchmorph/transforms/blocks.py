@@ -39,8 +39,7 @@ def mapped_blocks(transform: Transform, grid: Grid, halo: int = 0) -> Iterator[M
             start = triple(a + b for a, b in zip(region.start, box.start, strict=True))
             wider = block.widened(halo)
             with torch.no_grad():  # not around the yield, where it would apply to the caller, too
-                points = wider.points_world()
-                mapped = local(points)
+                points, mapped = wider.points_world(), local.at_grid(wider)
             yield MappedBlock(VoxelBox.at(start, box.shape), wider, points, mapped)
 
 

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchmorph.spatial.grid import Grid, VoxelBox
+from patchmorph.spatial.lattices import along_axes, sample_lattice
 from patchmorph.spatial.sampling import Outside, sample_linear
 from patchmorph.transforms.base import AffineTransform, Transform
 from patchmorph.transforms.inverse import TOLERANCE_MM, solve
@@ -41,6 +42,22 @@ class DisplacementField(Transform):
     def __call__(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
         """The mapped ``points``."""
         return points + self.at(points)
+
+    def at_grid(self, grid: Grid) -> Float[Tensor, "_ x y z 3"]:
+        """The mapped points of ``grid``."""
+        points = grid.points_world()
+        if len(self.displacement) > 1 or len(points) > 1 or not self._is_finite:
+            return self(points)
+        to_voxel = self.grid.world_to_voxel @ grid.voxel_to_world
+        axes = along_axes(to_voxel, grid.shape)
+        if axes is None:
+            return self(points)
+        moved = sample_lattice(self.displacement, to_voxel, axes, grid.shape, self.outside)
+        return points + moved.movedim(1, -1)
+
+    @functools.cached_property
+    def _is_finite(self) -> bool:
+        return bool(self.displacement.isfinite().all())
 
     @functools.cached_property
     def fades(self) -> bool:

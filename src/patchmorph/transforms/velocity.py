@@ -56,6 +56,10 @@ class VelocityField(Transform):
         """The mapped ``points``."""
         return self.flow(points)
 
+    def at_grid(self, grid: Grid) -> Float[Tensor, "_ x y z 3"]:
+        """The mapped points of ``grid``."""
+        return self.flow.at_grid(grid)
+
     def support(self) -> Grid | None:
         """The grid of the velocity if the flow is zero beyond it, else ``None``."""
         return self.flow.support()
