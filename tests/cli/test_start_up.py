@@ -57,6 +57,23 @@ def test_commands_share_options_once():
         assert [names.count(name) for name in ("threads", "verbose", "quiet")] == [1, 1, 1]
 
 
+@pytest.mark.parametrize(
+    ("typed", "found"), [("app", "apply\napply-points\n"), ("models --thr", "--threads\n")]
+)
+def test_a_shell_completes_commands_and_options_and_sees_nothing_else(typed, found):
+    words = f"patchmorph {typed}"
+    names = {
+        "_PATCHMORPH_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(words.count(" ")),
+    }
+    code = "from patchmorph.cli import main; import sys; sys.argv[0] = 'patchmorph'; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | names, capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == (found, "")
+
+
 def test_threads_are_limited():
     code = (
         "import sys, torch; from patchmorph.cli import app\n"

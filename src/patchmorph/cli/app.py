@@ -1,5 +1,7 @@
 """Options and output shared by the commands, and the entry point."""
 
+import contextlib
+import os
 import signal
 import sys
 from pathlib import Path
@@ -12,6 +14,9 @@ from patchmorph.cli.commands import DeferredGroup
 from patchmorph.cli.display import console, display
 from patchmorph.errors import PatchMorphError
 from patchmorph.version import VERSION
+
+COMPLETION = "_PATCHMORPH_COMPLETE"
+"""Variable that is set where a shell asks for the words that may follow."""
 
 EXIT_CODES = """Exit codes: 0 done; 1 some rows of a table failed; 2 bad input, in one line on standard error;
 3 the verdict is fail (--strict); 130, 143 interrupted: nothing half-written is left."""
@@ -75,7 +80,7 @@ def main() -> None:
     """Run the command line and exit; a user error prints one line and exits with status 2."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that unfinished outputs are removed
     try:
-        with display():
+        with contextlib.nullcontext() if COMPLETION in os.environ else display():
             app()
     except PatchMorphError as error:
         _fail(str(error))
