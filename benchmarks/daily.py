@@ -9,6 +9,7 @@ busy on both cores, and affine only; Greedy in the same run. Writes results/dail
 
 import argparse
 import contextlib
+import itertools
 import os
 import statistics
 import subprocess
@@ -33,6 +34,17 @@ def seconds(*command: object) -> float:
         [str(word) for word in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True
     )
     return time.perf_counter() - began
+
+
+def longest_silence(*command: object) -> float:
+    """Most seconds between two lines of a process on standard error, its start and end included."""
+    times = [time.perf_counter()]
+    words = [str(word) for word in command]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        times += [time.perf_counter() for _ in process.stderr]
+    times.append(time.perf_counter())
+    return max(after - before for before, after in itertools.pairwise(times))
 
 
 @contextlib.contextmanager
@@ -84,6 +96,8 @@ def main() -> None:
             sizes = {path.name: path.stat().st_size / 1e6 for path in (folder / "out").iterdir()}
             figures["folder_megabytes"] = round(sum(sizes.values()), 1)
             figures["files_megabytes"] = {key: round(size, 1) for key, size in sizes.items()}
+            command = (COMMAND, "register", *pair, "-o", folder / "silence", "--device", "cpu")
+            figures["longest_silence_seconds"] = round(longest_silence(*command), 2)
             register("--save", "inverse")
             figures["inverse_megabytes"] = round(
                 (folder / "out" / "inverse_transform.h5").stat().st_size / 1e6, 1
