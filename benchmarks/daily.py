@@ -3,8 +3,8 @@
     python benchmarks/daily.py [--data FOLDER] [--runs N] [--parts start register busy affine greedy]
 
 Whole processes on one pair of `t1-labelled` (fixed sub-01, moving sub-02), start-up included, each the median
-of the runs: the help and the import; ``register`` with default outputs on an idle machine, with another process
-busy on both cores, and affine only; Greedy in the same run. Writes results/daily.json.
+of the runs: the help and the import; ``register`` with default outputs on an idle machine, with another
+process busy on both cores, and affine only; Greedy in the same run. Writes results/daily.json.
 """
 
 import argparse

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from patchmorph.networks.devices import choose_device
 from patchmorph.progress import LOG, step
 from patchmorph.registration.result import Registration
 from patchmorph.report.figures import PairView
-from patchmorph.report.page import render_report
+from patchmorph.report.page import render_pictures, render_report
 from patchmorph.results.folder import DEFAULT, REPORT, RESULTS, check_results, saved, write_results
 from patchmorph.results.log import recorded
 from patchmorph.results.summary import Summary, device_name, peak_memory_gib, versions
@@ -137,16 +138,19 @@ def _write(
     request: RegistrationRequest, registration: Registration, seconds: dict[str, float], folder: Path
 ) -> Summary:
     """Write the files but for the summary, which is returned, and the log."""
-    with step("warp and measure"):
-        warped, quality = warp_and_measure(registration)
     transform = stored(registration.transform)  # which all files hold alike
-    with step("images and transforms"):
-        write_results(registration, warped, transform, folder, request.saved, space_code(request.fixed))
-    summary = _summary(request, registration, quality, seconds)
-    if "report" in request.saved:
-        with step("report"):
-            page = render_report(PairView(registration.fixed, registration.moving, transform), summary)
-            (folder / REPORT).write_text(page, encoding="utf-8")
+    view = PairView(registration.fixed, registration.moving, transform)
+    with ThreadPoolExecutor(1) as beside:  # matplotlib takes one core while the map is evaluated
+        pictures = beside.submit(render_pictures, view) if "report" in request.saved else None
+        with step("warp and measure"):
+            warped, quality = warp_and_measure(registration)
+        with step("images and transforms"):
+            write_results(registration, warped, transform, folder, request.saved, space_code(request.fixed))
+        summary = _summary(request, registration, quality, seconds)
+        if pictures is not None:
+            with step("report"):
+                page = render_report(pictures.result(), summary)
+                (folder / REPORT).write_text(page, encoding="utf-8")
     return summary
 
 

@@ -14,7 +14,7 @@ from patchmorph.io.images import save_image
 from patchmorph.io.transforms.formats import save_transform
 from patchmorph.report import figures
 from patchmorph.report.figures import PairView
-from patchmorph.report.page import render_report, write_report
+from patchmorph.report.page import render_pictures, render_report, write_report
 from patchmorph.results.summary import Summary
 
 GRID = grid_around((38, 44, 36), np.eye(3) * 4)
@@ -52,7 +52,7 @@ def summary() -> Summary:
 
 def test_the_page_escapes_names_and_rounds_its_numbers(view, summary, monkeypatch):
     monkeypatch.setattr(figures, "png", lambda figure: b"picture")
-    page = render_report(view, summary)
+    page = render_report(render_pictures(view), summary)
     assert "&lt;fixed&gt; &amp; co.nii.gz" in page
     assert "<fixed>" not in page
     assert "<title>PatchMorph: b to &lt;fixed&gt;" in page
@@ -84,7 +84,7 @@ def test_the_page_escapes_names_and_rounds_its_numbers(view, summary, monkeypatc
 
 def test_the_page_holds_each_figure_under_its_heading(view, summary, monkeypatch):
     monkeypatch.setattr(figures, "png", lambda figure: figure.axes[0].get_title().encode())
-    page = render_report(view, summary)
+    page = render_report(render_pictures(view), summary)
     shown = re.findall(r"<h2>(.*?)</h2>|data:image/png;base64,([A-Za-z0-9+/=]*)", page)
     assert [heading or base64.b64decode(picture).decode() for heading, picture in shown] == [
         "Verdict: check",

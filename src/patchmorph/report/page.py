@@ -35,22 +35,26 @@ def write_report(folder: Path) -> Path:
     images = {side: load_image(path, orientation).with_background(background) for side, path in paths.items()}
     view = PairView(images["fixed"], images["moving"], load_transform(folder / TRANSFORM))
     with whole_file(folder / REPORT) as temporary:
-        temporary.write_text(render_report(view, summary), encoding="utf-8")
+        temporary.write_text(render_report(render_pictures(view), summary), encoding="utf-8")
     return folder / REPORT
 
 
-def render_report(view: PairView, summary: Summary) -> str:
-    """The page with both figures and the numbers of the summary."""
-    environment = Environment(loader=PackageLoader("patchmorph.report"), autoescape=True)
-    images = {
+def render_pictures(view: PairView) -> dict[str, str]:
+    """Both figures as PNG files in base64."""
+    pictures = {
         "comparison": figures.png(figures.comparison(view)),
         "deformation": figures.png(figures.deformation(view)),
     }
-    encoded = {name: base64.b64encode(image).decode() for name, image in images.items()}
+    return {name: base64.b64encode(picture).decode() for name, picture in pictures.items()}
+
+
+def render_report(pictures: dict[str, str], summary: Summary) -> str:
+    """The page with the pictures (see `render_pictures`) and the numbers of the summary."""
+    environment = Environment(loader=PackageLoader("patchmorph.report"), autoescape=True)
     content = asdict(summary)
     content["seconds"].pop("write", None)  # not known yet when a registration renders its page
     return environment.get_template("report.html.j2").render(
-        images=encoded, summary=content, rows=_rows(content)
+        images=pictures, summary=content, rows=_rows(content)
     )
 
 
