@@ -55,7 +55,7 @@ def load_image(path: str | Path, stated: Stated | str | None = None) -> Image:
     """
     path = Path(path)
     volume = open_volume(path)
-    shape = _shape(shape_of(volume), path)
+    shape = check_frame(shape_of(volume), path)
     place = placement(volume, as_stated(stated))
     return image_from(read_voxels(volume).reshape(shape), place, path)
 
@@ -151,7 +151,12 @@ def _reference(path: Path, stated: Stated | str | None) -> Reference:
     return Reference(grid, place.code, place.notes, place.doubts)
 
 
-def _shape(shape: tuple[int, ...], path: Path) -> Shape:
+def check_frame(shape: tuple[int, ...], path: Path) -> Shape:
+    """The three sizes of one frame; further axes must have length 1.
+
+    Raises:
+        PatchMorphError: fewer axes, more frames, or an axis with a single voxel.
+    """
     if len(shape) < 3 or min(shape[:3]) < 2 or any(size != 1 for size in shape[3:]):
         raise PatchMorphError(f"image must be one 3D volume, got shape {shape} in {path}")
     return triple(shape[:3])

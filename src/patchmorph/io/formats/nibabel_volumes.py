@@ -12,7 +12,7 @@ import numpy as np
 from nibabel import imageglobals
 from nibabel.arrayproxy import ArrayProxy
 from nibabel.filebasedimages import ImageFileError
-from nibabel.freesurfer.mghformat import MGHError, MGHHeader
+from nibabel.freesurfer.mghformat import MGHError
 from nibabel.nifti1 import Nifti1Header
 from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError, SpatialImage
@@ -56,9 +56,11 @@ def open_nibabel(path: Path) -> SpatialImage:
 
 
 def header_bytes(volume: SpatialImage) -> bytes:
-    """The first bytes of the header's file."""
+    """The first bytes of the header's file, or of the header of an image that is in memory."""
     holder = volume.file_map.get("header", volume.file_map["image"])
-    with open_stream(Path(str(holder.filename))) as stream:
+    if holder.filename is None or not Path(holder.filename).is_file():
+        return volume.header.binaryblock  # pyright: ignore[reportAttributeAccessIssue]
+    with open_stream(Path(holder.filename)) as stream:
         return stream.read(HEADER_BYTES)
 
 
@@ -102,7 +104,7 @@ def write_mgh(frames: Iterable[np.ndarray], layout: Layout, temporary: Path) -> 
         PatchMorphError: sizes or numbers beyond those of the format.
     """
     try:
-        header: MGHHeader = mgh_header(layout.dtype, layout.shape, layout.matrix)
+        header = mgh_header(layout.dtype, layout.shape, layout.matrix)
     except (HeaderDataError, ValueError) as error:
         raise _unfit(layout, error) from None
     with ImageOpener(str(temporary), "wb") as file:
