@@ -58,7 +58,7 @@ def write_dicom(
         } | {name[1:].replace("_", "|"): value(k) for name, value in tags.items()}
         for key, value in values.items():
             page.SetMetaData(key, value)
-        writer.SetFileName(str(folder / f"{series}-{(k * 3) % array.shape[2]:03d}.dcm"))
+        writer.SetFileName(str(folder / f"{series}-{k % 3}{k:03d}.dcm"))
         writer.Execute(page)
     return folder
 

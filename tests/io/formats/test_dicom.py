@@ -62,7 +62,7 @@ def test_values_are_rescaled_by_each_slice(tmp_path):
         tmp_path / "scan", even, MATRIX, t0028_1053=lambda k: "2.00", t0028_1052=lambda k: "0"
     )
     np.testing.assert_array_equal(load_image(folder).data[0, 0], even)
-    first = folder / "1-000.dcm"
+    first = folder / "1-0000.dcm"
     content = bytearray(first.read_bytes())
     at = content.index(b"\x28\x00\x53\x10") + 8
     assert content[at : at + 2] == b"2 "
