@@ -24,6 +24,7 @@ from patchmorph.errors import PatchMorphError
 from patchmorph.images.volume import Image
 from patchmorph.io.atomic import check_outputs
 from patchmorph.io.components import REORIENT
+from patchmorph.io.formats.registry import is_image
 from patchmorph.io.frames import Frames
 from patchmorph.io.grids import GridPair
 from patchmorph.io.images import check_ending, save_image, space_code
@@ -138,7 +139,7 @@ def apply_points(
     transforms = [transform, *(then or [])]
     images = [Path(name) for name in (frame, output_frame) if name is not None]
     check_outputs([output], [*transforms, points, *images])
-    for image in filter(Path.is_file, images):
+    for image in filter(is_image, images):
         read_reference(image, NOTHING)  # a damaged file is refused, and a doubtful one is printed
     frames = [None if name is None else Frame.named(name) for name in (frame, output_frame)]
     chain = load_chain(transforms, of, inverse, GridPair())

@@ -86,6 +86,8 @@ class AffineTransform(Transform):
 
     def __repr__(self) -> str:
         linear, shift = self.matrix[0, :3, :3], self.matrix[0, :3, 3]
+        if not self.matrix.isfinite().all():
+            return "AffineTransform(not finite)"
         scales = ", ".join(f"{value:.4g}" for value in torch.linalg.svdvals(linear).tolist())
         left, _, right = torch.linalg.svd(linear)
         cosine = float((torch.trace(left @ right) - 1) / 2)
