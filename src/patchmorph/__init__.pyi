@@ -1,8 +1,10 @@
 from .api import load_model, register
+from .applying import ants_transforms, apply, apply_points, to_simpleitk_transform
 from .errors import PatchMorphError
 from .images.volume import Image
 from .io.grids import GridPair
 from .io.images import load_image, save_image
+from .io.stated import Stated
 from .io.transforms.formats import load_transform, save_transform
 from .registration.result import Registration
 from .spatial.grid import Grid
@@ -17,6 +19,10 @@ __all__ = [
     "Image",
     "PatchMorphError",
     "Registration",
+    "Stated",
+    "ants_transforms",
+    "apply",
+    "apply_points",
     "folding",
     "jacobian_determinant",
     "load_image",
@@ -26,4 +32,5 @@ __all__ = [
     "resample",
     "save_image",
     "save_transform",
+    "to_simpleitk_transform",
 ]

@@ -13,7 +13,7 @@ from patchmorph.catalogue import (
     load_model,
 )
 from patchmorph.images.volume import Image
-from patchmorph.io.images import load_image
+from patchmorph.io.conversion import AnyImage, as_image
 from patchmorph.networks.devices import choose_device
 from patchmorph.networks.model import PatchMorphModel
 from patchmorph.registration.cross_contrast import Models, register_any_contrast
@@ -21,8 +21,6 @@ from patchmorph.registration.options import RegistrationOptions
 from patchmorph.registration.pipeline import estimate_pose, register_pair
 from patchmorph.registration.preparation import Selection, prepare_pair
 from patchmorph.registration.result import Registration
-
-AnyImage = Image | str | os.PathLike
 
 
 def register(
@@ -45,8 +43,8 @@ def register(
     """Register ``moving`` to ``fixed``.
 
     Args:
-        fixed: an image or its path (NIfTI, MGZ): the space of the result.
-        moving: an image or its path; shape, spacing, orientation and pose may differ, and each may show a
+        fixed: a path, or an image (see `patchmorph.io.conversion.as_image`): the space of the result.
+        moving: likewise; shape, spacing, orientation and pose may differ, and each may show a
             whole head: the brain in it is found.
         model: name of a packaged model, path of a model file, or a loaded model, which stays on its device.
             ``auto``: the packaged model for the two contrasts, the same or different ones; ``.notes`` of the
@@ -83,12 +81,12 @@ def register(
     if not isinstance(model, PatchMorphModel) and model not in (AUTO, NO_MODEL):
         chosen = load_model(model, device, trust)
     where = chosen.device if isinstance(chosen, PatchMorphModel) else choose_device(device)
-    images = as_image(fixed).to(where), as_image(moving).to(where)
+    images = as_image(fixed, "fixed").to(where), as_image(moving, "moving").to(where)
     if background is not None:
         images = images[0].with_background(background), images[1].with_background(background)
     selections = (
-        Selection(_as_mask(fixed_mask), _as_mask(fixed_ignore)),
-        Selection(_as_mask(moving_mask), _as_mask(moving_ignore)),
+        Selection(_as_mask(fixed_mask, "fixed_mask"), _as_mask(fixed_ignore, "fixed_ignore")),
+        Selection(_as_mask(moving_mask, "moving_mask"), _as_mask(moving_ignore, "moving_ignore")),
     )
     pair = prepare_pair(*images, load_brain_mask(where), selections)
     history = estimate_pose(pair)
@@ -99,10 +97,5 @@ def register(
     return register_pair(pair, history, network, options)
 
 
-def _as_mask(given: AnyImage | None) -> Image | None:
-    return None if given is None else as_image(given)
-
-
-def as_image(given: AnyImage) -> Image:
-    """An image, read from its file where a path is given."""
-    return given if isinstance(given, Image) else load_image(os.fspath(given))
+def _as_mask(given: AnyImage | None, name: str) -> Image | None:
+    return None if given is None else as_image(given, name)

@@ -14,6 +14,7 @@ from patchmorph.evaluation.quality import Quality, warp_and_measure
 from patchmorph.images.volume import Image
 from patchmorph.io.atomic import check_folder, check_outputs, whole_folder
 from patchmorph.io.images import load_image, space_code
+from patchmorph.io.stated import Stated, stated_of
 from patchmorph.io.transforms.native import stored
 from patchmorph.networks.devices import choose_device
 from patchmorph.progress import LOG, step
@@ -34,7 +35,11 @@ class RegistrationRequest:
         moving: image to bring there.
         output: folder for the results; made if it is not there, and files of other names in it stay.
         overwrite: whether results of an earlier run there are replaced.
-        assume_orientation: of images and masks whose files state none (see `load_image`).
+        assume_orientation: of images and masks whose files state none: directions of the axes (see `Stated`).
+        fixed_orientation: of the fixed image and its masks: sides of the first voxel (see `Stated`).
+        fixed_spacing: of the fixed image and its masks, mm (see `Stated`).
+        moving_orientation: likewise.
+        moving_spacing: likewise.
         save: what is written (see `patchmorph.results.folder.FILES`).
     """
 
@@ -56,6 +61,10 @@ class RegistrationRequest:
     trust: tuple[str, ...] = ()
     overwrite: bool = False
     assume_orientation: str | None = None
+    fixed_orientation: str | None = None
+    fixed_spacing: tuple[float, ...] | None = None
+    moving_orientation: str | None = None
+    moving_spacing: tuple[float, ...] | None = None
     save: tuple[str, ...] = DEFAULT
 
     @property
@@ -111,10 +120,11 @@ def _loaded(request: RegistrationRequest) -> Callable[[], Registration]:
     named = request.model in (AUTO, NO_MODEL)
     model = request.model if named else load_model(request.model, request.device, request.trust)
     device = choose_device(request.device)
-    fixed, moving = (
-        load_image(path, request.assume_orientation).to(device) for path in (request.fixed, request.moving)
-    )
-    fixed_mask, moving_mask, fixed_ignore, moving_ignore = (_mask(path, request) for path in request.masks)
+    sides = [stated_of(vars(request), side) for side in ("fixed", "moving")]
+    paths = zip((request.fixed, request.moving), sides, strict=True)
+    fixed, moving = (load_image(path, stated).to(device) for path, stated in paths)
+    masks = zip(request.masks, sides * 2, strict=True)
+    fixed_mask, moving_mask, fixed_ignore, moving_ignore = (_mask(path, stated) for path, stated in masks)
     return lambda: register(
         fixed,
         moving,
@@ -163,8 +173,8 @@ def _check_output(request: RegistrationRequest) -> None:
     check_results(request.output, request.overwrite)
 
 
-def _mask(path: Path | None, request: RegistrationRequest) -> Image | None:
-    return None if path is None else load_image(path, request.assume_orientation)
+def _mask(path: Path | None, stated: Stated) -> Image | None:
+    return None if path is None else load_image(path, stated)
 
 
 def _summary(

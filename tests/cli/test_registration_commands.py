@@ -105,6 +105,10 @@ def test_a_known_map_is_found_and_the_summary_records_the_arguments(run, files, 
         "moving_ignore": None,
         "background": None,
         "assume_orientation": None,
+        "fixed_orientation": None,
+        "fixed_spacing": None,
+        "moving_orientation": None,
+        "moving_spacing": None,
         "trust": [],
     }
     assert summary["similarity_after"] > 0.97 > summary["similarity_before"]

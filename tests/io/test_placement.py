@@ -14,9 +14,9 @@ from patchmorph.images.intensity import Window
 from patchmorph.io.frames import Frames
 from patchmorph.io.grids import GridPair, matrix_of
 from patchmorph.io.images import load_grid, load_image, load_reference, space_code
-from patchmorph.io.orientation import parse_orientation
 from patchmorph.io.placement import world_matrix
 from patchmorph.io.points import Frame
+from patchmorph.io.stated import parse_orientation
 from patchmorph.io.transforms.formats import load_transform, save_transform
 from patchmorph.io.volumes import open_volume
 from patchmorph.transforms.base import AffineTransform

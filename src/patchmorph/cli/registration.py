@@ -16,6 +16,7 @@ from patchmorph.cli.app import (
     console,
     print_table,
 )
+from patchmorph.cli.images import FixedOrientation, FixedSpacing, MovingOrientation, MovingSpacing, spacing_of
 from patchmorph.results.folder import ALL, DEFAULT, FILES
 from patchmorph.results.summary import Summary
 
@@ -25,7 +26,9 @@ FAILED = 3
 
 @app.command("register")
 def register_command(
-    fixed: Annotated[Path, typer.Argument(help="Fixed image: the result is in its space (NIfTI, MGZ).")],
+    fixed: Annotated[
+        Path, typer.Argument(help="Fixed image, a file or a folder: the result is in its space.")
+    ],
     moving: Annotated[Path, typer.Argument(help="Moving image, registered to FIXED.")],
     output: FolderOption,
     model: Annotated[
@@ -67,6 +70,10 @@ def register_command(
         bool, typer.Option("--strict", help="Exit with status 3 if the verdict is fail.")
     ] = False,
     assume_orientation: AssumeOption = None,
+    fixed_spacing: FixedSpacing = None,
+    fixed_orientation: FixedOrientation = None,
+    moving_spacing: MovingSpacing = None,
+    moving_orientation: MovingOrientation = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the results of an earlier run in the folder.")
     ] = False,
@@ -96,6 +103,10 @@ def register_command(
         background=background,
         overwrite=overwrite,
         assume_orientation=assume_orientation,
+        fixed_orientation=fixed_orientation,
+        fixed_spacing=spacing_of(fixed_spacing),
+        moving_orientation=moving_orientation,
+        moving_spacing=spacing_of(moving_spacing),
         trust=tuple(trust or ()),
         save=tuple(save.split(",")),
     )

@@ -7,17 +7,30 @@ from typing import Annotated
 import typer
 
 from patchmorph.cli.app import AssumeOption, app, console, print_table
-from patchmorph.cli.images import print_notes, read_pair, read_reference, targets_of
+from patchmorph.cli.images import (
+    IMAGE_FORMATS,
+    FixedOrientation,
+    FixedSpacing,
+    MovingOrientation,
+    MovingSpacing,
+    Sides,
+    print_notes,
+    read_pair,
+    read_reference,
+    targets_of,
+)
 from patchmorph.cli.transform_files import EachFrom, From, To, load_chain, load_one, save
 from patchmorph.errors import PatchMorphError
 from patchmorph.images.volume import Image
 from patchmorph.io.atomic import check_outputs
 from patchmorph.io.components import REORIENT
+from patchmorph.io.formats.registry import is_image
 from patchmorph.io.frames import Frames
 from patchmorph.io.grids import GridPair
 from patchmorph.io.images import check_ending, save_image, space_code
 from patchmorph.io.points import Frame, map_points
 from patchmorph.io.series import CHOICES, warp_files
+from patchmorph.io.stated import NOTHING
 from patchmorph.io.transforms.formats import load_transform
 from patchmorph.io.transforms.registry import format_of
 from patchmorph.spatial.grid import Grid
@@ -45,7 +58,7 @@ def apply(
     images: Annotated[list[Path], typer.Argument(help="Images in the moving space, of three or more axes.")],
     reference: Annotated[Path, typer.Option(help="Image whose grid the result is on.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Result (.nii.gz, .mgz); a folder for several images.")
+        Path, typer.Option("--output", "-o", help=f"Result ({IMAGE_FORMATS}); a folder for several images.")
     ],
     interpolation: Annotated[
         str,
@@ -67,6 +80,10 @@ def apply(
         ),
     ] = None,
     assume_orientation: AssumeOption = None,
+    fixed_spacing: FixedSpacing = None,
+    fixed_orientation: FixedOrientation = None,
+    moving_spacing: MovingSpacing = None,
+    moving_orientation: MovingOrientation = None,
     of: EachFrom = None,
 ) -> None:
     """Resample images through a transform onto a reference grid, each frame interpolated once."""
@@ -79,8 +96,9 @@ def apply(
     targets = targets_of(images, output)
     transforms = [transform, *(then or [])]
     check_outputs(targets, [*images, reference, *transforms])
-    place = read_reference(reference, assume_orientation)
-    series = [Frames(image, assume_orientation) for image in images]
+    sides = Sides.of(assume_orientation, fixed_orientation, fixed_spacing, moving_orientation, moving_spacing)
+    place = read_reference(reference, sides.fixed)
+    series = [Frames(image, sides.moving) for image in images]
     for frames in series:
         print_notes(frames.place)
     pair = GridPair(place.grid, series[0].grid)
@@ -121,8 +139,8 @@ def apply_points(
     transforms = [transform, *(then or [])]
     images = [Path(name) for name in (frame, output_frame) if name is not None]
     check_outputs([output], [*transforms, points, *images])
-    for image in filter(Path.is_file, images):
-        read_reference(image, None)  # a damaged file is refused, and a doubtful one is printed
+    for image in filter(is_image, images):
+        read_reference(image, NOTHING)  # a damaged file is refused, and a doubtful one is printed
     frames = [None if name is None else Frame.named(name) for name in (frame, output_frame)]
     chain = load_chain(transforms, of, inverse, GridPair())
     console.print(f"wrote {output}: {map_points(points, output, chain, *frames)}")
@@ -139,10 +157,15 @@ def compose(
     to: To = None,
     of: EachFrom = None,
     assume_orientation: AssumeOption = None,
+    fixed_spacing: FixedSpacing = None,
+    fixed_orientation: FixedOrientation = None,
+    moving_spacing: MovingSpacing = None,
+    moving_orientation: MovingOrientation = None,
 ) -> None:
     """Compose several transforms into one."""
     check_outputs([output], [*transforms, reference, moving])
-    pair = read_pair(reference, moving, assume_orientation)
+    sides = Sides.of(assume_orientation, fixed_orientation, fixed_spacing, moving_orientation, moving_spacing)
+    pair = read_pair(reference, moving, sides)
     save(load_chain(transforms, of, False, pair), output, to, pair)
 
 
@@ -159,11 +182,16 @@ def invert(
         typer.Option(help="Image of the inverse's round-trip error in mm, on the moving image's grid."),
     ] = None,
     assume_orientation: AssumeOption = None,
+    fixed_spacing: FixedSpacing = None,
+    fixed_orientation: FixedOrientation = None,
+    moving_spacing: MovingSpacing = None,
+    moving_orientation: MovingOrientation = None,
 ) -> None:
     """Write the inverse: exact for velocity fields, to 0.0002 mm at each point for displacement fields."""
     outputs = [output] if missed is None else [output, missed]
     check_outputs(outputs, [transform, reference, moving])
-    pair = read_pair(reference, moving, assume_orientation)
+    sides = Sides.of(assume_orientation, fixed_orientation, fixed_spacing, moving_orientation, moving_spacing)
+    pair = read_pair(reference, moving, sides)
     form = format_of(output, to, writing=True)
     if missed is not None:
         check_ending(missed)
@@ -201,6 +229,10 @@ def convert(
     to: To = None,
     of: From = None,
     assume_orientation: AssumeOption = None,
+    fixed_spacing: FixedSpacing = None,
+    fixed_orientation: FixedOrientation = None,
+    moving_spacing: MovingSpacing = None,
+    moving_orientation: MovingOrientation = None,
 ) -> None:
     """Write a transform as another tool's file.
 
@@ -208,7 +240,8 @@ def convert(
     fsl or greedy; .txt with --to mrtrix or niftyreg; .lta, .mgz (FreeSurfer); .aff12.1D (AFNI); .x5; .zarr.
     """
     check_outputs([output], [transform, reference, moving])
-    pair = read_pair(reference, moving, assume_orientation)
+    sides = Sides.of(assume_orientation, fixed_orientation, fixed_spacing, moving_orientation, moving_spacing)
+    pair = read_pair(reference, moving, sides)
     format_of(output, to, writing=True)
     save(load_one(transform, of, pair), output, to, pair)
 
@@ -217,22 +250,29 @@ def convert(
 def jacobian(
     transform: TransformPath,
     reference: Annotated[Path, typer.Option(help="Image whose grid the result is on.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Image of the determinant.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help=f"Image of the determinant ({IMAGE_FORMATS}).")
+    ],
     log: Annotated[bool, typer.Option("--log", help="Write its natural logarithm instead.")] = False,
     differences: Annotated[str, typer.Option(help="Finite differences: forward or central.")] = "forward",
     inverse: Inverse = False,
     moving: Moving = None,
     of: From = None,
     assume_orientation: AssumeOption = None,
+    fixed_spacing: FixedSpacing = None,
+    fixed_orientation: FixedOrientation = None,
+    moving_spacing: MovingSpacing = None,
+    moving_orientation: MovingOrientation = None,
 ) -> None:
     """Write the Jacobian determinant of a transform, and report where the transform folds."""
     if differences not in DIFFERENCES:
         raise PatchMorphError(f"differences must be {' or '.join(DIFFERENCES)}, got {differences}")
     check_ending(output)
     check_outputs([output], [transform, reference, moving])
-    place = read_reference(reference, assume_orientation)
+    sides = Sides.of(assume_orientation, fixed_orientation, fixed_spacing, moving_orientation, moving_spacing)
+    place = read_reference(reference, sides.fixed)
     grid = place.grid
-    pair = GridPair(grid, None if moving is None else read_reference(moving, assume_orientation).grid)
+    pair = GridPair(grid, None if moving is None else read_reference(moving, sides.moving).grid)
     chain = load_chain([transform], of and [of], inverse, pair.swapped() if inverse else pair)
     by = {name: jacobian_determinant(chain, grid, name) for name in DIFFERENCES}
     folds = folding(chain, grid)

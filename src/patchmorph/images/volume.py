@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
-from patchmorph.images.abstract import AbstractImage
+from patchmorph.images.exports import Exportable
 from patchmorph.images.histogram import OrderStatistics
 from patchmorph.images.intensity import IntensityMap, Window
 from patchmorph.images.normalization import background_within, normalizing_window, voxel_statistics
@@ -25,7 +25,7 @@ CROP_MARGIN = 2
 """Voxels that are read beyond the outermost points: one for interpolation and one for rounding errors."""
 
 
-class AbstractVolume(AbstractImage):
+class AbstractVolume(Exportable):
     """An image on a voxel grid.
 
     Attributes:

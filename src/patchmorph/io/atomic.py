@@ -14,6 +14,8 @@ from patchmorph.errors import PatchMorphError
 
 FOLDER_ENDING = ".zarr"
 """Ending of outputs that are folders."""
+HEADER_ENDINGS = (".nhdr", ".mhd")
+"""Endings of headers of images whose voxels are in a file beside them."""
 UNFINISHED = ".unfinished-"
 """Start of the names of temporary folders."""
 
@@ -21,6 +23,8 @@ UNFINISHED = ".unfinished-"
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A temporary path (with the same ending) that becomes ``path`` when the block succeeds.
+
+    The file of the voxels of a header is put in place first, so that no header is without its voxels.
 
     Raises:
         PatchMorphError: ``path`` cannot be written (no permission, a full disk), or is no regular file.
@@ -31,7 +35,14 @@ def whole_file(path: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=UNFINISHED) as folder:
             temporary = Path(folder) / path.name
             yield temporary
+            if (voxels := voxels_file(temporary)) is not None:
+                os.replace(voxels, path.with_name(voxels.name))
             os.replace(temporary, path)
+
+
+def voxels_file(path: Path) -> Path | None:
+    """The file beside a header that holds its voxels; ``None`` where one file holds both."""
+    return path.with_suffix(".raw") if path.suffix in HEADER_ENDINGS else None
 
 
 @contextmanager
@@ -126,11 +137,14 @@ def check_file(path: Path) -> None:
     """Check that an output is new or replaces a regular file.
 
     Raises:
-        PatchMorphError: it is a folder, a device or a pipe.
+        PatchMorphError: a folder, a device, a pipe, or a header whose voxels would replace another's.
     """
     if path.exists() and not path.is_file():
         kind = "a folder" if path.is_dir() else "a device or pipe"
         raise PatchMorphError(f"output must be a file or new, got {kind}: {path}")
+    voxels = voxels_file(path)
+    if voxels is not None and voxels.exists() and not path.exists():
+        raise PatchMorphError(f"voxels of {path} must be written to a new file, got another's: {voxels}")
 
 
 def check_folder(path: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 from nibabel.nifti1 import Nifti1Header
 from nibabel.spatialimages import SpatialImage
 
-from patchmorph.io.volumes import path_of, shape_of
+from patchmorph.io.formats.base import path_of, shape_of
 
 TOLERANCE_MM = 0.01
 """Distance between two forms that is not reported: tools that write both round them differently."""

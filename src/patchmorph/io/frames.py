@@ -8,10 +8,12 @@ import nibabel
 import numpy as np
 
 from patchmorph.errors import PatchMorphError
+from patchmorph.io.formats.base import shape_of
 from patchmorph.io.images import grid_of
 from patchmorph.io.labels import Choice, choose_interpolation
 from patchmorph.io.placement import placement
-from patchmorph.io.volumes import check_end, open_volume, read_part, read_voxels, shape_of
+from patchmorph.io.stated import Stated, as_stated
+from patchmorph.io.volumes import check_end, open_volume, read_part, read_voxels
 from patchmorph.spatial.grid import Grid, triple
 
 
@@ -28,20 +30,20 @@ class Frames:
         further: sizes of the dimensions after the third.
 
     Args:
-        path: NIfTI or MGZ.
-        assume_orientation: see `patchmorph.io.placement.placement`.
+        path: see `patchmorph.io.images.load_image`.
+        stated: see `patchmorph.io.placement.placement`.
 
     Raises:
         PatchMorphError: not an image of three or more dimensions of plain numbers.
     """
 
-    def __init__(self, path: str | Path, assume_orientation: str | None = None):
+    def __init__(self, path: str | Path, stated: Stated | str | None = None):
         self.path = Path(path)
         self.volume = open_volume(self.path)
         shape = shape_of(self.volume)
         if len(shape) < 3:
             raise PatchMorphError(f"image must have three axes, got shape {shape} in {path}")
-        self.place = placement(self.volume, assume_orientation)
+        self.place = placement(self.volume, as_stated(stated))
         dtype = np.dtype(self.volume.get_data_dtype()).newbyteorder("=")
         if dtype.kind not in "iufb":
             raise PatchMorphError(f"image must hold plain numbers, got {dtype} in {path}")

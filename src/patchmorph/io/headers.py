@@ -6,8 +6,9 @@ import nibabel
 import numpy as np
 
 from patchmorph.io.grids import is_square
-from patchmorph.io.placement import UNIT_BITS
 
+UNIT_BITS = 7
+"""Bits of ``xyzt_units`` that hold the unit of space."""
 MM = 2
 """NIfTI's code of the millimetre."""
 SLICES = ("dim_info", "slice_code", "slice_start", "slice_end", "slice_duration")

@@ -1,21 +1,23 @@
-"""Volumes on disk: NIfTI and MGZ."""
+"""Images on disk, of any format (see `patchmorph.io.formats.registry`)."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import torch
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.images.volume import Image
 from patchmorph.io.atomic import whole_file
-from patchmorph.io.headers import set_forms
-from patchmorph.io.placement import SCANNER, Placement, placement
-from patchmorph.io.volumes import MGH, check_files, open_volume, read_voxels, shape_of
+from patchmorph.io.formats.base import Layout, shape_of
+from patchmorph.io.formats.registry import writer_of
+from patchmorph.io.grids import matrix_of
+from patchmorph.io.placement import SCANNER, Placement, code_of, placement
+from patchmorph.io.stated import Stated, as_stated
+from patchmorph.io.volumes import check_files, open_volume, read_voxels
 from patchmorph.spatial.grid import Grid, Shape, triple
 
-ENDINGS = (".nii", ".nii.gz", *MGH)
 _WIDER = {np.dtype("u2"): np.int32, np.dtype("u4"): np.int64, np.dtype("u8"): np.int64}
 
 
@@ -36,24 +38,26 @@ class Reference:
     doubts: tuple[str, ...]
 
 
-def load_image(path: str | Path, assume_orientation: str | None = None) -> Image:
+def load_image(path: str | Path, stated: Stated | str | None = None) -> Image:
     """Read a 3D volume (further axes of length 1 are dropped) with its affine, in RAS+ mm.
 
-    The array keeps its axis order and integer type. Nothing is reoriented, and values are rescaled only by
-    the header's slope and intercept. A compressed file is read to its end, where its checksum is.
+    The array keeps its axis order and integer type; of TIFF, the axes are columns, rows, slices. Nothing is
+    reoriented, and values are rescaled only by the header's slope and intercept. A compressed file is read
+    to its end, where its checksum is.
 
     Args:
-        path: NIfTI or MGZ.
-        assume_orientation: directions of the array axes, such as RAS, for a file that states none (see
-            `patchmorph.io.placement.placement`).
+        path: NIfTI, MGZ, NRRD, MetaImage, TIFF, or a folder: of TIFF files or of a DICOM series
+            (``FOLDER#SERIES_UID`` for one of several).
+        stated: directions of the array axes, such as RAS, or more (see `Stated`), of a file that states none.
 
     Raises:
         PatchMorphError: no such file, not an image, damaged, not one 3D frame, or a singular affine.
     """
     path = Path(path)
     volume = open_volume(path)
-    shape = _shape(shape_of(volume), path)
-    return image_from(read_voxels(volume).reshape(shape), placement(volume, assume_orientation), path)
+    shape = check_frame(shape_of(volume), path)
+    place = placement(volume, as_stated(stated))
+    return image_from(read_voxels(volume).reshape(shape), place, path)
 
 
 def image_from(array: np.ndarray, place: Placement, path: Path, exact: bool = False) -> Image:
@@ -67,23 +71,23 @@ def image_from(array: np.ndarray, place: Placement, path: Path, exact: bool = Fa
     return Image(data, grid, str(path), notes=place.notes, doubts=place.doubts)
 
 
-def load_grid(path: str | Path, assume_orientation: str | None = None) -> Grid:
+def load_grid(path: str | Path, stated: Stated | str | None = None) -> Grid:
     """The grid of a volume, from the file's header alone; axes after the third are ignored.
 
     Raises:
         PatchMorphError: no such file, not an image of three or more axes, or a singular affine.
     """
-    return _reference(Path(path), assume_orientation).grid
+    return _reference(Path(path), stated).grid
 
 
-def load_reference(path: str | Path, assume_orientation: str | None = None) -> Reference:
+def load_reference(path: str | Path, stated: Stated | str | None = None) -> Reference:
     """The grid of a volume, from its header; a compressed file is checked to its end.
 
     Raises:
         PatchMorphError: as for `load_grid`, or a damaged file.
     """
     check_files(open_volume(Path(path)))
-    return _reference(Path(path), assume_orientation)
+    return _reference(Path(path), stated)
 
 
 def space_code(path: str | Path) -> int:
@@ -92,7 +96,7 @@ def space_code(path: str | Path) -> int:
     Raises:
         PatchMorphError: as for `load_grid`.
     """
-    return _reference(Path(path), None).code
+    return code_of(open_volume(Path(path)))
 
 
 def grid_of(place: Placement, shape: Shape) -> Grid:
@@ -101,7 +105,9 @@ def grid_of(place: Placement, shape: Shape) -> Grid:
 
 
 def save_image(image: Image, path: str | Path, code: int = SCANNER) -> None:
-    """Write a one-channel image as NIfTI or MGZ, by the ending of ``path``.
+    """Write a one-channel image; the ending of ``path`` determines the format (see `ENDINGS`).
+
+    Its type is kept where the format has it. TIFF keeps voxel sizes and no orientation.
 
     Args:
         image: one channel.
@@ -109,21 +115,21 @@ def save_image(image: Image, path: str | Path, code: int = SCANNER) -> None:
         code: NIfTI's code of the space, for both forms.
 
     Raises:
-        PatchMorphError: another ending, or a path that cannot be written.
+        PatchMorphError: another ending, numbers beyond the format, or a path that cannot be written.
     """
-    path = Path(path)
-    check_ending(path)
     array = image.data[0, 0].cpu().numpy()
-    affine = image.grid.voxel_to_world[0].cpu().numpy()
-    if path.name.endswith(MGH):
-        if array.dtype not in (np.uint8, np.int16, np.int32, np.float32):
-            array = array.astype(np.float32 if array.dtype.kind == "f" else np.int32)
-        volume = nibabel.MGHImage(array, affine)  # pyright: ignore[reportArgumentType]
-    else:
-        volume = nibabel.Nifti1Image(array, affine, dtype=array.dtype)
-        set_forms(volume.header, affine, code)
-    with whole_file(path) as temporary:
-        nibabel.save(volume, temporary)
+    write_frames([array], Layout(Path(path), array.shape, array.dtype, matrix_of(image.grid), code))
+
+
+def write_frames(frames: Iterable[np.ndarray], layout: Layout) -> None:
+    """Write frames ``[X, Y, Z]`` to the layout's path, whole or not at all.
+
+    Raises:
+        PatchMorphError: as for `save_image`.
+    """
+    write = writer_of(layout.path)
+    with whole_file(layout.path) as temporary:
+        write(frames, layout, temporary)
 
 
 def check_ending(path: Path) -> None:
@@ -132,21 +138,25 @@ def check_ending(path: Path) -> None:
     Raises:
         PatchMorphError: another ending.
     """
-    if not path.name.endswith(ENDINGS):
-        raise PatchMorphError(f"image file must end in {', '.join(ENDINGS)}, got {path}")
+    writer_of(path)
 
 
-def _reference(path: Path, assume_orientation: str | None) -> Reference:
+def _reference(path: Path, stated: Stated | str | None) -> Reference:
     volume = open_volume(path)
     shape = shape_of(volume)
     if len(shape) < 3:
         raise PatchMorphError(f"image must have three axes, got shape {shape} in {path}")
-    place = placement(volume, assume_orientation)
+    place = placement(volume, as_stated(stated))
     grid = grid_of(place, triple(shape[:3]))
     return Reference(grid, place.code, place.notes, place.doubts)
 
 
-def _shape(shape: tuple[int, ...], path: Path) -> Shape:
+def check_frame(shape: tuple[int, ...], path: Path) -> Shape:
+    """The three sizes of one frame; further axes must have length 1.
+
+    Raises:
+        PatchMorphError: fewer axes, more frames, or an axis with a single voxel.
+    """
     if len(shape) < 3 or min(shape[:3]) < 2 or any(size != 1 for size in shape[3:]):
         raise PatchMorphError(f"image must be one 3D volume, got shape {shape} in {path}")
     return triple(shape[:3])

@@ -5,6 +5,7 @@ the form is absent (nifti1.h). Its unit is the metre, the millimetre or the micr
 sform comes first; as in ITK all lengths become millimetres.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import nibabel
@@ -13,14 +14,15 @@ from nibabel.nifti1 import Nifti1Header
 from nibabel.spatialimages import SpatialImage
 
 from patchmorph.errors import PatchMorphError
+from patchmorph.io.formats.base import LibraryVolume, path_of
+from patchmorph.io.formats.nibabel_volumes import raw_header
 from patchmorph.io.forms import form_notes
-from patchmorph.io.orientation import centered, convention, parse_orientation, why_unoriented
-from patchmorph.io.volumes import path_of, raw_header
+from patchmorph.io.headers import UNIT_BITS
+from patchmorph.io.orientation import centered, convention, slices_first, why_unoriented
+from patchmorph.io.stated import NOTHING, Directions, Stated
 
 UNITS = {1: ("metre", 1e3), 3: ("micron", 1e-3)}
 """Units of NIfTI other than the millimetre, with their length in mm; unknown codes are millimetres."""
-UNIT_BITS = 7
-"""Bits of ``xyzt_units`` that hold the unit of space."""
 SCANNER = 1
 """NIfTI's code of scanner coordinates."""
 MIN_SPACING_MM, MAX_LENGTH_MM = 1e-7, 1e7
@@ -49,37 +51,70 @@ def world_matrix(volume: SpatialImage) -> np.ndarray:
     return placement(volume).matrix
 
 
-def placement(volume: SpatialImage, assume_orientation: str | None = None) -> Placement:
+def placement(volume: SpatialImage, stated: Stated = NOTHING) -> Placement:
     """Where the voxels of a volume lie.
 
     Args:
         volume: as it was opened.
-        assume_orientation: directions in which the array axes of a file without an orientation run, such as
-            RAS; by default LAS, the convention of Analyze, or LIA for MGH. The centre of the array is the
-            origin. Files that state an orientation are not affected.
+        stated: what the user states of a file whose header does not. A file without an orientation lies with
+            the centre of its array at the origin. Without a statement its axes are taken as LAS, the
+            convention of Analyze, as LIA for MGH, and as ITK takes them for NRRD and MetaImage.
 
     Raises:
-        PatchMorphError: not one of the 48 orientations, or a matrix that is singular or not finite.
+        PatchMorphError: a matrix that is singular or not finite; a TIFF without voxel sizes or orientation.
     """
-    stated = None if assume_orientation is None else parse_orientation(assume_orientation)
     name, missing = path_of(volume), why_unoriented(volume)
+    axes = stated.axes(slices_first(volume))
+    spacing, notes = _spacing(volume, stated)
     if missing:
-        matrix = centered(stated or convention(volume), volume)
+        matrix = _assumed(volume, axes, spacing)
     else:
         matrix = np.array(np.nan * np.eye(4) if volume.affine is None else volume.affine, np.float64)
     unit, mm = _unit(volume)
     matrix[:3] *= mm
-    _check(matrix, name)
-    notes = () if mm == 1 else (f"{name}: lengths in {unit} were converted to mm",)
-    notes += form_notes(volume, mm)
-    doubts = _changed_values(volume)
+    check_matrix(matrix, name)
+    notes += () if mm == 1 else (f"{name}: lengths in {unit} were converted to mm",)
+    notes += form_notes(volume, mm) + getattr(volume, "notes", ())
+    doubts = _changed_values(volume) + getattr(volume, "doubts", ())
     codes = "".join(map(str, nibabel.aff2axcodes(matrix)))
-    if missing and stated is not None:
+    if missing and axes is not None:
         notes += (f"{name}: {missing}; its axes were taken as {codes}, as stated",)
     elif missing:
         taken = f"its axes were taken as {codes} (--assume-orientation states others)"
         doubts += (f"{name}: the orientation is unknown, since {missing}; {taken}",)
-    return Placement(matrix, _code(volume), notes, doubts)
+    return Placement(matrix, code_of(volume), notes, doubts)
+
+
+def _assumed(volume: SpatialImage, axes: Directions | None, spacing: Sequence[float]) -> np.ndarray:
+    """The matrix of a file without an orientation; its own is what ITK takes NRRD and MetaImage for."""
+    if axes is not None:
+        return centered(axes, spacing, volume)
+    if slices_first(volume):
+        raise PatchMorphError(
+            f"orientation must be stated (--fixed-orientation, --moving-orientation, such as psl: the sides "
+            f"of the first voxel along slices, rows, columns), since {why_unoriented(volume)}, "
+            f"got none for {path_of(volume)}"
+        )
+    own = isinstance(volume, LibraryVolume) and volume.spacing_mm is not None
+    return np.array(volume.affine) if own else centered(convention(volume), spacing, volume)
+
+
+def _spacing(volume: SpatialImage, stated: Stated) -> tuple[Sequence[float], tuple[str, ...]]:
+    """Voxel sizes along the axes in the file's unit, and a note where a stated size replaces another."""
+    if not isinstance(volume, LibraryVolume):
+        return tuple(float(size) for size in volume.header.get_zooms()), ()
+    own, given = volume.spacing_mm, stated.spacings(volume.slices_first)
+    if own is None and given is None:
+        raise PatchMorphError(
+            f"voxel sizes must be stated (--fixed-spacing, --moving-spacing, in mm: slices, rows, columns), "
+            f"since {volume.without_spacing}, got none for {path_of(volume)}"
+        )
+    if given is None or not volume.slices_first:
+        return own or given or (), ()
+    if own is None or np.allclose(own, given, rtol=1e-3):
+        return given, ()
+    sizes = [", ".join(f"{size:g}" for size in values[::-1]) for values in (own, given)]
+    return given, (f"{path_of(volume)}: its voxel sizes of {sizes[0]} mm were replaced by {sizes[1]} mm",)
 
 
 def _unit(volume: SpatialImage) -> tuple[str, float]:
@@ -88,7 +123,8 @@ def _unit(volume: SpatialImage) -> tuple[str, float]:
     return UNITS.get(int(volume.header["xyzt_units"]) & UNIT_BITS, ("mm", 1.0))
 
 
-def _code(volume: SpatialImage) -> int:
+def code_of(volume: SpatialImage) -> int:
+    """NIfTI's code of a volume's space; 1 (scanner) where none is stated."""
     if not isinstance(volume.header, Nifti1Header):
         return SCANNER
     return int(volume.header["sform_code"]) or int(volume.header["qform_code"]) or SCANNER
@@ -109,7 +145,12 @@ def _changed_values(volume: SpatialImage) -> tuple[str, ...]:
     return tuple(doubts)
 
 
-def _check(matrix: np.ndarray, name: object) -> None:
+def check_matrix(matrix: np.ndarray, name: object) -> None:
+    """Check that a voxel-to-world matrix ``[4, 4]`` can be that of an image.
+
+    Raises:
+        PatchMorphError: not finite, singular, or lengths beyond those of any image.
+    """
     got = f"got {matrix[:3].tolist()} in {name}"
     if not np.isfinite(matrix).all():
         raise PatchMorphError(f"affine must be finite, {got}")

@@ -7,20 +7,16 @@ from typing import Literal
 
 import numpy as np
 import torch
-from nibabel.freesurfer.mghformat import MGHHeader
-from nibabel.openers import ImageOpener
-from nibabel.spatialimages import HeaderDataError
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.io.atomic import whole_file
 from patchmorph.io.components import Reorient, check_reorient, turning_axes
+from patchmorph.io.formats.base import Layout
 from patchmorph.io.frames import Frames
 from patchmorph.io.grids import matrix_of
-from patchmorph.io.headers import mgh_header, nifti_header
-from patchmorph.io.images import check_ending, image_from
+from patchmorph.io.images import check_ending, image_from, write_frames
 from patchmorph.io.labels import Choice
 from patchmorph.io.placement import SCANNER
-from patchmorph.io.volumes import MGH, check_files
+from patchmorph.io.volumes import check_files
 from patchmorph.spatial.grid import Grid
 from patchmorph.spatial.sampling import INTERPOLATIONS, Interpolation
 from patchmorph.transforms.base import Transform
@@ -44,7 +40,7 @@ def warp_files(
     code: int = SCANNER,
     reorient: Reorient | None = None,
 ) -> list[str]:
-    """Resample each source file through ``transform`` onto ``grid`` and write its target, NIfTI or MGZ.
+    """Resample each source file through ``transform`` onto ``grid`` and write its target, by its ending.
 
     Frames are processed one by one, so memory does not grow with their number. The number type, the intent
     and the time information in the header are kept.
@@ -85,7 +81,9 @@ def warp_files(
         warped = _warped(frames, mapped, grid, choice.interpolation, number)
         if axes := turning_axes(frames, reorient):
             warped = _turned(warped, transform, grid, axes)
-        _write_frames((_typed(array, frames.dtype) for array in warped), frames, grid, target, code)
+        shape = (*grid.shape, *frames.further)
+        layout = Layout(target, shape, frames.dtype, matrix_of(grid), code, frames.header)
+        write_frames((_typed(array, frames.dtype) for array in warped), layout)
         said.append(_said(frames, choice, reorient))
     return said
 
@@ -147,28 +145,3 @@ def _typed(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
         own, limits = np.iinfo(array.dtype.name), np.iinfo(dtype.name)
         array = array.clip(max(own.min, limits.min), min(own.max, limits.max))
     return array.astype(dtype)
-
-
-def _write_frames(arrays: Iterator[np.ndarray], source: Frames, grid: Grid, path: Path, code: int) -> None:
-    shape, matrix = (*grid.shape, *source.further), matrix_of(grid)
-    try:
-        if path.name.endswith(MGH):
-            header = mgh_header(source.dtype, shape, matrix)
-        else:
-            header = nifti_header(source.header, source.dtype, shape, matrix, code)
-    except (HeaderDataError, ValueError) as error:
-        raise PatchMorphError(f"image must fit its format, got shape {shape} for {path}: {error}") from None
-    dtype = header.get_data_dtype()
-    with whole_file(path) as temporary, ImageOpener(str(temporary), "wb") as file:
-        if isinstance(header, MGHHeader):
-            header.writehdr_to(file)
-            file.seek(header.get_data_offset())
-        else:
-            header.write_to(file)
-        for array in arrays:
-            converted = array.astype(dtype)
-            if dtype.kind in "iu" and not np.array_equal(converted, array):
-                raise PatchMorphError(f"image must hold numbers of {dtype}, got larger ones for {path}")
-            file.write(converted.tobytes(order="F"))
-        if isinstance(header, MGHHeader):
-            header.writeftr_to(file)

@@ -17,6 +17,8 @@ GZIP, BZIP2 = b"\x1f\x8b", b"BZh"
 MOST_PER_BYTE = 1032
 """Most bytes that a byte of a gzip stream unpacks to: 258 by each of four codes of two bits (zlib manual)."""
 CHUNK = 2**20
+HEADER_BYTES = 540
+"""Bytes of the longest header whose fields are read here (NIfTI-2)."""
 DAMAGE = (OSError, EOFError, zlib.error)
 """Exceptions that damaged streams raise."""
 

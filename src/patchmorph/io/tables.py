@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from patchmorph.errors import PatchMorphError
+from patchmorph.io.formats.registry import is_image
 
 SEPARATORS = ",;\t"
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -158,7 +159,7 @@ def read_rows(
 def read_files(
     path: Path, what: str, required: Sequence[str], optional: Sequence[str]
 ) -> list[dict[str, Path]]:
-    """The rows of a table of files; paths are relative to its folder, and empty cells are omitted.
+    """The rows of a table of images; paths are relative to its folder, and empty cells are omitted.
 
     Raises:
         PatchMorphError: as for `read_rows`, an empty required cell, or a file that does not exist.
@@ -170,7 +171,7 @@ def read_files(
 def _files(row: Row, required: Sequence[str], folder: Path) -> dict[str, Path]:
     files = {column: folder / value for column, value in row.cells.items() if value}
     for column, file in files.items():
-        if not file.is_file():
+        if not is_image(file):
             raise PatchMorphError(
                 f"{column} must be an existing file, got {row.cells[column]} in {row.where}"
             )

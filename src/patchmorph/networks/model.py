@@ -123,6 +123,13 @@ class PatchMorphModel(nn.Module):
         )
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
+    def __repr__(self) -> str:
+        count = sum(parameter.numel() for parameter in self.parameters())
+        spacings = ", ".join(f"{spacing:g}" for spacing in self.spec.spacings_mm)
+        networks = " and ".join(network.name for network in self.spec.networks)
+        patches = f"patches of {self.spec.patch_size}³ at {spacings} mm"
+        return f"PatchMorphModel({networks}, {patches}, {count / 1e6:.3g} million parameters)"
+
     @property
     def device(self) -> torch.device:
         """Device of the weights."""

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.images.volume import Image
+from patchmorph.registration.display import summary_html
 from patchmorph.registration.pair import PreparedPair
 from patchmorph.registration.uncertainty import uncertainty
 from patchmorph.registration.verdict import Evidence, Verdict, judge, measure_evidence
@@ -31,6 +32,13 @@ class Registration:
     pair: PreparedPair
     history: tuple[Transform, ...]
     remarks: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        images = f"moving {self.moving.name!r} to fixed {self.fixed.name!r}"
+        return f"Registration({images}, verdict {self.verdict.level}, {self.transform!r})"
+
+    def _repr_html_(self) -> str:
+        return summary_html(self)
 
     @property
     def fixed(self) -> Image:

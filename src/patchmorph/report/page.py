@@ -9,7 +9,9 @@ from jinja2 import Environment, PackageLoader
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.atomic import whole_file
+from patchmorph.io.formats.registry import is_image
 from patchmorph.io.images import load_image
+from patchmorph.io.stated import stated_of
 from patchmorph.io.transforms.formats import load_transform
 from patchmorph.report import figures
 from patchmorph.report.figures import PairView
@@ -27,12 +29,13 @@ def write_report(folder: Path) -> Path:
     paths = {}
     for side in ("fixed", "moving"):
         paths[side] = folder / summary.files.get(side, "")
-        if not paths[side].is_file():
+        if not is_image(paths[side]):
             raise PatchMorphError(
                 f"{side} image must be where the summary says, got nothing at {paths[side]} (of {folder})"
             )
-    orientation, background = (summary.arguments.get(key) for key in ("assume_orientation", "background"))
-    images = {side: load_image(path, orientation).with_background(background) for side, path in paths.items()}
+    background = summary.arguments.get("background")
+    stated = {side: stated_of(summary.arguments, side) for side in paths}
+    images = {side: load_image(paths[side], stated[side]).with_background(background) for side in paths}
     view = PairView(images["fixed"], images["moving"], load_transform(folder / TRANSFORM))
     with whole_file(folder / REPORT) as temporary:
         temporary.write_text(render_report(render_pictures(view), summary), encoding="utf-8")

@@ -4,7 +4,7 @@ import functools
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import product
+from itertools import permutations, product
 from typing import NamedTuple
 
 import torch
@@ -20,6 +20,9 @@ BLOCK_SIDE = 64
 """Voxels along each side of the blocks in which volumes are processed: a quarter of a million points."""
 
 
+TIMES = "\N{MULTIPLICATION SIGN}"
+DIRECTIONS = ("LR", "PA", "IS")
+"""Letters of the two directions of each world axis."""
 ROW = 256
 """Points in a row of a reduction."""
 
@@ -112,6 +115,25 @@ class Grid:
     def spacing_mm(self) -> Float[Tensor, "b 3"]:
         """Voxel size along each array axis."""
         return self.voxel_to_world[:, :3, :3].norm(dim=1)
+
+    @property
+    def orientation(self) -> str:
+        """The directions in which the array axes of the first lattice run, such as ``RAS``."""
+        axes = (self.voxel_to_world[0, :3, :3] / self.spacing_mm[0]).T.tolist()  # one row for each array axis
+        order = max(permutations(range(3)), key=lambda p: sum(abs(axes[k][p[k]]) for k in range(3)))
+        return "".join(DIRECTIONS[p][axes[k][p] > 0] for k, p in enumerate(order))
+
+    @property
+    def description(self) -> str:
+        """Size, spacing and orientation in words."""
+        size = TIMES.join(map(str, self.shape))
+        spacing = TIMES.join(f"{length:.4g}" for length in self.spacing_mm[0].tolist())
+        return f"{size} voxels of {spacing} mm, {self.orientation}"
+
+    def __repr__(self) -> str:
+        count = len(self.voxel_to_world)
+        center = ", ".join(f"{round(value, 4) + 0.0:.4g}" for value in self.center_world[0].tolist())
+        return f"Grid({f'{count} of ' if count > 1 else ''}{self.description}, centre ({center}) mm)"
 
     @property
     def center_world(self) -> Float[Tensor, "b 3"]:

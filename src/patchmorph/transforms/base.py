@@ -1,5 +1,6 @@
 """Transforms, affine maps and chains: one module, since composition is defined by all three."""
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -83,6 +84,17 @@ class AffineTransform(Transform):
         """``A⁻¹ y − x`` in mm: the displacement of a map x ↦ y without its affine part A (this transform)."""
         return self.inverse()(mapped) - points
 
+    def __repr__(self) -> str:
+        linear, shift = self.matrix[0, :3, :3], self.matrix[0, :3, 3]
+        if not self.matrix.isfinite().all():
+            return "AffineTransform(not finite)"
+        scales = ", ".join(f"{value:.4g}" for value in torch.linalg.svdvals(linear).tolist())
+        left, _, right = torch.linalg.svd(linear)
+        cosine = float((torch.trace(left @ right) - 1) / 2)
+        degrees = math.degrees(math.acos(min(1.0, max(-1.0, cosine))))
+        moved = ", ".join(f"{value:.4g}" for value in shift.tolist())
+        return f"AffineTransform(rotation {degrees:.4g}°, scales {scales}, translation ({moved}) mm)"
+
     def __call__(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
         """The mapped ``points``."""
         return apply_affine(self.matrix.to(points.device), points)
@@ -101,6 +113,9 @@ class Chain(Transform):
 
     def __init__(self, parts: tuple[Transform, ...]):
         self._parts = parts
+
+    def __repr__(self) -> str:
+        return f"Chain({' @ '.join(map(repr, self._parts))})"
 
     def __call__(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
         """The mapped ``points``."""

@@ -35,6 +35,10 @@ class DisplacementField(Transform):
         self.grid = grid
         self.outside: Outside = outside
 
+    def __repr__(self) -> str:
+        largest = float(self.displacement.norm(dim=1).nan_to_num().max())
+        return f"DisplacementField({self.grid.description}, up to {largest:.4g} mm)"
+
     def at(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
         """u at ``points`` (RAS+ mm), in mm along the world axes."""
         return sample_linear(self.displacement, points, self.outside, self.grid.world_to_voxel).movedim(1, -1)
@@ -119,6 +123,9 @@ class InverseDisplacement(Transform):
             within = ((voxel > -0.5) & (voxel < last + 0.5)).all(-1, keepdim=True)
             found = torch.where(within, found, targets)
         return found.reshape(-1, *points.shape[1:])
+
+    def __repr__(self) -> str:
+        return f"InverseDisplacement({self.forward!r})"
 
     @functools.cached_property
     def _nearest_inverse(self) -> AffineTransform:

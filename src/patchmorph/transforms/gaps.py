@@ -27,6 +27,9 @@ class Gaps(Transform):
         self.missing = missing
         self.grid = grid
 
+    def __repr__(self) -> str:
+        return f"Gaps({int(self.missing.sum())} of {self.grid.description})"
+
     def __call__(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
         """The same ``points``, NaN where they are not mapped."""
         weight = sample_linear(self.missing.float(), points, "zeros", self.grid.world_to_voxel)

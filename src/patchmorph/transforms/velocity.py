@@ -36,6 +36,10 @@ class VelocityField(Transform):
         self.steps = steps
         self.variance = variance
 
+    def __repr__(self) -> str:
+        largest = float(self.velocity.norm(dim=1).max())
+        return f"VelocityField({self.grid.description}, up to {largest:.4g} mm)"
+
     @functools.cached_property
     def flow(self) -> DisplacementField:
         """The displacement field of φ on the velocity's grid."""
@@ -91,6 +95,9 @@ class InverseFlow(Transform):
         targets = points.reshape(len(points), -1, 3)
         found = solve(self.forward, targets, self.backward(targets), self.tolerance_mm)
         return found.reshape(-1, *points.shape[1:])
+
+    def __repr__(self) -> str:
+        return f"InverseFlow({self.forward!r})"
 
     def within(self, tolerance_mm: float) -> "InverseFlow":
         """The same map with another tolerance."""

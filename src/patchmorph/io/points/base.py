@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from patchmorph.errors import PatchMorphError
+from patchmorph.io.formats.registry import is_image
 from patchmorph.io.grids import LPS, matrix_of
 from patchmorph.io.images import load_grid
 
@@ -37,7 +38,7 @@ class Frame:
         """
         if name.lower() in SPACES:
             return SPACES[name.lower()].because("as given")
-        if not Path(name).is_file():
+        if not is_image(Path(name)):
             raise PatchMorphError(f"frame must be ras, lps or an image (its voxels), got {name}")
         return cls(matrix_of(load_grid(name)), f"voxels of {Path(name).name}", reason="as given")
 

@@ -6,10 +6,8 @@ vectors change sign. A composite's last transform acts first, as in `Transform.p
 moving points, as these tools require to resample the moving image.
 """
 
-import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,7 @@ import torch
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.atomic import whole_file
 from patchmorph.io.grids import GridPair, check_square, matrix_of
+from patchmorph.io.quiet import quiet_libraries
 from patchmorph.io.transforms.itk_composite import FLIP, write_parts
 from patchmorph.io.transforms.itk_files import check_whole
 from patchmorph.io.transforms.parts import (
@@ -65,7 +64,7 @@ def write_affine(transform: Transform, path: Path, pair: GridPair) -> None:
     Raises:
         PatchMorphError: a transform that is not affine.
     """
-    affine = _affine_to_itk(AffineTransform(torch.from_numpy(linear_part(transform, f"file {path}"))[None]))
+    affine = affine_to_itk(AffineTransform(torch.from_numpy(linear_part(transform, f"file {path}"))[None]))
     _write(lambda name: sitk.WriteTransform(affine, name), path)
 
 
@@ -77,7 +76,7 @@ def write_field(transform: Transform, path: Path, pair: GridPair) -> None:
     """
     grid = pair.need_fixed(f"displacement field {path}")
     check_square(grid, f"displacement field {path}")
-    field = _vector_image(dense_displacement(transform, grid), matrix_of(grid))
+    field = vector_image(dense_displacement(transform, grid), matrix_of(grid))
     _write(lambda name: sitk.WriteImage(field, name, useCompression=True), path)
 
 
@@ -88,7 +87,7 @@ def read_transform(path: Path, pair: GridPair) -> Transform:
         PatchMorphError: not a whole transform file, not 3D, or another kind of transform.
     """
     check_whole(path)
-    with _quiet_libraries():
+    with quiet_libraries():
         return _read_transform(path)
 
 
@@ -99,13 +98,39 @@ def _read_transform(path: Path) -> Transform:
         raise PatchMorphError(
             f"transform must be a file that ITK reads, got {path}: {_reason(error)}"
         ) from None
+    return from_itk(transform, path)
+
+
+def from_itk(transform: sitk.Transform, path: Path) -> Transform:
+    """The transform of a SimpleITK object; ``path`` names it in messages.
+
+    Raises:
+        PatchMorphError: not 3D, or a part that is neither affine nor a displacement field.
+    """
     if transform.GetDimension() != 3:
         raise PatchMorphError(f"transform must be 3D, got {transform.GetDimension()}D in {path}")
     return compose(*(_from_itk(part, path) for part in _flatten(transform)))
 
 
+def to_itk(transform: Transform) -> sitk.CompositeTransform:
+    """The SimpleITK object of a transform, each field on its own grid (see `write_composite`).
+
+    Raises:
+        PatchMorphError: a sheared grid.
+    """
+    composite = sitk.CompositeTransform(3)
+    for part in as_fields(transform):
+        if isinstance(part, AffineTransform):
+            composite.AddTransform(affine_to_itk(part))
+            continue
+        check_square(part.grid, "displacement field of SimpleITK")
+        vectors = part.displacement[0].movedim(0, -1).cpu().double().numpy()
+        composite.AddTransform(sitk.DisplacementFieldTransform(vector_image(vectors, matrix_of(part.grid))))
+    return composite
+
+
 def _write(write: Callable[[str], None], path: Path) -> None:
-    with whole_file(path) as temporary, _quiet_libraries():
+    with whole_file(path) as temporary, quiet_libraries():
         try:
             write(str(temporary))
         except RuntimeError as error:
@@ -118,20 +143,8 @@ def _reason(error: RuntimeError) -> str:
     return re.sub(r"ITK ERROR: |\(0x[0-9a-f]+\)", "", lines[-1]).strip()
 
 
-@contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    """Silence what C libraries print about a broken file: the raised error reports it in one line."""
-    stderr = os.dup(2)
-    try:
-        with open(os.devnull, "w") as null:
-            os.dup2(null.fileno(), 2)
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-
-
-def _affine_to_itk(part: AffineTransform) -> sitk.AffineTransform:
+def affine_to_itk(part: AffineTransform) -> sitk.AffineTransform:
+    """The SimpleITK object of an affine map."""
     matrix = part.matrix[0].cpu().numpy()
     affine = sitk.AffineTransform(3)
     affine.SetMatrix((FLIP @ matrix[:3, :3] @ FLIP).flatten().tolist())
@@ -139,7 +152,7 @@ def _affine_to_itk(part: AffineTransform) -> sitk.AffineTransform:
     return affine
 
 
-def _vector_image(vectors: np.ndarray, matrix: np.ndarray) -> sitk.Image:
+def vector_image(vectors: np.ndarray, matrix: np.ndarray) -> sitk.Image:
     """ITK image of displacements ``[X, Y, Z, 3]`` (mm, RAS+) on the grid of ``matrix`` (voxel to RAS+ mm)."""
     flipped = vectors.transpose(2, 1, 0, 3) * np.diag(FLIP).astype(vectors.dtype)
     image = sitk.GetImageFromArray(flipped, isVector=True)

@@ -1,0 +1,79 @@
+"""MetaImage (``.mha``, ``.mhd`` with its voxels in another file), read and written by ITK.
+
+Format: https://itk.org/Wiki/ITK/MetaIO/Documentation. ITK reads a header without a matrix as the identity,
+ignores the unit, and does not compare the checksum of packed voxels.
+"""
+
+import re
+import zlib
+from pathlib import Path
+
+from patchmorph.errors import PatchMorphError
+from patchmorph.io.formats.base import ImageFormat, LibraryVolume, shape_of
+from patchmorph.io.formats.headers_text import check_size, header_lines
+from patchmorph.io.formats.itk_volumes import open_itk, write_itk
+from patchmorph.io.streams import CHUNK
+
+MATRICES = ("TransformMatrix", "Rotation", "Orientation")
+"""Names of the matrix: present ones and those of old files."""
+SIZES = ("ElementSpacing", "ElementSize")
+LAST, LOCAL = "ElementDataFile", "LOCAL"
+
+
+def open_metaimage(path: Path) -> LibraryVolume:
+    """Open a MetaImage.
+
+    Raises:
+        PatchMorphError: a file that ITK cannot read, one that is too short for its header, or damaged voxels.
+    """
+    fields = header_fields(path)
+    packed = fields.get("CompressedData", "").lower() == "true"
+    data, unit = fields.get(LAST, LOCAL), fields.get("DistanceUnits", "mm")
+    one, local = not re.search(r"%|^LIST", data), data.upper() == LOCAL
+    voxels = path if local else path.parent / data
+    check = (lambda: _check_packed(voxels, local)) if packed and one else None
+    volume = open_itk(path, "MetaImage", "MetaImageIO", unit, check, packed=packed)
+    if not any(name in fields for name in MATRICES):
+        volume.unoriented = "its header has no TransformMatrix"
+    if not any(name in fields for name in SIZES):
+        volume.spacing_mm, volume.without_spacing = None, "its header has no ElementSpacing"
+    if one:
+        check_size(path, voxels, shape_of(volume), volume.get_data_dtype(), packed)
+    return volume
+
+
+def header_fields(path: Path) -> dict[str, str]:
+    """Fields of the header by their names."""
+    fields = {}
+    for line in header_lines(path):
+        name, _, value = (part.strip() for part in line.partition("="))
+        fields[name] = value
+        if name == LAST:
+            break
+    return fields
+
+
+def _check_packed(path: Path, local: bool) -> None:
+    """Unpack a zlib stream to its end, where its checksum is.
+
+    Raises:
+        PatchMorphError: damaged data or a missing end.
+    """
+    unpacking = zlib.decompressobj()
+    try:
+        with path.open("rb") as file:
+            while local and not file.readline().startswith(LAST.encode()):
+                pass
+            while not unpacking.eof and (chunk := file.read(CHUNK)):
+                unpacking.decompress(chunk)
+    except zlib.error as error:
+        raise PatchMorphError(f"compressed file must be intact, got {path}: {error}") from None
+    if not unpacking.eof:
+        raise PatchMorphError(f"compressed file must be intact, got {path}: it ends before its checksum")
+
+
+def _recognises(path: Path, start: bytes) -> bool:
+    return b"NDims" in start and re.match(rb"\s*\w+ *=", start) is not None
+
+
+METAIMAGE = ImageFormat("MetaImage", (".mha", ".mhd"), _recognises, open_metaimage, write_itk)
