@@ -1,7 +1,7 @@
 """What ``pip install .`` takes on disk beside torch: the whole, and each package.
 
-A virtual environment of its own receives torch and then the package, as pip leaves them (with compiled bytecode).
-Torch and what torch itself requires are not counted.
+A virtual environment of its own receives torch and then the package, as pip leaves them (with
+compiled bytecode). Torch and what torch itself requires are not counted.
 """
 
 import argparse
@@ -30,7 +30,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--extras", default="", help="such as report,train")
     extras = parser.parse_args().extras
-    torch = next(line for line in (ROOT / "constraints.txt").read_text().split() if line.startswith("torch=="))
+    torch = next(
+        line for line in (ROOT / "constraints.txt").read_text().split() if line.startswith("torch==")
+    )
     with tempfile.TemporaryDirectory() as folder:
         python = Path(folder) / "bin" / "python"
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)

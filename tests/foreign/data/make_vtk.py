@@ -1,7 +1,7 @@
 """Surfaces that VTK 9.7.2 writes: ``python make_vtk.py`` (pip install vtk==9.7.2) writes them to ``vtk/``.
 
-All hold one octahedron with normals of points and faces, scalars, vectors, texts, bits and field data, as far as
-the format can; ``vtk/points.txt`` holds the points as VTK reads them.
+All hold one octahedron with normals of points and faces, scalars, vectors, texts, bits and field data, as far
+as the format can; ``vtk/points.txt`` holds the points as VTK reads them.
 """
 
 from pathlib import Path
