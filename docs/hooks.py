@@ -1,4 +1,4 @@
-"""What mkdocs does beside copying pages: the command line's reference, and links to files of the repository."""
+"""What mkdocs does beside copying pages: a reference of all commands, and links to files of the repository."""
 
 import re
 from pathlib import Path
@@ -12,6 +12,8 @@ from patchmorph.cli.commands import COMMANDS, load_command
 REPOSITORY = Path(__file__).parents[1]
 LINK = re.compile(r"\[([^\]]*)\]\((?!https?:|#|mailto:)([^)\s#]+)(#[^)\s]*)?\)")
 
+NAMED_FENCE = re.compile(r"^(```python) \w+$", re.MULTILINE)
+
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the page of all commands."""
@@ -20,7 +22,10 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Replace links to files beside the documentation by their paths; such a file must exist."""
+    """Replace links to files beside the documentation by their paths; such a file must exist.
+
+    Names of blocks that tests run in other environments (`` ```python ants``) are dropped.
+    """
     folder = (REPOSITORY / "docs" / page.file.src_uri).parent
 
     def replace(link: re.Match[str]) -> str:
@@ -33,7 +38,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         text = link[1].strip("`")
         return path if text == path.strip("`") else f"{link[1]} ({path})"
 
-    return LINK.sub(replace, markdown)
+    return LINK.sub(replace, NAMED_FENCE.sub(r"\1", markdown))
 
 
 def cli_reference() -> str:
