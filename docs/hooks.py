@@ -1,4 +1,4 @@
-"""What mkdocs does beside copying pages: a reference of all commands, and links to files of the repository."""
+"""What mkdocs does beside copying pages: a reference of all commands, and links to other files."""
 
 import re
 from pathlib import Path

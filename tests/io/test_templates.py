@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -10,11 +11,14 @@ import pytest
 import torch
 from synthetic import AFFINES, grid_around, smooth_image
 
+from patchmorph import cli, jobs
 from patchmorph.api import as_image
 from patchmorph.errors import PatchMorphError
 from patchmorph.io import templates
 from patchmorph.io.images import load_image, save_image
 from patchmorph.io.templates import image_path
+from patchmorph.io.transforms.formats import save_transform
+from patchmorph.transforms.base import AffineTransform
 
 ATLAS = {"resolution": [40.0, 30.0, 20.0], "orientation": "asr", "shape": [5, 6, 7]}
 VOXELS = np.arange(210, dtype=np.uint16).reshape(5, 6, 7)
@@ -198,3 +202,23 @@ def test_a_broken_atlas_is_one_line(tmp_path, text):
     manifest.write_text(text)
     with pytest.raises(PatchMorphError, match="atlas must be whole"):
         image_path("brainglobe:toy_20um")
+
+
+def test_commands_take_names(tmp_path, monkeypatch, capsys):
+    """``register`` for either image, ``apply`` for the reference."""
+    a_brain(tmp_path / "work" / "brain.nii.gz")
+    requests = []
+
+    def stop(request):
+        requests.append(request)
+        raise PatchMorphError("seen")
+
+    monkeypatch.setattr(jobs, "_check_output", stop)
+    for fixed, moving in (("mni152", "brain.nii.gz"), ("brain.nii.gz", "mni152")):
+        with pytest.raises(PatchMorphError, match="seen"):
+            jobs.register_files(jobs.RegistrationRequest(Path(fixed), Path(moving), Path("out")))
+    assert requests[0].fixed == requests[1].moving == image_path("mni152")
+    save_transform(AffineTransform.translation(torch.tensor([[1.0, 0, 0]])), "shift.tfm")
+    words = ["apply", "shift.tfm", "brain.nii.gz", "--reference", "mni152", "-o", "out.nii.gz"]
+    cli.app(words, standalone_mode=False)
+    assert load_image("out.nii.gz").grid.shape == (197, 233, 189)

@@ -1,0 +1,30 @@
+"""The lines of docs/python.md run, one block after another, on a brain in another pose."""
+
+import re
+from pathlib import Path
+
+import torch
+from brains import inside, moved_brain
+
+from patchmorph.io.images import load_image
+
+PAGE = (Path(__file__).parents[2] / "docs" / "python.md").read_text(encoding="utf-8")
+
+
+def test_the_lines_run(mni, tmp_path, monkeypatch, capsys):
+    moved_brain(mni, tmp_path, smoothly=False)
+    monkeypatch.chdir(tmp_path)
+    lines: dict = {}
+    for block in re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL):
+        exec(block, lines)
+    brain = mni.data > 0.1
+    for name in ("warped.nii.gz", "again.nii.gz"):
+        warped = load_image(tmp_path / name)
+        assert torch.corrcoef(torch.stack([mni.data[brain], warped.data[brain]]))[0, 1] > 0.92
+    points = inside(mni)
+    difference = lines["again"](points) - lines["transform"](points)
+    assert difference.norm(dim=-1).max() < 0.05  # mm: the file holds the fields on their grids
+    assert (lines["back"] - lines["points"]).norm(dim=-1).max() < 0.01
+    printed = capsys.readouterr().out
+    assert "missing.nii.gz" in printed
+    assert printed.startswith(("pass", "check", "Verdict"))
