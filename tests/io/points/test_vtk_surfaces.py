@@ -101,7 +101,7 @@ def test_normals_and_stored_ranges_are_dropped(tmp_path, transform, source):
 def test_the_space_of_the_result_is_stated(tmp_path, transform, source, space):
     first, second = tmp_path / f"first{source.suffix}", tmp_path / f"second{source.suffix}"
     map_points(source, first, transform, to=Frame.named(space))
-    assert read_polydata(first).frame().space == space.upper()
+    assert str(read_polydata(first).frame()) == f"{space} (by its head, SPACE={space.upper()})"
     map_points(first, second, transform.inverse(), to=Frame.named("lps"))
     np.testing.assert_allclose(read_polydata(second).points, np.loadtxt(FROZEN / "points.txt"), atol=5e-3)
 
@@ -255,6 +255,15 @@ def test_a_compressed_array_is_not_unpacked_beyond_what_a_surface_needs(tmp_path
         source = xml(tmp_path / "a.vtp", claim // 12, data, head='compressor="vtkZLibDataCompressor"')
         with pytest.raises(PatchMorphError, match=r"announces 1073741824 bytes|must have 36 bytes"):
             read_polydata(source)
+
+
+def test_appended_arrays_that_share_bytes_are_refused(tmp_path):
+    """One of them could not be replaced without the other."""
+    text = (FROZEN / "xml_appended_zlib_32.vtp").read_text()
+    offsets = re.findall(r'offset="(\d+)"', text)
+    (tmp_path / "a.vtp").write_text(text.replace(f'offset="{offsets[2]}"', f'offset="{offsets[1]}"'))
+    with pytest.raises(PatchMorphError, match="must not overlap"):
+        read_polydata(tmp_path / "a.vtp")
 
 
 def test_entities_are_refused(tmp_path):
