@@ -12,9 +12,9 @@ import torch
 from synthetic import AFFINES, grid_around, smooth_image
 
 from patchmorph import cli, jobs
-from patchmorph.api import as_image
 from patchmorph.errors import PatchMorphError
 from patchmorph.io import templates
+from patchmorph.io.conversion import as_image
 from patchmorph.io.images import load_image, save_image
 from patchmorph.io.templates import image_path
 from patchmorph.io.transforms.formats import save_transform
