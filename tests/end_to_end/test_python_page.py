@@ -8,7 +8,9 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 from brains import inside, moved_brain
 
+import patchmorph
 from patchmorph.io.images import load_image
+from patchmorph.networks.model import PatchMorphModel
 
 PAGE = (Path(__file__).parents[2] / "docs" / "python.md").read_text(encoding="utf-8")
 
@@ -17,8 +19,18 @@ def test_the_lines_run(mni, tmp_path, monkeypatch, capsys):
     moved_brain(mni, tmp_path, smoothly=False)
     monkeypatch.chdir(tmp_path)
     lines: dict = {}
-    for block in re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL):
+    first, *others = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    exec(first, lines)
+    calls = []
+
+    def known(fixed, moving, model):  # the pair again, which takes half a minute
+        calls.append((fixed, moving, isinstance(model, PatchMorphModel)))
+        return lines["result"]
+
+    monkeypatch.setattr(patchmorph, "register", known)
+    for block in others:
         exec(block, lines)
+    assert calls == [("fixed.nii.gz", "moving.nii.gz", True)]
     brain = mni.data > 0.1
     for name in ("warped.nii.gz", "again.nii.gz"):
         warped = load_image(tmp_path / name)
