@@ -13,6 +13,7 @@ from patchmorph.io.conversion import AnyImage, as_image, is_simpleitk
 from patchmorph.io.images import load_grid
 from patchmorph.io.labels import choose_interpolation
 from patchmorph.io.series import CHOICES
+from patchmorph.io.templates import image_path
 from patchmorph.io.transforms import itk
 from patchmorph.io.transforms.ants import write_ants
 from patchmorph.io.transforms.formats import load_transform
@@ -142,7 +143,7 @@ def _as_grid(given: AnyImage) -> Grid:
     if isinstance(given, Grid):
         return given
     if isinstance(given, str | os.PathLike):
-        return load_grid(os.fsdecode(given))
+        return load_grid(image_path(os.fsdecode(given)))
     return as_image(given, "reference").grid
 
 

@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from patchmorph.images.volume import Image
 from patchmorph.io.atomic import check_folder, check_outputs, whole_folder
 from patchmorph.io.images import load_image, space_code
 from patchmorph.io.stated import Stated, stated_of
+from patchmorph.io.templates import image_path
 from patchmorph.io.transforms.native import stored
 from patchmorph.networks.devices import choose_device
 from patchmorph.progress import LOG, step
@@ -93,6 +94,7 @@ def register_files(request: RegistrationRequest) -> Summary:
     Raises:
         PatchMorphError: an input that cannot be used, or a folder that cannot be written.
     """
+    request = replace(request, fixed=image_path(request.fixed), moving=image_path(request.moving))
     _check_output(request)
     with recorded() as log, step(f"register {request.moving.name} to {request.fixed.name}"):
         LOG.debug("patchmorph %s, torch %s, Python %s", *versions().values())

@@ -3,6 +3,7 @@
 import json
 import math
 import pickle
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -92,3 +93,9 @@ def test_peak_memory_is_the_high_water_mark_in_gib():
     (line,) = [line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM:")]
     kib = int(line.split()[1])
     assert peak_memory_gib(torch.device("cpu")) == pytest.approx(kib / 2**20, rel=0.02)
+
+
+def test_peak_memory_is_not_given_where_the_system_has_no_such_figure(monkeypatch):
+    """On Windows."""
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert peak_memory_gib(torch.device("cpu")) is None

@@ -310,6 +310,14 @@ def test_lines_and_checkpoints_come_when_they_are_due(quick, tmp_path, monkeypat
     assert stored["run"]["log_every"] == 3
 
 
+@pytest.mark.parametrize("library", ["accelerate", "tensorboard"])
+def test_a_training_without_its_libraries_is_one_line(config_file, monkeypatch, library):
+    monkeypatch.setitem(sys.modules, library, None)
+    message = rf"{library} must be installed \(pip install 'patchmorph\[train\]'\)"
+    with pytest.raises(PatchMorphError, match=message):
+        train(load_config(config_file), CPU)
+
+
 def test_missing_images_are_named(config_file):
     content = yaml.safe_load(config_file.read_text())
     content["data"]["images"] = ["nowhere/*.nii.gz"]

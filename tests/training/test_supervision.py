@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from accelerate import PartialState
 from tiny import CPU, EXACT, SPACINGS, STILL, all_terms, config, draw, still_draw
 
 from patchmorph.errors import PatchMorphError
@@ -13,7 +14,7 @@ from patchmorph.spatial.grid import Grid
 from patchmorph.training.config import Data
 from patchmorph.training.data.cohort import Cohort
 from patchmorph.training.gradients import FlatGradients, add_gradients
-from patchmorph.training.loop import PartialState, Training
+from patchmorph.training.loop import Training
 
 
 @pytest.fixture(scope="module")

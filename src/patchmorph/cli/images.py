@@ -13,6 +13,7 @@ from patchmorph.io.grids import GridPair
 from patchmorph.io.images import Reference, check_ending, load_reference
 from patchmorph.io.placement import Placement
 from patchmorph.io.stated import Stated, parse_spacing
+from patchmorph.io.templates import image_path
 
 IMAGE_FORMATS = ", ".join(ENDINGS)
 SIZES = "in mm (or as 20um): one number, or slices,rows,columns."
@@ -66,7 +67,7 @@ def spacing_of(text: str | None) -> tuple[float, ...] | None:
 
 def read_reference(path: Path, stated: Stated) -> Reference:
     """The grid of an image; how its file was read is printed."""
-    reference = load_reference(path, stated)
+    reference = load_reference(image_path(path), stated)
     print_notes(reference)
     return reference
 

@@ -27,7 +27,10 @@ FAILED = 3
 @app.command("register")
 def register_command(
     fixed: Annotated[
-        Path, typer.Argument(help="Fixed image, a file or a folder: the result is in its space.")
+        Path,
+        typer.Argument(
+            help="Fixed image, whose space the result is in: a file, a folder, or a template such as mni152."
+        ),
     ],
     moving: Annotated[Path, typer.Argument(help="Moving image, registered to FIXED.")],
     output: FolderOption,

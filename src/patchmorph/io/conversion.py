@@ -19,6 +19,7 @@ from patchmorph.io.grids import matrix_of
 from patchmorph.io.headers import set_forms
 from patchmorph.io.images import check_frame, image_from, load_image
 from patchmorph.io.placement import SCANNER, Placement, check_matrix, placement
+from patchmorph.io.templates import image_path
 from patchmorph.io.volumes import read_voxels
 
 AnyImage = Any
@@ -30,7 +31,8 @@ def as_image(given: AnyImage, name: str = "image") -> Image:
     """The image that a user gave.
 
     Args:
-        given: a path (see `patchmorph.io.images.load_image`), one of our images, a nibabel or SimpleITK image
+        given: a path (see `patchmorph.io.images.load_image`) or a template's name (see
+            `patchmorph.io.templates.image_path`), one of our images, a nibabel or SimpleITK image
             or ``(array, affine)``: numpy or torch ``[X, Y, Z]`` in nibabel's order, and 4×4, voxel to world,
             RAS+ mm. Further axes of length 1 are dropped, and truth values become 0 and 1.
         name: of the argument, for messages.
@@ -41,7 +43,7 @@ def as_image(given: AnyImage, name: str = "image") -> Image:
     if isinstance(given, Image):
         return given
     if isinstance(given, str | os.PathLike):
-        return load_image(os.fsdecode(given))
+        return load_image(image_path(os.fsdecode(given)))
     if isinstance(given, SpatialImage):
         return _from_nibabel(given, name)
     if is_simpleitk(given):

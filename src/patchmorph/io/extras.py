@@ -1,4 +1,4 @@
-"""Optional libraries for some file formats, installed by ``pip install 'patchmorph[formats]'``."""
+"""Optional libraries, which the extras of the package install: ``pip install 'patchmorph[formats]'``."""
 
 import importlib
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 from patchmorph.errors import PatchMorphError
 
 
-def extra(module: str) -> Any:
-    """Import a module of an optional library.
+def extra(module: str, group: str = "formats") -> Any:
+    """Import a module of an optional library; ``group`` is the extra that installs it.
 
     Raises:
         PatchMorphError: it is not installed.
@@ -16,5 +16,5 @@ def extra(module: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise PatchMorphError(
-            f"{module.partition('.')[0]} must be installed (pip install 'patchmorph[formats]'), got {error}"
+            f"{module.partition('.')[0]} must be installed (pip install 'patchmorph[{group}]'), got {error}"
         ) from None

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.images.volume import Image
-from patchmorph.io.images import ENDINGS, save_image
+from patchmorph.io.formats.registry import ENDINGS
+from patchmorph.io.images import save_image
 from patchmorph.io.placement import SCANNER
 from patchmorph.io.transforms.formats import save_transform
 from patchmorph.progress import step

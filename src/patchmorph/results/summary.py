@@ -2,7 +2,6 @@
 
 import json
 import platform
-import resource
 import sys
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -35,7 +34,7 @@ class Summary:
         arguments: of the command or call.
         versions: of this package, torch and Python.
         device: the GPU's name, or the processor's architecture with the number of threads.
-        peak_memory_gib: most memory held: reserved on the GPU, resident on the CPU.
+        peak_memory_gib: most memory held: reserved on the GPU, resident on the CPU (``None`` on Windows).
         seconds: by step.
         files: paths of the images, relative to the folder of the summary.
     """
@@ -54,7 +53,7 @@ class Summary:
     arguments: dict[str, Any]
     versions: dict[str, str]
     device: str
-    peak_memory_gib: float
+    peak_memory_gib: float | None
     seconds: dict[str, float]
     files: dict[str, str] = field(default_factory=dict)
 
@@ -93,9 +92,13 @@ def device_name(device: torch.device) -> str:
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 
-def peak_memory_gib(device: torch.device) -> float:
-    """Most memory held so far: reserved on the GPU, resident on the CPU."""
+def peak_memory_gib(device: torch.device) -> float | None:
+    """Most memory held so far: reserved on the GPU, resident on the CPU (``None`` on Windows)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device) / 2**30
+    try:
+        import resource
+    except ImportError:  # Windows has no such module
+        return None
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
-from accelerate import PartialState
 
 from patchmorph.catalogue import load_model, packaged_models, save_model
 from patchmorph.errors import PatchMorphError, one_line
 from patchmorph.io.atomic import check_folder, check_outputs, whole_file, writing
+from patchmorph.io.extras import extra
 from patchmorph.networks.blocks import set_recompute
 from patchmorph.networks.contract import check_answer
 from patchmorph.networks.model import PatchMorphModel
@@ -54,7 +55,8 @@ def train(
     configured and, after the last step, ``model.safetensors``.
 
     Raises:
-        PatchMorphError: images or folders that cannot be used, or a loss or gradient that is not finite.
+        PatchMorphError: the extra ``train`` is not installed, images or folders cannot be used, or a loss or
+            gradient is not finite.
     """
     folder = config.folder / config.run.output
     check_folder(folder)
@@ -62,7 +64,8 @@ def train(
         raise PatchMorphError(f"output folder must be new, or --resume given, got a training in {folder}")
     weights = [config.folder / name for name in (config.run.weights, config.run.affine_weights) if name]
     check_outputs([folder / name for name in (FILE, BEST, MODEL)], weights)
-    processes = PartialState(cpu=device.type == "cpu", timeout=PROCESS_TIMEOUT)
+    extra("tensorboard", "train")
+    processes = extra("accelerate", "train").PartialState(cpu=device.type == "cpu", timeout=PROCESS_TIMEOUT)
     if processes.num_processes > 1:
         atexit.register(_leave_processes)
     processes.wait_for_everyone()  # all check the folder before any writes into it
@@ -85,6 +88,7 @@ class Training:
     """The part of a training that one process runs.
 
     Attributes:
+        processes: a ``PartialState`` of accelerate.
         state: contents of a checkpoint.
         cohort: the images.
         validator: in the main process, if validation is configured.
@@ -94,7 +98,7 @@ class Training:
         self,
         config: TrainingConfig,
         device: torch.device,
-        processes: PartialState,
+        processes: Any,
         folder: Path,
         resume: bool = False,
         trust: Sequence[str] = (),

@@ -1,76 +1,63 @@
-"""Surfaces of VTK: ``.vtk``, ``.vtp`` and ``.ply``, by VTK itself.
+"""Surfaces of VTK and PLY, a module a format; a mapped file keeps all bytes but those of its points.
 
 3D Slicer states the frame as ``SPACE=LPS`` or ``SPACE=RAS``: in the title of a ``.vtk`` file, a comment of a
 ``.ply`` file, and an array of field data of a ``.vtp`` file (its ``vtkMRMLModelStorageNode``). So do the
 files that are written here.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import binascii
+import lzma
+import zlib
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from xml.parsers.expat import ExpatError
 
 import numpy as np
 from jaxtyping import Float
 
-from patchmorph.errors import PatchMorphError
-from patchmorph.io.extras import extra
+from patchmorph.errors import PatchMorphError, one_line
 from patchmorph.io.points.base import LPS_FRAME, RAS, Frame, PointFile
-from patchmorph.io.points.truncation import check_complete
+from patchmorph.io.points.ply import parse_ply
+from patchmorph.io.points.surfaces import SPACE, Surface, spliced
+from patchmorph.io.points.vtk_legacy import parse_legacy
+from patchmorph.io.points.vtk_xml import parse_xml
 
-SPACE = "SPACE"
-MODULES = {
-    ".vtk": ("vtkIOLegacy", "PolyData"),
-    ".vtp": ("vtkIOXML", "XMLPolyData"),
-    ".ply": ("vtkIOPLY", "PLY"),
-}
-"""Module of VTK, and the name of its reader and writer."""
+PARSERS: dict[str, Callable[[bytes], Surface]] = {".vtk": parse_legacy, ".vtp": parse_xml, ".ply": parse_ply}
+UNREADABLE = (
+    ValueError,  # of which the errors of the parsers are
+    LookupError,
+    OverflowError,
+    ExpatError,
+    binascii.Error,
+    zlib.error,
+    lzma.LZMAError,
+)
 
 
 def read_polydata(path: Path) -> PointFile:
-    """The points of a surface; normals, which become invalid, are dropped (PLY: all data but colours).
+    """The points of a surface; all else in the file is kept, but normals, which become invalid.
 
     Raises:
-        PatchMorphError: VTK is not installed, or no surface with points.
+        PatchMorphError: the file is truncated, its counts or cells are wrong, or it has no points.
     """
-    reader = _tool(path, "Reader")
-    for name in ("ReadAllScalarsOn", "ReadAllVectorsOn", "ReadAllFieldsOn"):
-        getattr(reader, name, lambda: None)()
-    check_complete(path)
-    reader.SetFileName(str(path))
-    with _messages() as messages:
-        reader.Update()
-    surface = reader.GetOutput()
-    if any(messages) or not surface.GetNumberOfPoints():
-        raise PatchMorphError(f"surface must be a whole {path.suffix} file with points, got {path}")
-    points = _numpy().vtk_to_numpy(surface.GetPoints().GetData())
-    frame = partial(_frame, _statements(reader, surface))
-    return PointFile(points.astype(float), frame, partial(_save, surface, points.dtype), is_surface=True)
-
-
-def _tool(path: Path, kind: str) -> Any:
-    module, name = MODULES[path.suffix.lower()]
-    return getattr(extra(f"vtkmodules.{module}"), f"vtk{name}{kind}")()
-
-
-def _numpy() -> Any:
-    return extra("vtkmodules.util.numpy_support")
-
-
-@contextmanager
-def _messages() -> Iterator[list[str]]:
-    """What VTK reports; it would print it."""
-    core, texts = extra("vtkmodules.vtkCommonCore"), []
-    window, shown = core.vtkStringOutputWindow(), core.vtkOutputWindow.GetInstance()
-    core.vtkOutputWindow.SetInstance(window)
-    core.vtkLogger.SetStderrVerbosity(core.vtkLogger.VERBOSITY_OFF)
+    raw = path.read_bytes()
     try:
-        yield texts
-    finally:
-        texts.extend(window.GetOutput().split("\n"))
-        core.vtkOutputWindow.SetInstance(shown)
-        core.vtkLogger.SetStderrVerbosity(core.vtkLogger.VERBOSITY_INFO)
+        surface = PARSERS[path.suffix.lower()](raw)
+    except UNREADABLE as error:
+        what = f"surface must be a whole {path.suffix} file, got {path}: {_reason(error)}"
+        raise PatchMorphError(what) from None
+    if not len(surface.points):
+        raise PatchMorphError(f"surface must be a whole {path.suffix} file with points, got none in {path}")
+    frame = partial(_frame, surface.statements)
+    return PointFile(surface.points, frame, partial(_save, raw, surface), is_surface=True)
+
+
+def _reason(error: Exception) -> str:
+    """Why a file could not be parsed."""
+    if isinstance(error, IndexError):
+        return "it ends early"
+    return one_line(f"it has no {error}, or one that is not known" if isinstance(error, KeyError) else error)
 
 
 def _frame(statements: list[str]) -> Frame:
@@ -80,52 +67,7 @@ def _frame(statements: list[str]) -> Frame:
     return RAS.because("by convention; --frame changes it")
 
 
-def _statements(reader: Any, surface: Any) -> list[str]:
-    """Texts of the file in which 3D Slicer would state the frame."""
-    title = [reader.GetHeader() or ""] if hasattr(reader, "GetHeader") else []
-    comments = reader.GetComments() if hasattr(reader, "GetComments") else None
-    array = surface.GetFieldData().GetAbstractArray(SPACE)
-    texts = [comments.GetValue(k) for k in range(comments.GetNumberOfValues())] if comments else []
-    fields = [f"{SPACE}={array.GetVariantValue(0).ToString()}"] if array and array.GetNumberOfValues() else []
-    return title + texts + fields
-
-
 def _save(
-    surface: Any, kind: np.dtype, path: Path, points: Float[np.ndarray, "n 3"], source: Frame, target: Frame
+    raw: bytes, surface: Surface, path: Path, points: Float[np.ndarray, "n 3"], source: Frame, target: Frame
 ) -> None:
-    surface.GetPoints().SetData(_numpy().numpy_to_vtk(points.astype(kind), deep=True))
-    surface.GetPointData().SetNormals(None)
-    surface.GetCellData().SetNormals(None)
-    writer = _tool(path, "Writer")
-    statement = f"{SPACE}={target.space}" if target.space else ""
-    {".vtk": _state_in_title, ".vtp": _state_in_fields, ".ply": _state_in_comment}[path.suffix.lower()](
-        writer, surface, statement
-    )
-    writer.SetFileName(str(path))
-    writer.SetInputData(surface)
-    with _messages() as messages:
-        written = writer.Write()
-    if not written or any(messages):
-        raise OSError(f"VTK could not write {path}")
-
-
-def _state_in_title(writer: Any, surface: Any, statement: str) -> None:
-    writer.SetHeader(f"PatchMorph {statement}".strip())
-    writer.SetFileVersion(42)  # version 4.2, which all readers support
-
-
-def _state_in_fields(writer: Any, surface: Any, statement: str) -> None:
-    fields = surface.GetFieldData()
-    fields.RemoveArray(SPACE)
-    if statement:
-        array = extra("vtkmodules.vtkCommonCore").vtkStringArray()
-        array.SetName(SPACE)
-        array.InsertNextValue(statement.removeprefix(f"{SPACE}="))
-        fields.AddArray(array)
-
-
-def _state_in_comment(writer: Any, surface: Any, statement: str) -> None:
-    if statement:
-        writer.AddComment(statement)
-    if surface.GetPointData().HasArray("RGB"):
-        writer.SetArrayName("RGB")
+    path.write_bytes(spliced(raw, surface.changes(points, target.space or "")))
