@@ -70,6 +70,8 @@ def placement(volume: SpatialImage, stated: Stated = NOTHING) -> Placement:
         matrix = _assumed(volume, axes, spacing)
     else:
         matrix = np.array(np.nan * np.eye(4) if volume.affine is None else volume.affine, np.float64)
+        if _own_spacing(volume) is None:
+            matrix[:3, :3] *= np.array(spacing) / np.linalg.norm(matrix[:3, :3], axis=0)
     unit, mm = _unit(volume)
     matrix[:3] *= mm
     check_matrix(matrix, name)
@@ -100,21 +102,29 @@ def _assumed(volume: SpatialImage, axes: Directions | None, spacing: Sequence[fl
 
 
 def _spacing(volume: SpatialImage, stated: Stated) -> tuple[Sequence[float], tuple[str, ...]]:
-    """Voxel sizes along the axes in the file's unit, and a note where a stated size replaces another."""
-    if not isinstance(volume, LibraryVolume):
-        return tuple(float(size) for size in volume.header.get_zooms()), ()
-    own, given = volume.spacing_mm, stated.spacings(volume.slices_first)
+    """Voxel sizes along the axes in the file's unit, and a note where a stated size is another."""
+    own, given = _own_spacing(volume), stated.spacings(slices_first(volume))
     if own is None and given is None:
+        assert isinstance(volume, LibraryVolume)
         raise PatchMorphError(
             f"voxel sizes must be stated (--fixed-spacing, --moving-spacing, in mm: slices, rows, columns), "
             f"since {volume.without_spacing}, got none for {path_of(volume)}"
         )
-    if given is None or not volume.slices_first:
+    if own is None or given is None or np.allclose(np.multiply(own, _unit(volume)[1]), given, rtol=1e-3):
         return own or given or (), ()
-    if own is None or np.allclose(own, given, rtol=1e-3):
-        return given, ()
-    sizes = [", ".join(f"{size:g}" for size in values[::-1]) for values in (own, given)]
-    return given, (f"{path_of(volume)}: its voxel sizes of {sizes[0]} mm were replaced by {sizes[1]} mm",)
+    order = slice(None, None, -1 if slices_first(volume) else 1)
+    sizes = [", ".join(f"{size:g}" for size in values[order]) for values in (own, given)]
+    if slices_first(volume):
+        note = f"{path_of(volume)}: its voxel sizes of {sizes[0]} mm were replaced by {sizes[1]} mm"
+        return given, (note,)
+    return own, (f"{path_of(volume)}: its header's voxel sizes were kept; {sizes[1]} mm were stated",)
+
+
+def _own_spacing(volume: SpatialImage) -> tuple[float, ...] | None:
+    """Voxel sizes that the file states, in its unit."""
+    if isinstance(volume, LibraryVolume):
+        return volume.spacing_mm
+    return tuple(float(size) for size in volume.header.get_zooms()[:3])
 
 
 def _unit(volume: SpatialImage) -> tuple[str, float]:

@@ -62,14 +62,14 @@ def test_values_are_rescaled_by_each_slice(tmp_path):
         tmp_path / "scan", even, MATRIX, t0028_1053=lambda k: "2.00", t0028_1052=lambda k: "0"
     )
     np.testing.assert_array_equal(load_image(folder).data[0, 0], even)
-    first = folder / "1-0000.dcm"
-    content = bytearray(first.read_bytes())
+    fourth = folder / "1-0003.dcm"
+    content = bytearray(fourth.read_bytes())
     at = content.index(b"\x28\x00\x53\x10") + 8
     assert content[at : at + 2] == b"2 "
     content[at : at + 2] = b".3"
-    first.write_bytes(content)
+    fourth.write_bytes(content)
     image, expected = load_image(folder), even.astype(np.float32)
-    expected[..., 0] *= 0.3 / 2
+    expected[..., 3] *= 0.3 / 2
     np.testing.assert_allclose(image.data[0, 0], expected, rtol=1e-5)
 
 

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from foreign_images import itk_image, write_itk
+from foreign_images import itk_image, write_itk, write_nibabel
 from synthetic import AFFINES
 
 from patchmorph.errors import PatchMorphError
@@ -119,7 +119,7 @@ def test_a_header_without_an_orientation_is_a_doubt_unless_one_is_stated(tmp_pat
     image = load_image(path)
     (doubt,) = image.doubts
     assert f"the orientation is unknown, since {reason}; its axes were taken as LPS" in doubt
-    for stated in ("PIR", Stated(origin="asl")):
+    for stated in ("PIR", Stated(origin="asl"), Stated(directions="PIR", spacing_mm=(1.0, 2.0, 3.0))):
         told = load_image(path, stated)
         assert told.doubts == ()
         assert f"{reason}; its axes were taken as PIR, as stated" in told.notes[0]
@@ -130,6 +130,20 @@ def test_a_header_without_an_orientation_is_a_doubt_unless_one_is_stated(tmp_pat
 def test_sizes_that_a_metaimage_lacks_must_be_stated(tmp_path):
     path = edited(write_itk(tmp_path / "image.mha", VALUES, MATRIX), (r"ElementSpacing = .*\n", ""))
     refused(path, r"voxel sizes must be stated .*no ElementSpacing, got none")
+    image = load_image(path, Stated(spacing_mm=(1.0, 2.0, 3.0)))
+    np.testing.assert_allclose(matrix_of(image.grid), MATRIX, atol=1e-6)
+
+
+@pytest.mark.parametrize("ending", [".nrrd", ".mha", ".nii"])
+def test_sizes_of_a_header_are_kept_with_a_note(tmp_path, ending):
+    if ending == ".nii":
+        path = write_nibabel(tmp_path / "image.nii", VALUES, MATRIX)
+    else:
+        path = write_itk(tmp_path / f"image{ending}", VALUES, MATRIX)
+    image = load_image(path, Stated(origin="lpi", spacing_mm=0.025))
+    np.testing.assert_allclose(matrix_of(image.grid), MATRIX, atol=1e-5)
+    (note,) = image.notes
+    assert note == f"{path}: its header's voxel sizes were kept; 0.025, 0.025, 0.025 mm were stated"
 
 
 @pytest.mark.parametrize("ending", [".nrrd", ".mha"])
