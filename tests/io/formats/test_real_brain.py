@@ -39,7 +39,7 @@ def test_a_tiff_lies_where_its_orientation_says(brain, tmp_path):
 
 
 def test_a_dicom_series_begins_at_its_other_end(brain, tmp_path):
-    """Its slices are sorted along their normal, so a left-handed array comes back reversed, in the same place."""
+    """Slices are sorted along their normal: a left-handed array comes back reversed, in the same place."""
     values = brain.numpy().astype(np.int16)
     image = load_image(write_dicom(tmp_path / "series", values, matrix_of(brain.grid)))
     np.testing.assert_array_equal(image.numpy()[:, :, ::-1], values)
