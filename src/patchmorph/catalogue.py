@@ -13,6 +13,7 @@ import torch
 from pydantic import ValidationError
 
 from patchmorph.errors import PatchMorphError, problems
+from patchmorph.io.paths import AnyPath, as_path
 from patchmorph.io.tensors import (
     check_finite,
     check_header,
@@ -46,7 +47,7 @@ def packaged_models() -> dict[str, Path]:
     return {path.stem: path for path in sorted(_folder().glob("*.safetensors"))}
 
 
-def load_model(name: str | os.PathLike, device: str = "auto", trust: Sequence[str] = ()) -> PatchMorphModel:
+def load_model(name: AnyPath, device: str = "auto", trust: Sequence[str] = ()) -> PatchMorphModel:
     """A packaged model by name, or any model by its file.
 
     A file is checked before anything that it names is imported, and before any of its tensors is read: its
@@ -63,7 +64,7 @@ def load_model(name: str | os.PathLike, device: str = "auto", trust: Sequence[st
     """
     chosen, trusted = choose_device(device), trusted_classes(trust)
     packaged = packaged_models()
-    path = packaged.get(str(name), Path(name))
+    path = packaged.get(str(name), as_path(name, "model"))
     if not path.is_file():
         raise PatchMorphError(f"model must be one of {', '.join(packaged) or 'none'} or a file, got {name}")
     header, metadata = read_header(path)

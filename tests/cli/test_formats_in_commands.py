@@ -183,3 +183,35 @@ def test_a_mistake_is_one_line(run, files, pair, tmp_path, case):
     assert message in error
     assert len(error.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_tiff_says_what_it_lacks(run, files, affine, tmp_path):
+    for ending, lacking in ((".tif", " (TIFF: voxel sizes, but no orientation and no origin)"), (".nii", "")):
+        out = tmp_path / f"warped{ending}"
+        status, text, _ = run("apply", affine, files.moving, "--reference", files.moving, "-o", out)
+        assert status == 0
+        assert f"wrote {out}{lacking}\n" in text
+
+
+def test_points_are_voxels_of_a_tiff_whose_place_is_stated(run, pair, affine, tmp_path):
+    """Columns, rows, slices; the centre is the origin."""
+    array, _ = pair["fixed"]
+    path = write_pages(tmp_path / "brain.tif", array)
+    (tmp_path / "cells.csv").write_text("x,y,z\n0,0,0\n3,1,2\n")
+    frame = (
+        "--frame",
+        path,
+        "--output-frame",
+        "ras",
+        "--frame-orientation",
+        "psl",
+        "--frame-spacing",
+        "3,2,1",
+    )
+    out = tmp_path / "mapped.csv"
+    status, _, error = run("apply-points", affine, tmp_path / "cells.csv", "-o", out, *frame)
+    assert status == 0, error
+    first, second = np.loadtxt(out, delimiter=",", skiprows=1)
+    columns, rows, slices = (count - 1 for count in array.shape)
+    np.testing.assert_allclose(first, (-columns / 2, -3 * slices / 2, 2 * rows / 2), atol=1e-3)
+    np.testing.assert_allclose(second - first, (3, 6, -2), atol=1e-3)

@@ -25,7 +25,7 @@ class Entry(NamedTuple):
 COMMANDS = {
     "register": Entry("registration", "Register MOVING to FIXED."),
     "apply": Entry("transforms", "Resample images through a transform onto a reference grid."),
-    "apply-points": Entry("transforms", "Map points from the fixed to the moving image."),
+    "apply-points": Entry("points", "Map points from the fixed to the moving image."),
     "compose": Entry("transforms", "Compose several transforms into one."),
     "invert": Entry("transforms", "Write the inverse."),
     "convert": Entry("transforms", "Write a transform as another tool's file."),

@@ -9,6 +9,7 @@ from patchmorph.cli.app import console
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.atomic import check_folder
 from patchmorph.io.formats.registry import ENDINGS
+from patchmorph.io.formats.tiff import TIFF
 from patchmorph.io.grids import GridPair
 from patchmorph.io.images import Reference, check_ending, load_reference
 from patchmorph.io.placement import Placement
@@ -63,6 +64,14 @@ class Sides(NamedTuple):
 def spacing_of(text: str | None) -> tuple[float, ...] | None:
     """The lengths in mm of an option, if it was given."""
     return None if text is None else parse_spacing(text)
+
+
+def print_written(path: Path) -> None:
+    """Print that an image was written, and what its format does not hold."""
+    lacking = (
+        " (TIFF: voxel sizes, but no orientation and no origin)" if path.name.endswith(TIFF.endings) else ""
+    )
+    console.print(f"wrote {path}{lacking}")
 
 
 def read_reference(path: Path, stated: Stated) -> Reference:

@@ -14,6 +14,11 @@ from patchmorph.io.transforms.registry import TOOLS, WRITTEN
 from patchmorph.transforms.base import Transform, compose
 from patchmorph.transforms.gaps import missing_voxels
 
+TransformPath = Annotated[Path, typer.Argument(help="Transform file; see `patchmorph convert --help`.")]
+NextTransforms = Annotated[
+    list[Path] | None, typer.Option(help="Further transform, applied after the previous one; repeatable.")
+]
+Inverse = Annotated[bool, typer.Option(help="Apply the inverse of the transform, or of the whole list.")]
 AUTO = "auto"
 """Value of ``--from`` for a file that states its format."""
 FROM_HELP = f"Tool whose convention the file follows, where it does not say: {', '.join(TOOLS)}."

@@ -15,22 +15,30 @@ from patchmorph.cli.images import (
     MovingSpacing,
     Sides,
     print_notes,
+    print_written,
     read_pair,
     read_reference,
     targets_of,
 )
-from patchmorph.cli.transform_files import EachFrom, From, To, load_chain, load_one, save
+from patchmorph.cli.transform_files import (
+    EachFrom,
+    From,
+    Inverse,
+    NextTransforms,
+    To,
+    TransformPath,
+    load_chain,
+    load_one,
+    save,
+)
 from patchmorph.errors import PatchMorphError
 from patchmorph.images.volume import Image
 from patchmorph.io.atomic import check_outputs
 from patchmorph.io.components import REORIENT
-from patchmorph.io.formats.registry import is_image
 from patchmorph.io.frames import Frames
 from patchmorph.io.grids import GridPair
 from patchmorph.io.images import check_ending, save_image, space_code
-from patchmorph.io.points import Frame, map_points
 from patchmorph.io.series import CHOICES, warp_files
-from patchmorph.io.stated import NOTHING
 from patchmorph.io.transforms.formats import load_transform
 from patchmorph.io.transforms.registry import format_of
 from patchmorph.spatial.grid import Grid
@@ -38,14 +46,9 @@ from patchmorph.transforms.base import Transform
 from patchmorph.transforms.inverse import round_trip_mm
 from patchmorph.transforms.jacobian import DIFFERENCES, folding, jacobian_determinant, log_determinant
 
-TransformPath = Annotated[Path, typer.Argument(help="Transform file; see `patchmorph convert --help`.")]
 Output = Annotated[
     Path, typer.Option("--output", "-o", help="Transform file; its ending determines the format.")
 ]
-NextTransforms = Annotated[
-    list[Path] | None, typer.Option(help="Further transform, applied after the previous one; repeatable.")
-]
-Inverse = Annotated[bool, typer.Option(help="Apply the inverse of the transform, or of the whole list.")]
 ReferenceOption = Annotated[Path | None, typer.Option(help="Fixed image: its grid, for files that need it.")]
 Moving = Annotated[Path | None, typer.Option(help="Moving image: its grid, for files that need it.")]
 MAX_ERROR_MM = 0.01
@@ -108,42 +111,7 @@ def apply(
     for line in warp_files(paths, chain, grid, interpolation, background, place.code, reorient):
         console.print(line)
     for target in targets:
-        console.print(f"wrote {target}")
-
-
-@app.command()
-def apply_points(
-    transform: TransformPath,
-    points: Annotated[
-        Path,
-        typer.Argument(
-            help="Table (.csv, .tsv), markups of 3D Slicer (.fcsv, .mrk.json), or surface (.gii, .vtk, "
-            ".vtp, .ply, FreeSurfer's own)."
-        ),
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Result, in the same file format.")],
-    inverse: Inverse = False,
-    then: NextTransforms = None,
-    frame: Annotated[
-        str | None,
-        typer.Option(
-            help="Frame of the points: ras, lps, or an image (its voxels); by default the one POINTS states."
-        ),
-    ] = None,
-    output_frame: Annotated[
-        str | None, typer.Option(help="Frame of the result; by default the same.")
-    ] = None,
-    of: EachFrom = None,
-) -> None:
-    """Map points from the fixed to the moving image; with --inverse from the moving to the fixed image."""
-    transforms = [transform, *(then or [])]
-    images = [Path(name) for name in (frame, output_frame) if name is not None]
-    check_outputs([output], [*transforms, points, *images])
-    for image in filter(is_image, images):
-        read_reference(image, NOTHING)  # a damaged file is refused, and a doubtful one is printed
-    frames = [None if name is None else Frame.named(name) for name in (frame, output_frame)]
-    chain = load_chain(transforms, of, inverse, GridPair())
-    console.print(f"wrote {output}: {map_points(points, output, chain, *frames)}")
+        print_written(target)
 
 
 @app.command()
@@ -208,7 +176,7 @@ def invert(
         if missed is not None:
             assert moving is not None
             save_image(Image(miss[None, None], grid), missed, space_code(moving))
-            console.print(f"wrote {missed}")
+            print_written(missed)
     save(inverse, output, to, pair.swapped())
     if grid is not None:
         written = load_transform(output, form.tool, pair.swapped())
@@ -281,6 +249,7 @@ def jacobian(
         raise PatchMorphError(f"{reference} must lie where the transform maps points, got no mapped voxel")
     determinant = log_determinant(by[differences]) if log else by[differences]
     save_image(Image(determinant[None, None], grid), output, place.code)
+    print_written(output)
     percentages = {
         f"folding, % of voxels by {name} differences": 100 * float((values <= 0).float().mean())
         for name, values in known.items()

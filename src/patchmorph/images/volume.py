@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
+from patchmorph.errors import PatchMorphError
 from patchmorph.images.exports import Exportable
 from patchmorph.images.histogram import OrderStatistics
 from patchmorph.images.intensity import IntensityMap, Window
@@ -190,7 +191,8 @@ class Image(AbstractVolume):
         doubts: tuple[str, ...] = (),
         background: float | None = None,
     ):
-        assert tuple(data.shape[2:]) == grid.shape, f"data {tuple(data.shape)} on a grid of {grid.shape}"
+        if tuple(data.shape[2:]) != grid.shape:
+            raise PatchMorphError(f"data must be [1, C, *{grid.shape}] on its grid, got {list(data.shape)}")
         self.data = data
         self.grid = grid
         self.name = name

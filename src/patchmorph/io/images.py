@@ -8,11 +8,12 @@ import numpy as np
 import torch
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.images.volume import Image
+from patchmorph.images.volume import AbstractVolume, Image
 from patchmorph.io.atomic import whole_file
 from patchmorph.io.formats.base import Layout, shape_of
 from patchmorph.io.formats.registry import writer_of
 from patchmorph.io.grids import matrix_of
+from patchmorph.io.paths import AnyPath, as_path
 from patchmorph.io.placement import SCANNER, Placement, code_of, placement
 from patchmorph.io.stated import Stated, as_stated
 from patchmorph.io.volumes import check_files, open_volume, read_voxels
@@ -38,7 +39,7 @@ class Reference:
     doubts: tuple[str, ...]
 
 
-def load_image(path: str | Path, stated: Stated | str | None = None) -> Image:
+def load_image(path: AnyPath, stated: Stated | str | None = None) -> Image:
     """Read a 3D volume (further axes of length 1 are dropped) with its affine, in RAS+ mm.
 
     The array keeps its axis order and integer type; of TIFF, the axes are columns, rows, slices. Nothing is
@@ -53,7 +54,7 @@ def load_image(path: str | Path, stated: Stated | str | None = None) -> Image:
     Raises:
         PatchMorphError: no such file, not an image, damaged, not one 3D frame, or a singular affine.
     """
-    path = Path(path)
+    path = as_path(path, "image")
     volume = open_volume(path)
     shape = check_frame(shape_of(volume), path)
     place = placement(volume, as_stated(stated))
@@ -71,13 +72,13 @@ def image_from(array: np.ndarray, place: Placement, path: Path, exact: bool = Fa
     return Image(data, grid, str(path), notes=place.notes, doubts=place.doubts)
 
 
-def load_grid(path: str | Path, stated: Stated | str | None = None) -> Grid:
+def load_grid(path: AnyPath, stated: Stated | str | None = None) -> Grid:
     """The grid of a volume, from the file's header alone; axes after the third are ignored.
 
     Raises:
         PatchMorphError: no such file, not an image of three or more axes, or a singular affine.
     """
-    return _reference(Path(path), stated).grid
+    return _reference(as_path(path, "image"), stated).grid
 
 
 def load_reference(path: str | Path, stated: Stated | str | None = None) -> Reference:
@@ -104,21 +105,25 @@ def grid_of(place: Placement, shape: Shape) -> Grid:
     return Grid(shape, torch.from_numpy(place.matrix)[None])
 
 
-def save_image(image: Image, path: str | Path, code: int = SCANNER) -> None:
-    """Write a one-channel image; the ending of ``path`` determines the format (see `ENDINGS`).
+def save_image(image: AbstractVolume, path: AnyPath, code: int = SCANNER) -> None:
+    """Write an image; the ending of ``path`` determines the format (see `ENDINGS`).
 
     Its type is kept where the format has it. TIFF keeps voxel sizes and no orientation.
 
     Args:
-        image: one channel.
+        image: several channels become a further axis of the file.
         path: its folder is made where it is missing.
         code: NIfTI's code of the space, for both forms.
 
     Raises:
-        PatchMorphError: another ending, numbers beyond the format, or a path that cannot be written.
+        PatchMorphError: no image, another ending, numbers beyond the format, or no permission to write.
     """
-    array = image.data[0, 0].cpu().numpy()
-    write_frames([array], Layout(Path(path), array.shape, array.dtype, matrix_of(image.grid), code))
+    if not isinstance(image, AbstractVolume):
+        raise PatchMorphError(f"image must be a patchmorph.Image, got {type(image).__name__}")
+    array = image.numpy()
+    frames = [array] if array.ndim == 3 else list(np.moveaxis(array, 3, 0))
+    layout = Layout(as_path(path), array.shape, array.dtype, matrix_of(image.grid), code)
+    write_frames(frames, layout)
 
 
 def write_frames(frames: Iterable[np.ndarray], layout: Layout) -> None:

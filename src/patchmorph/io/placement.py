@@ -93,9 +93,9 @@ def _assumed(volume: SpatialImage, axes: Directions | None, spacing: Sequence[fl
         return centered(axes, spacing, volume)
     if slices_first(volume):
         raise PatchMorphError(
-            f"orientation must be stated (--fixed-orientation, --moving-orientation, such as psl: the sides "
-            f"of the first voxel along slices, rows, columns), since {why_unoriented(volume)}, "
-            f"got none for {path_of(volume)}"
+            "orientation must be stated (--fixed-orientation, --moving-orientation; in Python Stated), "
+            "such as psl: the sides of the first voxel along slices, rows, columns, since "
+            f"{why_unoriented(volume)}, got none for {path_of(volume)}"
         )
     own = isinstance(volume, LibraryVolume) and volume.spacing_mm is not None
     return np.array(volume.affine) if own else centered(convention(volume), spacing, volume)
@@ -107,7 +107,7 @@ def _spacing(volume: SpatialImage, stated: Stated) -> tuple[Sequence[float], tup
     if own is None and given is None:
         assert isinstance(volume, LibraryVolume)
         raise PatchMorphError(
-            f"voxel sizes must be stated (--fixed-spacing, --moving-spacing, in mm: slices, rows, columns), "
+            f"voxel sizes must be stated (--fixed-spacing, --moving-spacing; in Python Stated), "
             f"since {volume.without_spacing}, got none for {path_of(volume)}"
         )
     if own is None or given is None or np.allclose(np.multiply(own, _unit(volume)[1]), given, rtol=1e-3):

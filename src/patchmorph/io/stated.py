@@ -58,9 +58,7 @@ class Stated:
         for letters in (self.directions, self.origin):
             if letters is not None:
                 parse_orientation(letters)
-        sizes = self.spacings()
-        if sizes is not None and (len(sizes) != 3 or not all(0 < size < math.inf for size in sizes)):
-            raise PatchMorphError(f"spacing must be one or three lengths above 0, got {self.spacing_mm}")
+        self.spacings()
 
     def axes(self, slices_first: bool = False) -> Directions | None:
         """World axis and sign of each array axis; ``None`` where nothing is stated.
@@ -78,8 +76,12 @@ class Stated:
         if self.spacing_mm is None:
             return None
         given = self.spacing_mm
-        sizes = (given,) * 3 if isinstance(given, int | float) else given
-        sizes = tuple(float(size) for size in sizes)
+        try:
+            sizes = tuple(float(size) for size in ((given,) * 3 if isinstance(given, int | float) else given))
+        except (TypeError, ValueError):
+            sizes = ()
+        if len(sizes) != 3 or not all(0 < size < math.inf for size in sizes):
+            raise PatchMorphError(f"spacing must be one or three lengths above 0, got {given}")
         return sizes[::-1] if slices_first else sizes
 
 

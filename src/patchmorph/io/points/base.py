@@ -11,6 +11,7 @@ from patchmorph.errors import PatchMorphError
 from patchmorph.io.formats.registry import is_image
 from patchmorph.io.grids import LPS, matrix_of
 from patchmorph.io.images import load_grid
+from patchmorph.io.stated import NOTHING, Stated
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +31,12 @@ class Frame:
     reason: str = ""
 
     @classmethod
-    def named(cls, name: str) -> "Frame":
+    def named(cls, name: str, stated: Stated = NOTHING) -> "Frame":
         """``ras``, ``lps``, or the path of an image for its voxel indices (from 0).
+
+        Args:
+            name: as above.
+            stated: what the image's header does not state.
 
         Raises:
             PatchMorphError: none of these.
@@ -40,7 +45,7 @@ class Frame:
             return SPACES[name.lower()].because("as given")
         if not is_image(Path(name)):
             raise PatchMorphError(f"frame must be ras, lps or an image (its voxels), got {name}")
-        return cls(matrix_of(load_grid(name)), f"voxels of {Path(name).name}", reason="as given")
+        return cls(matrix_of(load_grid(name, stated)), f"voxels of {Path(name).name}", reason="as given")
 
     def because(self, reason: str) -> "Frame":
         """The same frame for another reason."""

@@ -11,6 +11,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.grids import GridPair
+from patchmorph.io.paths import AnyPath, as_path
 from patchmorph.io.transforms import fields, matrices
 from patchmorph.io.transforms.checks import checked
 from patchmorph.io.transforms.registry import ALIASES, FORMATS, NIFTI, TEXT, Format, format_of
@@ -37,7 +38,7 @@ BROKEN = (
 """Exceptions of the libraries that read files, for files that are truncated, damaged or of another kind."""
 
 
-def load_transform(path: str | Path, tool: str | None = None, pair: GridPair | None = None) -> Transform:
+def load_transform(path: AnyPath, tool: str | None = None, pair: GridPair | None = None) -> Transform:
     """Read a transform file of any kind: fixed world → moving world, RAS+ mm.
 
     Points next to voxels that a field marks as not mapped become NaN (`patchmorph.transforms.gaps.Gaps`).
@@ -51,7 +52,7 @@ def load_transform(path: str | Path, tool: str | None = None, pair: GridPair | N
         PatchMorphError: no such file, not a transform, one whose convention is not stated, one that cannot be
             a map between images, or a grid missing from ``pair``.
     """
-    path = Path(path)
+    path = as_path(path, "transform")
     if not (path.is_dir() if path.suffix == ".zarr" else path.is_file()):
         raise PatchMorphError(f"transform must be an existing file, got {path}")
     form = None
@@ -72,7 +73,7 @@ def load_transform(path: str | Path, tool: str | None = None, pair: GridPair | N
 
 
 def save_transform(
-    transform: Transform, path: str | Path, tool: str | None = None, pair: GridPair | None = None
+    transform: Transform, path: AnyPath, tool: str | None = None, pair: GridPair | None = None
 ) -> Format:
     """Write a transform file, of the format given by its ending and, where formats share one, by ``tool``.
 
@@ -89,14 +90,17 @@ def save_transform(
         PatchMorphError: an unknown ending, a format that cannot hold ``transform``, a missing grid, or a path
             that cannot be written.
     """
-    form = format_of(Path(path), tool, writing=True)
+    if not isinstance(transform, Transform):
+        raise PatchMorphError(f"transform must be one of patchmorph, got {type(transform).__name__}")
+    path = as_path(path)
+    form = format_of(path, tool, writing=True)
     assert form.write is not None
-    if (missing := missing_voxels(transform)) and not Path(path).name.endswith(KEEP_GAPS):
+    if (missing := missing_voxels(transform)) and not path.name.endswith(KEEP_GAPS):
         raise PatchMorphError(
             f"map with voxels that are not mapped must be written to {', '.join(KEEP_GAPS)}, got {missing} "
             f"such voxels for {path}"
         )
-    form.write(transform.to("cpu"), Path(path), (pair or GridPair()).to("cpu"))
+    form.write(transform.to("cpu"), path, (pair or GridPair()).to("cpu"))
     return form
 
 
