@@ -4,9 +4,9 @@
 
 Both T1w images of a pair lie with their centres at the origin, as a TIFF with stated sizes and sides does.
 Distances (mm) between the map of each form and that of NIfTI, at every fourth voxel along each axis, with
-networks in float32 and in bfloat16. A DICOM series lists the slices of these images from the other end, so that
-voxels and affine are not the same numbers: what is left in bfloat16 is the rounding of networks, as after a
-shift of 1e-6 mm, which is measured as well.
+networks in float32 and in bfloat16. A DICOM series lists the slices of these images from the other end, so
+that voxels and affine are not the same numbers: what is left in bfloat16 is the rounding of networks, as
+after a shift of 1e-6 mm, which is measured as well.
 """
 
 import argparse

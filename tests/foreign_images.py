@@ -35,12 +35,20 @@ def write_nibabel(path: Path, array: np.ndarray, matrix: np.ndarray) -> Path:
 
 
 def write_dicom(
-    folder: Path, array: np.ndarray, matrix: np.ndarray, series: str = "1", **tags: Callable[[int], str]
+    folder: Path,
+    array: np.ndarray,
+    matrix: np.ndarray,
+    series: str = "1",
+    compressor: str | None = None,
+    **tags: Callable[[int], str],
 ) -> Path:
     """A series of slices (the last axis); ``tags``: functions of the slice, by names such as t0020_0032."""
     folder.mkdir(parents=True, exist_ok=True)
     image, writer = itk_image(array, matrix), sitk.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
+    if compressor is not None:
+        writer.UseCompressionOn()
+        writer.SetCompressor(compressor)
     cosines = np.array(image.GetDirection()).reshape(3, 3)
     for k in range(array.shape[2]):
         page = image[:, :, k]

@@ -39,6 +39,13 @@ def test_a_folder_is_one_volume_whatever_the_names_of_its_files(tmp_path, name):
     assert image.notes == image.doubts == ()
 
 
+@pytest.mark.parametrize(("compressor", "syntax"), [("JPEG2000", b".4.90"), ("JPEG", b".4.70")])
+def test_compressed_slices_are_read(tmp_path, compressor, syntax):
+    folder = write_dicom(tmp_path / "scan", VALUES, MATRIX, compressor=compressor)
+    assert all(b"1.2.840.10008.1.2" + syntax in path.read_bytes() for path in folder.iterdir())
+    np.testing.assert_array_equal(load_image(folder).data[0, 0], VALUES)
+
+
 def test_itk_places_the_series_where_we_do(folder):
     names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder))
     theirs = sitk.ReadImage(names)
