@@ -104,6 +104,21 @@ def test_the_command_finds_the_same_map(run, files, pair, reference, tmp_path, f
     assert distance_mm(found, reference, files) <= MAX_DIFFERENCE_MM
 
 
+@pytest.mark.parametrize("form", ["DICOM", "stack"])
+def test_the_report_of_a_folder_is_rendered_again(run, files, pair, tmp_path, form):
+    """What was stated stands in the summary."""
+    paths = [FILES[form](tmp_path / name, *image) for name, image in pair.items()]
+    options = ["--model", files.model, "-o", tmp_path / "out"]
+    if form == "stack":
+        options += [*LETTERS, "--fixed-spacing", "0.33mm", "--moving-spacing", "330um,330um,330um"]
+    status, _, error = run("register", *paths, *options)
+    assert status == 0, error
+    (tmp_path / "out" / "report.html").unlink()
+    status, _, error = run("report", tmp_path / "out")
+    assert status == 0, error
+    assert (tmp_path / "out" / "report.html").stat().st_size > 10_000
+
+
 @pytest.mark.parametrize("form", OBJECTS)
 def test_python_finds_the_same_map(files, pair, reference, form):
     found = found_in_python(files, pair, OBJECTS[form])

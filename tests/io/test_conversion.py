@@ -196,6 +196,13 @@ def test_images_become_those_of_other_libraries(linear, dtype):
     assert image.numpy().shape == (5, 6, 7)
 
 
+def test_half_precision_becomes_float32():
+    for dtype in (torch.float16, torch.bfloat16):
+        image = Image(torch.from_numpy(VALUES).to(dtype)[None, None], GRID)
+        assert image.numpy().dtype == np.float32
+        assert image.to_nibabel().get_data_dtype() == np.float32
+
+
 def test_several_channels_come_last():
     image = Image(torch.from_numpy(np.stack([VALUES, 2 * VALUES]))[None], GRID)
     assert image.numpy().shape == (5, 6, 7, 2)

@@ -36,6 +36,8 @@ class Exportable(AbstractImage):
     def numpy(self) -> Num[np.ndarray, "x y z *c"]:
         """The voxels ``[X, Y, Z]``, or ``[X, Y, Z, C]`` of several channels; memory may be shared."""
         voxels = self.values()[0].detach().cpu()
+        if voxels.dtype in (torch.float16, torch.bfloat16):  # which few libraries and formats have
+            voxels = voxels.float()
         return (voxels[0] if len(voxels) == 1 else voxels.movedim(0, -1)).numpy()
 
     def to_nibabel(self) -> "nibabel.Nifti1Image":

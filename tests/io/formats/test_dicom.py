@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from foreign_images import UIDS, write_dicom
+from foreign_images import UIDS, itk_image, write_dicom
 from synthetic import AFFINES
 
 from patchmorph.errors import PatchMorphError
@@ -139,6 +139,25 @@ def test_a_truncated_slice_is_one_line(folder, capfd, part):
             read(folder)
         assert "\n" not in str(error.value)
     assert capfd.readouterr().err == ""
+
+
+def test_many_series_are_listed_in_part(tmp_path):
+    for k in range(14):
+        write_dicom(tmp_path, VALUES[:4, :4, :2], MATRIX, series=f"{k + 10}")
+    with pytest.raises(PatchMorphError, match=r"must be one DICOM series, got .*; 2 more$") as error:
+        load_image(tmp_path)
+    assert str(error.value).count("scan") == 12
+
+
+def test_the_frames_of_one_file_are_a_volume_with_a_doubt(tmp_path):
+    path = tmp_path / "frames.dcm"
+    sitk.WriteImage(itk_image(VALUES.astype(np.uint16), MATRIX), str(path))
+    for name in ("frames.dcm", "frames"):  # the content decides
+        image = load_image(path.rename(tmp_path / name))
+        np.testing.assert_array_equal(image.data[0, 0], VALUES)
+        (doubt,) = image.doubts
+        assert "the frames were taken as one stack" in doubt
+        path = tmp_path / name
 
 
 def test_a_folder_of_anything_else_is_one_line(tmp_path):

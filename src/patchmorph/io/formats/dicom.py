@@ -20,6 +20,8 @@ MAGIC, MAGIC_AT = b"DICM", 128
 POSITION, ORIENTATION, SPACING = "0020|0032", "0020|0037", "0028|0030"
 SLOPE, INTERCEPT = "0028|1053", "0028|1052"
 DESCRIPTION = "0008|103e"
+MAX_LISTED = 12
+"""Series of a folder that a message lists."""
 MAX_UNEVEN = 0.05
 """Distance of a slice from its place between even gaps, as a part of a gap: a missing slice is off by 0.5."""
 MAX_COSINE_ERROR = 1e-3
@@ -98,7 +100,9 @@ def _slices(path: Path) -> list[Slice]:
         wanted = found[0]
     names = {uid: reader.GetGDCMSeriesFileNames(str(folder), uid) for uid in found}
     if wanted not in names:
-        listed = "; ".join(f"{folder}#{uid} ({_describe(files)})" for uid, files in names.items())
+        shown = list(names.items())[:MAX_LISTED]
+        listed = "; ".join(f"{folder}#{uid} ({_describe(files)})" for uid, files in shown)
+        listed += f"; {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
         raise PatchMorphError(f"image must be one DICOM series, got {path}; series: {listed}")
     if len(names[wanted]) < 2:
         raise PatchMorphError(f"DICOM series must have two slices or more, got one in {path}")
