@@ -1,5 +1,6 @@
 """What the pages of the documentation tell a reader to type exists; their commands and options parse."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -129,6 +130,14 @@ def test_the_reference_of_commands_is_that_of_the_program(monkeypatch):
         for parameter in load_command(name).params:
             shown = parameter.opts if parameter.param_type_name == "option" else [parameter.name.upper()]
             assert all(f"`{each}" in section for each in shown), (name, parameter.name)
+
+
+@pytest.mark.parametrize("page", ["docs/install.md", "docs/decisions/006-dependencies.md"])
+def test_the_size_of_the_install_is_the_measured(page):
+    measured = json.loads((REPOSITORY / "benchmarks/results/install.json").read_text())
+    text, packages = (REPOSITORY / page).read_text(encoding="utf-8"), measured["packages_mb"]
+    for megabytes in (measured["total_mb"], packages["simpleitk"], packages["scipy"]):
+        assert f"{megabytes:.0f}" in text
 
 
 @pytest.mark.parametrize("name", ["docs/python.md"])

@@ -99,7 +99,10 @@ def test_templateflow_names_are_parts_of_file_names(flow, name, file):
 @pytest.mark.parametrize(
     ("name", "got"),
     [
-        ("Toy_res-03", "must name one file in .*, got none; to download: python -c"),
+        (
+            "Toy_res-03",
+            "must name one file in .*, got none, but files such as .*tpl-Toy_res-01_T1w.nii.gz, .*; to",
+        ),
         ("Other", "must name one file in .*, got none; to download: python -c .*get\\('Other'"),
         ("Toy_PD", "must be downloaded before, got an empty tpl-Toy_cohort-1_res-01_PD.nii.gz"),
     ],

@@ -73,15 +73,15 @@ def _templateflow(name: str) -> Path:
         raise PatchMorphError(f"{TEMPLATEFLOW} must be followed by a template's name, got {one_line(name)!r}")
     template, *parts = name.split("_")
     wanted = {*parts, *([] if parts and "-" not in parts[-1] else ["T1w"])}
-    files = (templateflow_folder() / f"tpl-{template}").rglob(f"tpl-{template}_*.nii.gz")
-    found = sorted(path for path in files if _matches(path, wanted))
+    files = sorted((templateflow_folder() / f"tpl-{template}").rglob(f"tpl-{template}_*.nii.gz"))
+    found = [path for path in files if _matches(path, wanted)]
     if len(found) > 1 and not any(part.startswith("res-") for part in parts):
         found = [path for path in found if {"res-1", "res-01"} & _parts(path)] or found
     if len(found) != 1:
-        names = ", ".join(path.name for path in found[:MAX_LISTED]) or "none"
         raise PatchMorphError(
-            f"{TEMPLATEFLOW}{name} must name one file in {templateflow_folder()}, got {names}; to download: "
-            f"""python -c "from templateflow.api import get; get('{template}', suffix='T1w')\""""
+            f"{TEMPLATEFLOW}{name} must name one file in {templateflow_folder()}, got "
+            f"{_listed(found, files)}; "
+            f"""to download: python -c "from templateflow.api import get; get('{template}', suffix='T1w')\""""
         )
     if not found[0].stat().st_size:
         raise PatchMorphError(
@@ -89,6 +89,12 @@ def _templateflow(name: str) -> Path:
             f"""python -c "from templateflow.api import get; get('{template}', suffix='T1w')\""""
         )
     return found[0]
+
+
+def _listed(found: list[Path], files: list[Path]) -> str:
+    """The files that a name matches, or else some of the template's others."""
+    names = ", ".join(path.name for path in (found or files)[:MAX_LISTED])
+    return names if found else f"none, but files such as {names}" if files else "none"
 
 
 def _parts(path: Path) -> set[str]:
