@@ -71,7 +71,8 @@ def placement(volume: SpatialImage, stated: Stated = NOTHING) -> Placement:
     else:
         matrix = np.array(np.nan * np.eye(4) if volume.affine is None else volume.affine, np.float64)
         if _own_spacing(volume) is None:
-            matrix[:3, :3] *= np.array(spacing) / np.linalg.norm(matrix[:3, :3], axis=0)
+            with np.errstate(all="ignore"):  # a singular matrix is refused below
+                matrix[:3, :3] *= np.array(spacing) / np.linalg.norm(matrix[:3, :3], axis=0)
     unit, mm = _unit(volume)
     matrix[:3] *= mm
     check_matrix(matrix, name)

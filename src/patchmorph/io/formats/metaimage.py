@@ -9,7 +9,7 @@ import zlib
 from pathlib import Path
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.io.formats.base import ImageFormat, LibraryVolume, shape_of
+from patchmorph.io.formats.base import ImageFormat, LibraryVolume, shape_of, unreadable
 from patchmorph.io.formats.headers_text import check_size, header_lines
 from patchmorph.io.formats.itk_volumes import open_itk, write_itk
 from patchmorph.io.streams import CHUNK
@@ -18,6 +18,8 @@ MATRICES = ("TransformMatrix", "Rotation", "Orientation")
 """Names of the matrix: present ones and those of old files."""
 SIZES = ("ElementSpacing", "ElementSize")
 LAST, LOCAL = "ElementDataFile", "LOCAL"
+KIND = "MetaImage"
+MAX_DIMENSIONS = 6
 
 
 def open_metaimage(path: Path) -> LibraryVolume:
@@ -27,12 +29,13 @@ def open_metaimage(path: Path) -> LibraryVolume:
         PatchMorphError: a file that ITK cannot read, one that is too short for its header, or damaged voxels.
     """
     fields = header_fields(path)
+    _check_counts(fields, path)
     packed = fields.get("CompressedData", "").lower() == "true"
     data, unit = fields.get(LAST, LOCAL), fields.get("DistanceUnits", "mm")
     one, local = not re.search(r"%|^LIST", data), data.upper() == LOCAL
     voxels = path if local else path.parent / data
     check = (lambda: _check_packed(voxels, local)) if packed and one else None
-    volume = open_itk(path, "MetaImage", "MetaImageIO", unit, check, packed=packed)
+    volume = open_itk(path, KIND, "MetaImageIO", unit, check, packed=packed)
     if not any(name in fields for name in MATRICES):
         volume.unoriented = "its header has no TransformMatrix"
     if not any(name in fields for name in SIZES):
@@ -51,6 +54,22 @@ def header_fields(path: Path) -> dict[str, str]:
         if name == LAST:
             break
     return fields
+
+
+def _check_counts(fields: dict[str, str], path: Path) -> None:
+    """Check the numbers that ITK trusts: it crashes where some of them cannot be true.
+
+    Raises:
+        PatchMorphError: missing or impossible numbers.
+    """
+    try:
+        dimensions, channels = (int(fields.get(name, "1")) for name in ("NDims", "ElementNumberOfChannels"))
+        sizes = [int(size) for size in fields["DimSize"].split()]
+    except (KeyError, ValueError):
+        dimensions, channels, sizes = 0, 0, []
+    if not (0 < dimensions <= MAX_DIMENSIONS and len(sizes) == dimensions and min(*sizes, channels) > 0):
+        got = ", ".join(f"{name} {fields.get(name, 'missing')}" for name in ("NDims", "DimSize"))
+        raise unreadable(path, f"its sizes must be positive numbers, one for each dimension ({got})", KIND)
 
 
 def _check_packed(path: Path, local: bool) -> None:
@@ -76,4 +95,4 @@ def _recognises(path: Path, start: bytes) -> bool:
     return b"NDims" in start and re.match(rb"\s*\w+ *=", start) is not None
 
 
-METAIMAGE = ImageFormat("MetaImage", (".mha", ".mhd"), _recognises, open_metaimage, write_itk)
+METAIMAGE = ImageFormat(KIND, (".mha", ".mhd"), _recognises, open_metaimage, write_itk)
