@@ -19,7 +19,7 @@ from patchmorph.transforms.displacement import DisplacementField
 
 FLIP = LPS[:3, :3]
 """RAS+ to LPS+ for vectors, and back."""
-STEP_MM = 2.0**-10
+STEP_MM = 2.0**-12
 """Unit of stored displacements, in mm: their last bits do not compress."""
 CHUNK = 2**17
 """Numbers that are compressed at a time."""
