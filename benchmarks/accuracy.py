@@ -36,7 +36,8 @@ import torch
 
 from patchmorph import api
 from patchmorph.evaluation import metrics
-from patchmorph.evaluation.benchmark import ASEG, label_groups, load_labels, merge_cortex
+from patchmorph.evaluation.benchmark import ASEG, label_groups, merge_cortex
+from patchmorph.evaluation.labels import load_labels
 from patchmorph.evaluation.pairs import PairPaths
 from patchmorph.images.volume import Image
 from patchmorph.io.images import load_image, save_image

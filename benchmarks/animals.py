@@ -28,7 +28,7 @@ import torch
 
 from patchmorph import api
 from patchmorph.evaluation import metrics
-from patchmorph.evaluation.benchmark import load_labels
+from patchmorph.evaluation.labels import load_labels
 from patchmorph.evaluation.pairs import PairPaths
 from patchmorph.images.volume import Image
 from patchmorph.io.images import load_image, save_image

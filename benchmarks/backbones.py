@@ -19,7 +19,7 @@ import machine
 import torch
 from accuracy import pairs
 
-from patchmorph.evaluation.benchmark import evaluate, summarize
+from patchmorph.evaluation.benchmark import evaluate, loading, summarize
 from patchmorph.io.tensors import read_tensors
 from patchmorph.networks.model import ModelSpec, PatchMorphModel
 from patchmorph.registration.pipeline import register_images
@@ -75,7 +75,7 @@ def main() -> None:
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     model = trained(folder, device)
     results = list(
-        evaluate(pairs(arguments.data), lambda fixed, moving: register_images(fixed, moving, model))
+        evaluate(pairs(arguments.data), loading(lambda fixed, moving: register_images(fixed, moving, model)))
     )
     figures = {
         "parameters": sum(p.numel() for p in model.parameters()),

@@ -13,7 +13,7 @@ import accuracy
 import machine
 
 from patchmorph import api
-from patchmorph.evaluation.benchmark import evaluate, summarize
+from patchmorph.evaluation.benchmark import evaluate, loading, summarize
 from patchmorph.networks.model import ModelSpec
 
 PEOPLE = (("sub-01", "sub-02"), ("sub-01", "sub-05"))
@@ -45,7 +45,9 @@ def main() -> None:
     rows = []
     for variant in VARIANTS:
         model.spec = ModelSpec.model_validate(packaged.model_dump() | variant)
-        means = summarize(list(evaluate(pairs, lambda fixed, moving: api.register(fixed, moving, model))))
+        means = summarize(
+            list(evaluate(pairs, loading(lambda fixed, moving: api.register(fixed, moving, model))))
+        )
         rows.append({"changed": variant, **{name: round(means[name], 4) for name in SHOWN}})
         print(rows[-1], flush=True)
     machine.write("inference", {"pairs": PEOPLE, "packaged": packaged.model_dump(), "variants": rows})

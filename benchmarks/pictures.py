@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image as Picture
 
 from patchmorph import demo
+from patchmorph.evaluation.pairs import PairPaths
 from patchmorph.io.images import save_image
 from patchmorph.jobs import RegistrationRequest, register_files
 from patchmorph.transforms.resample import resample
@@ -26,7 +27,8 @@ def main() -> None:
         pose, flow = demo.known_map(template.grid)
         grid = demo.moving_grid(pose, template.grid.center_world)
         save_image(resample(template, (pose @ flow).inverse(), grid), folder / "subject.nii.gz")
-        register_files(RegistrationRequest(Path("mni152"), folder / "subject.nii.gz", folder / "results"))
+        pair = PairPaths(Path("mni152"), folder / "subject.nii.gz")
+        register_files(RegistrationRequest(pair, folder / "results"))
         page = (folder / "results" / "report.html").read_text(encoding="utf-8")
     figures = re.findall(r'data:image/png;base64,([^"]+)', page)
     for figure, file in zip(figures, NAMES, strict=True):

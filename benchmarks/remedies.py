@@ -17,7 +17,8 @@ import robustness
 import torch
 
 from patchmorph import api
-from patchmorph.evaluation.benchmark import label_groups, load_labels
+from patchmorph.evaluation.benchmark import label_groups
+from patchmorph.evaluation.labels import load_labels
 from patchmorph.images.volume import Image
 from patchmorph.io.images import load_image
 from patchmorph.spatial.grid import Grid

@@ -29,7 +29,8 @@ import numpy as np
 import torch
 
 from patchmorph import api, catalogue
-from patchmorph.evaluation.benchmark import label_groups, load_labels
+from patchmorph.evaluation.benchmark import label_groups
+from patchmorph.evaluation.labels import load_labels
 from patchmorph.images.volume import Image
 from patchmorph.io.images import load_image
 from patchmorph.registration.result import Registration

@@ -29,7 +29,7 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 
 from patchmorph import api
-from patchmorph.evaluation.benchmark import load_labels
+from patchmorph.evaluation.labels import load_labels
 from patchmorph.images.volume import Image
 from patchmorph.io.grids import GridPair, matrix_of
 from patchmorph.io.images import load_image, save_image

@@ -1,7 +1,9 @@
 """The Python interface: images and models by name or path, one call to register."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from patchmorph.catalogue import (
     ANY_CONTRAST,
@@ -14,13 +16,72 @@ from patchmorph.catalogue import (
 )
 from patchmorph.images.volume import Image
 from patchmorph.io.conversion import AnyImage, as_image
+from patchmorph.io.grids import GridPair
+from patchmorph.io.stated import Stated, stated_of
+from patchmorph.io.transforms.given import AnyTransform, as_transform
 from patchmorph.networks.devices import choose_device
 from patchmorph.networks.model import PatchMorphModel
 from patchmorph.registration.cross_contrast import Models, register_any_contrast
-from patchmorph.registration.options import RegistrationOptions
-from patchmorph.registration.pipeline import estimate_pose, register_pair
+from patchmorph.registration.initial import INITIAL_MAPS, SEARCH, register_from
+from patchmorph.registration.options import DEFORMABLE, NORMAL, RegistrationOptions
+from patchmorph.registration.pair import PreparedPair
+from patchmorph.registration.pipeline import History, register_pair
 from patchmorph.registration.preparation import Selection, prepare_pair
 from patchmorph.registration.result import Registration
+
+
+@dataclass(frozen=True)
+class Method:
+    """How files are registered, as plain data: the arguments of `register` without images.
+
+    Attributes:
+        assume_orientation: of files that state none: directions of the axes (see `Stated`).
+        fixed_orientation: of the fixed image, its masks and labels: sides of the first voxel (see `Stated`).
+        fixed_spacing: of these, mm (see `Stated`).
+        moving_orientation: likewise.
+        moving_spacing: likewise.
+    """
+
+    model: str = AUTO
+    device: str = "auto"
+    transform: str = DEFORMABLE
+    preset: str = NORMAL
+    initial_transform: str = SEARCH
+    initial_from: str | None = None
+    refine: int | None = None
+    similarity: str = "lncc"
+    uncertainty: bool = False
+    seed: int = 0
+    jitter: bool = False
+    background: float | None = None
+    trust: tuple[str, ...] = ()
+    assume_orientation: str | None = None
+    fixed_orientation: str | None = None
+    fixed_spacing: tuple[float, ...] | None = None
+    moving_orientation: str | None = None
+    moving_spacing: tuple[float, ...] | None = None
+
+    def stated(self, side: str) -> Stated:
+        """What is stated of the files of one side, ``fixed`` or ``moving``."""
+        return stated_of(vars(self), side)
+
+    def keywords(self) -> dict[str, Any]:
+        """Arguments of `register`."""
+        of_files = ("_orientation", "_spacing")
+        return {name: value for name, value in vars(self).items() if not name.endswith(of_files)}
+
+    def arguments(self) -> dict[str, Any]:
+        """The method as a summary records it."""
+        return vars(self) | {"trust": list(self.trust)}
+
+    def loaded_model(self) -> str | PatchMorphModel:
+        """The model, loaded where it is one, for several pairs.
+
+        Raises:
+            PatchMorphError: a file that is no model, or is not trusted.
+        """
+        named = self.model in (AUTO, NO_MODEL)
+        return self.model if named else load_model(self.model, self.device, self.trust)
 
 
 def register(
@@ -39,6 +100,10 @@ def register(
     moving_ignore: AnyImage | None = None,
     background: float | None = None,
     trust: Sequence[str] = (),
+    transform: str = DEFORMABLE,
+    initial_transform: AnyTransform = SEARCH,
+    initial_from: str | None = None,
+    preset: str = NORMAL,
 ) -> Registration:
     """Register ``moving`` to ``fixed``.
 
@@ -64,6 +129,14 @@ def register(
             NaN: only these.
         trust: classes, as ``MODULE:CLASS``, that a model file may name beside the networks on our list; their
             code is run.
+        transform: ``rigid`` (rotation and shift), ``affine`` or ``deformable``. With the first two, the
+            transform of the result is one matrix, unless ``initial_transform`` is deformable.
+        initial_transform: map from the fixed to the moving world from which the registration starts and with
+            which its result is composed: a transform, its file, or a 4×4 matrix (RAS+ mm). Or where to start:
+            ``search`` (over all poses), ``centers`` (shift between the centres of mass), ``header`` or
+            ``identity`` (both: as the images lie in the world that their headers state).
+        initial_from: tool whose convention the file of ``initial_transform`` follows, where it does not say.
+        preset: ``fast`` (no finest scale), ``default`` or ``best`` (refined; ``refine`` overrides).
 
     Returns:
         The transform (fixed → moving world, RAS+ mm) with its inverse, the warped image and the Jacobian.
@@ -76,11 +149,10 @@ def register(
         >>> result = patchmorph.register("fixed.nii.gz", "moving.nii.gz")  # doctest: +SKIP
         >>> result.warped()  # doctest: +SKIP
     """
-    options = RegistrationOptions(refine, jitter, uncertainty, seed, similarity)
-    chosen = model
-    if not isinstance(model, PatchMorphModel) and model not in (AUTO, NO_MODEL):
-        chosen = load_model(model, device, trust)
-    where = chosen.device if isinstance(chosen, PatchMorphModel) else choose_device(device)
+    options = RegistrationOptions(refine, jitter, uncertainty, seed, similarity, transform, preset)
+    if not isinstance(model, PatchMorphModel):
+        model = Method(os.fspath(model), device, trust=tuple(trust)).loaded_model()
+    where = model.device if isinstance(model, PatchMorphModel) else choose_device(device)
     images = as_image(fixed, "fixed").to(where), as_image(moving, "moving").to(where)
     if background is not None:
         images = images[0].with_background(background), images[1].with_background(background)
@@ -88,13 +160,28 @@ def register(
         Selection(_as_mask(fixed_mask, "fixed_mask"), _as_mask(fixed_ignore, "fixed_ignore")),
         Selection(_as_mask(moving_mask, "moving_mask"), _as_mask(moving_ignore, "moving_ignore")),
     )
+    grids = GridPair(images[0].grid, images[1].grid, ("fixed", "moving"))
+    initial = initial_transform
+    if not (isinstance(initial, str) and initial in INITIAL_MAPS):
+        initial = as_transform(initial, initial_from, grids, ", ".join(INITIAL_MAPS)).to(where)
     pair = prepare_pair(*images, load_brain_mask(where), selections)
-    history = estimate_pose(pair)
-    if chosen == AUTO:
-        same, other = (cached_model(name, str(where)) for name in (SAME_CONTRAST, ANY_CONTRAST))
+    return register_from(pair, initial, _method(model, options))
+
+
+def _method(
+    model: str | PatchMorphModel, options: RegistrationOptions
+) -> Callable[[PreparedPair, History], Registration]:
+    """Registers a pair from a map on, by one model or by those that suit its contrasts."""
+
+    def by_contrasts(pair: PreparedPair, history: History) -> Registration:
+        where = str(pair.fixed.content.center_world.device)
+        same, other = (cached_model(name, where) for name in (SAME_CONTRAST, ANY_CONTRAST))
         return register_any_contrast(pair, history, Models(same, other, SAME_CONTRAST, ANY_CONTRAST), options)
-    network = chosen if isinstance(chosen, PatchMorphModel) else None
-    return register_pair(pair, history, network, options)
+
+    if model == AUTO:
+        return by_contrasts
+    network = model if isinstance(model, PatchMorphModel) else None
+    return lambda pair, history: register_pair(pair, history, network, options)
 
 
 def _as_mask(given: AnyImage | None, name: str) -> Image | None:

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from patchmorph.api import Method
 from patchmorph.errors import PatchMorphError
 from patchmorph.evaluation.metrics import tre_mm
+from patchmorph.evaluation.pairs import PairPaths
 from patchmorph.images.foreground import foreground
 from patchmorph.images.intensity import Masked
 from patchmorph.images.volume import Image
@@ -91,7 +93,8 @@ def register_demo(
     paths = output / "fixed.nii.gz", output / "moving.nii.gz"
     for image, path in zip((pair.fixed, pair.moving), paths, strict=True):
         save_image(image, path)
-    summary = register_files(RegistrationRequest(*paths, output, model, device, overwrite=True, trust=trust))
+    method = Method(model=model, device=device, trust=trust)
+    summary = register_files(RegistrationRequest(PairPaths(*paths), output, method, overwrite=True))
     if pair.truth is not None:
         transform = load_transform(output / TRANSFORM)
         mean, largest = error_mm(transform, pair.fixed, pair.truth)

@@ -2,88 +2,68 @@
 
 import os
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from patchmorph.api import register
-from patchmorph.catalogue import AUTO, NO_MODEL, load_model
+from patchmorph.api import Method, register
+from patchmorph.evaluation.benchmark import LoadedPair
+from patchmorph.evaluation.labels import PairLabels
+from patchmorph.evaluation.pairs import COLUMNS, REQUIRED, PairPaths
 from patchmorph.evaluation.quality import Quality, warp_and_measure
-from patchmorph.images.volume import Image
 from patchmorph.io.atomic import check_folder, check_outputs, whole_folder
-from patchmorph.io.images import load_image, space_code
-from patchmorph.io.stated import Stated, stated_of
+from patchmorph.io.images import load_image, save_image, space_code
 from patchmorph.io.templates import image_path
 from patchmorph.io.transforms.native import stored
-from patchmorph.networks.devices import choose_device
+from patchmorph.networks.model import PatchMorphModel
 from patchmorph.progress import LOG, step
 from patchmorph.registration.result import Registration
 from patchmorph.report.figures import PairView
 from patchmorph.report.page import render_pictures, render_report
-from patchmorph.results.folder import DEFAULT, REPORT, RESULTS, check_results, saved, write_results
+from patchmorph.results.folder import (
+    DEFAULT,
+    REPORT,
+    RESULTS,
+    WARPED_LABELS,
+    check_results,
+    saved,
+    write_results,
+)
 from patchmorph.results.log import recorded
 from patchmorph.results.summary import Summary, device_name, peak_memory_gib, versions
 
 
 @dataclass(frozen=True)
 class RegistrationRequest:
-    """A registration of two files into a folder; see `patchmorph.api.register` for the options.
+    """A registration of two files into a folder.
 
     Attributes:
-        fixed: image whose space the result is in.
-        moving: image to bring there.
+        paths: of the images, and of what belongs to them.
         output: folder for the results; made if it is not there, and files of other names in it stay.
-        overwrite: whether results of an earlier run there are replaced.
-        assume_orientation: of images and masks whose files state none: directions of the axes (see `Stated`).
-        fixed_orientation: of the fixed image and its masks: sides of the first voxel (see `Stated`).
-        fixed_spacing: of the fixed image and its masks, mm (see `Stated`).
-        moving_orientation: likewise.
-        moving_spacing: likewise.
+        method: how they are registered.
         save: what is written (see `patchmorph.results.folder.FILES`).
+        overwrite: whether results of an earlier run there are replaced.
     """
 
-    fixed: Path
-    moving: Path
+    paths: PairPaths
     output: Path
-    model: str = AUTO
-    device: str = "auto"
-    refine: int | None = None
-    similarity: str = "lncc"
-    uncertainty: bool = False
-    seed: int = 0
-    jitter: bool = False
-    fixed_mask: Path | None = None
-    moving_mask: Path | None = None
-    fixed_ignore: Path | None = None
-    moving_ignore: Path | None = None
-    background: float | None = None
-    trust: tuple[str, ...] = ()
-    overwrite: bool = False
-    assume_orientation: str | None = None
-    fixed_orientation: str | None = None
-    fixed_spacing: tuple[float, ...] | None = None
-    moving_orientation: str | None = None
-    moving_spacing: tuple[float, ...] | None = None
+    method: Method = field(default_factory=Method)
     save: tuple[str, ...] = DEFAULT
+    overwrite: bool = False
 
     @property
     def saved(self) -> tuple[str, ...]:
         """What is saved, checked; the uncertainty where it was asked for."""
-        return saved((*self.save, *(("uncertainty",) if self.uncertainty else ())))
-
-    @property
-    def masks(self) -> tuple[Path | None, ...]:
-        """Both masks of what counts and both of what is ignored."""
-        return self.fixed_mask, self.moving_mask, self.fixed_ignore, self.moving_ignore
+        return saved((*self.save, *(("uncertainty",) if self.method.uncertainty else ())))
 
     def arguments(self) -> dict[str, Any]:
         """What the summary records of the request: all but the images and the folder."""
-        others = ("fixed", "moving", "output", "overwrite")
-        said = {key: value for key, value in asdict(self).items() if key not in others}
-        plain = {key: str(value) if isinstance(value, Path) else value for key, value in said.items()}
-        return plain | {"trust": list(self.trust), "save": list(self.save)}
+        names = [name for name in COLUMNS if name not in REQUIRED]
+        files = {name: None if (path := getattr(self.paths, name)) is None else str(path) for name in names}
+        method = self.method.arguments()
+        initial = files.pop("initial_transform") or method["initial_transform"]
+        return files | method | {"initial_transform": initial, "save": list(self.save)}
 
 
 def register_files(request: RegistrationRequest) -> Summary:
@@ -94,19 +74,20 @@ def register_files(request: RegistrationRequest) -> Summary:
     Raises:
         PatchMorphError: an input that cannot be used, or a folder that cannot be written.
     """
-    request = replace(request, fixed=image_path(request.fixed), moving=image_path(request.moving))
+    sides = {side: image_path(getattr(request.paths, side)) for side in REQUIRED}
+    request = replace(request, paths=replace(request.paths, **sides))
     _check_output(request)
-    with recorded() as log, step(f"register {request.moving.name} to {request.fixed.name}"):
+    with recorded() as log, step(f"register {request.paths.moving.name} to {request.paths.fixed.name}"):
         LOG.debug("patchmorph %s, torch %s, Python %s", *versions().values())
-        LOG.debug("fixed %s, moving %s, %s", request.fixed, request.moving, request.arguments())
+        LOG.debug("fixed %s, moving %s, %s", request.paths.fixed, request.paths.moving, request.arguments())
         seconds, began = {}, time.perf_counter()
         with step("read"):
-            registration_of = _loaded(request)
+            pair = read_pair(request.paths, request.method, request.method.loaded_model())
         seconds["load"], began = time.perf_counter() - began, time.perf_counter()
-        registration = registration_of()
+        registration = pair.register()
         seconds["register"], began = time.perf_counter() - began, time.perf_counter()
         with step("write"), whole_folder(request.output, RESULTS) as folder:
-            summary = _write(request, registration, seconds, folder)
+            summary = _write(request, registration, pair.labels, seconds, folder)
             summary.seconds["write"] = time.perf_counter() - began
             if "summary" in request.saved:
                 summary.save(folder)
@@ -117,48 +98,49 @@ def register_files(request: RegistrationRequest) -> Summary:
     return summary
 
 
-def _loaded(request: RegistrationRequest) -> Callable[[], Registration]:
-    """Read the files of a request; the result registers them."""
-    named = request.model in (AUTO, NO_MODEL)
-    model = request.model if named else load_model(request.model, request.device, request.trust)
-    device = choose_device(request.device)
-    sides = [stated_of(vars(request), side) for side in ("fixed", "moving")]
-    paths = zip((request.fixed, request.moving), sides, strict=True)
-    fixed, moving = (load_image(path, stated).to(device) for path, stated in paths)
-    masks = zip(request.masks, sides * 2, strict=True)
-    fixed_mask, moving_mask, fixed_ignore, moving_ignore = (_mask(path, stated) for path, stated in masks)
-    return lambda: register(
-        fixed,
-        moving,
-        model,
-        request.device,
-        request.refine,
-        request.uncertainty,
-        request.seed,
-        fixed_mask,
-        moving_mask,
-        request.jitter,
-        request.similarity,
-        fixed_ignore,
-        moving_ignore,
-        request.background,
-        request.trust,
-    )
+def read_pair(paths: PairPaths, method: Method, model: str | PatchMorphModel) -> LoadedPair:
+    """Read the files of a pair.
+
+    Args:
+        paths: of the files.
+        method: how they are to be registered.
+        model: that of ``method``, loaded.
+
+    Raises:
+        PatchMorphError: a file that cannot be used.
+    """
+    stated = {side: method.stated(side) for side in REQUIRED}
+    names = [name for name in paths.given() if not name.endswith(("labels", "transform"))]
+    images = {name: load_image(getattr(paths, name), stated[name.partition("_")[0]]) for name in names}
+    arguments: dict[str, Any] = method.keywords() | {"model": model}
+    if paths.initial_transform is not None:
+        arguments["initial_transform"] = paths.initial_transform
+    labels = PairLabels.load(paths, stated)
+    labels.check(images["fixed"].grid, images["moving"].grid)
+    return LoadedPair(lambda: register(**images, **arguments), labels)
 
 
 def _write(
-    request: RegistrationRequest, registration: Registration, seconds: dict[str, float], folder: Path
+    request: RegistrationRequest,
+    registration: Registration,
+    labels: PairLabels,
+    seconds: dict[str, float],
+    folder: Path,
 ) -> Summary:
     """Write the files but for the summary, which is returned, and the log."""
     transform = stored(registration.transform)  # which all files hold alike
     view = PairView(registration.fixed, registration.moving, transform)
+    code = space_code(request.paths.fixed)
     with ThreadPoolExecutor(1) as beside:  # matplotlib takes one core while the map is evaluated
         pictures = beside.submit(render_pictures, view) if "report" in request.saved else None
         with step("warp and measure"):
             warped, quality = warp_and_measure(registration)
         with step("images and transforms"):
-            write_results(registration, warped, transform, folder, request.saved, space_code(request.fixed))
+            write_results(registration, warped, transform, folder, request.saved, code)
         summary = _summary(request, registration, quality, seconds)
+        if labels.moving is not None:
+            with step("labels"):
+                summary.dice = _write_labels(labels, registration, folder, code)
         if pictures is not None:
             with step("report"):
                 page = render_report(pictures.result(), summary)
@@ -166,27 +148,35 @@ def _write(
     return summary
 
 
+def _write_labels(
+    labels: PairLabels, registration: Registration, folder: Path, code: int
+) -> dict[str, float]:
+    """Write the warped labels; Dice by id where the fixed image has labels, too."""
+    warped = labels.warped(registration)
+    save_image(warped, folder / WARPED_LABELS, code)
+    if labels.fixed is None:
+        return {}
+    return {str(label): dice for label, dice in labels.dice(warped).items()}
+
+
 def _check_output(request: RegistrationRequest) -> None:
     """Reject an output that is an input, and a folder with results unless they may be replaced."""
     check_folder(request.output)
     assert request.saved
-    inputs = (request.fixed, request.moving, Path(request.model), *request.masks)
+    method = request.method
+    inputs = (*request.paths.given().values(), Path(method.model), Path(method.initial_transform))
     check_outputs([request.output / name for name in RESULTS], inputs)
     check_results(request.output, request.overwrite)
-
-
-def _mask(path: Path | None, stated: Stated) -> Image | None:
-    return None if path is None else load_image(path, stated)
 
 
 def _summary(
     request: RegistrationRequest, registration: Registration, quality: Quality, seconds: dict[str, float]
 ) -> Summary:
     device = registration.fixed.grid.device
-    paths = {"fixed": request.fixed, "moving": request.moving}
+    paths = {"fixed": request.paths.fixed, "moving": request.paths.moving}
     return Summary(
-        fixed=str(request.fixed),
-        moving=str(request.moving),
+        fixed=str(request.paths.fixed),
+        moving=str(request.paths.moving),
         verdict=registration.verdict.level,
         reasons=list(registration.verdict.reasons),
         **asdict(quality),

@@ -138,7 +138,7 @@ def test_results_stay_unless_they_may_be_replaced(run, folder, name, monkeypatch
     message = "output must be a folder without results of an earlier run, or --overwrite given, got " + name
     refused(run, folder, "register fixed.nii.gz moving.nii.gz -o out", message)
 
-    def fail(*given):
+    def fail(**given):
         raise ValueError("here the work begins")
 
     monkeypatch.setattr(jobs, "register", fail)
@@ -149,7 +149,8 @@ def test_results_stay_unless_they_may_be_replaced(run, folder, name, monkeypatch
 
 def test_a_new_run_leaves_no_file_of_the_one_before(run, files, tmp_path):
     command = ("register", files.fixed, files.moving, "--model", files.model, "-o", tmp_path / "out")
-    assert run(*command, "--save-uncertainty", "--save", "all")[0] == 0
+    labels = ("--moving-labels", files.moving_mask)
+    assert run(*command, *labels, "--save-uncertainty", "--save", "all")[0] == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == set(RESULTS)
     (tmp_path / "out" / "mine.txt").write_text("mine")
     before = contents(tmp_path)

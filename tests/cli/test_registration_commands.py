@@ -11,7 +11,9 @@ from estimators import TRUST, estimating_model
 
 import patchmorph
 from patchmorph import api, catalogue, jobs
+from patchmorph.api import Method
 from patchmorph.errors import PatchMorphError
+from patchmorph.evaluation.pairs import PairPaths
 from patchmorph.io.images import load_image
 from patchmorph.io.transforms.formats import load_transform
 from patchmorph.jobs import RegistrationRequest, register_files
@@ -70,6 +72,11 @@ def test_every_option_of_the_command_reaches_its_argument(arguments_of, files):
         "--moving-ignore": (files.moving_mask, "moving_ignore", "moving_mask.nii.gz"),
         "--background": (-3, "background", -3.0),
         "--trust": ("other:Net", "trust", ("other:Net",)),
+        "--transform": ("rigid", "transform", "rigid"),
+        "--initial-transform": ("centers", "initial_transform", "centers"),
+        "--initial-from": ("fsl", "initial_from", "fsl"),
+        "--fast": (None, "preset", "fast"),
+        "--best": (None, "preset", "best"),
     }
     default = arguments_of()
     assert {name for _, name, _ in options.values()} == set(default) - {"fixed", "moving"}
@@ -109,7 +116,14 @@ def test_a_known_map_is_found_and_the_summary_records_the_arguments(run, files, 
         "fixed_spacing": None,
         "moving_orientation": None,
         "moving_spacing": None,
+        "preset": "default",
         "trust": [],
+        "save": ["warped", "transform", "itk", "report", "summary", "log"],
+        "transform": "deformable",
+        "initial_transform": "search",
+        "initial_from": None,
+        "fixed_labels": None,
+        "moving_labels": None,
     }
     assert summary["similarity_after"] > 0.97 > summary["similarity_before"]
     assert (summary["fixed"], summary["moving"]) == (str(files.fixed), str(files.moving))
@@ -249,9 +263,8 @@ def test_a_cached_model_is_loaded_once(monkeypatch):
 
 def test_a_request_and_its_summary_travel_to_another_process(files, tmp_path):
     """As a cluster sends them: pickled, with plain data in and out."""
-    request = RegistrationRequest(
-        files.fixed, files.moving, tmp_path / "out", str(files.model), "cpu", jitter=True, seed=2
-    )
+    method = Method(str(files.model), "cpu", jitter=True, seed=2)
+    request = RegistrationRequest(PairPaths(files.fixed, files.moving), tmp_path / "out", method)
     there = pickle.loads(pickle.dumps(request))
     assert there == request
     summary = register_files(there)
@@ -268,7 +281,8 @@ def test_a_request_and_its_summary_travel_to_another_process(files, tmp_path):
 
 
 def test_the_arguments_of_a_request_are_json(files, tmp_path):
-    request = RegistrationRequest(files.fixed, files.moving, tmp_path, fixed_mask=Path("a/mask.nii.gz"))
+    paths = PairPaths(files.fixed, files.moving, fixed_mask=Path("a/mask.nii.gz"))
+    request = RegistrationRequest(paths, tmp_path)
     arguments = request.arguments()
     assert json.loads(json.dumps(arguments)) == arguments
     assert arguments["fixed_mask"] == "a/mask.nii.gz"

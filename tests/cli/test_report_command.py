@@ -6,6 +6,8 @@ import shutil
 import pytest
 from estimators import TRUST
 
+from patchmorph.api import Method
+from patchmorph.evaluation.pairs import PairPaths
 from patchmorph.jobs import RegistrationRequest, register_files
 
 
@@ -20,10 +22,9 @@ def registered(files, tmp_path_factory):
         patch.chdir(folder)
         register_files(
             RegistrationRequest(
-                *(folder / f"{name}.nii.gz" for name in ("fixed", "moving")),
-                output=folder / "out",
-                model=str(files.model),
-                device="cpu",
+                PairPaths(*(folder / f"{name}.nii.gz" for name in ("fixed", "moving"))),
+                folder / "out",
+                Method(str(files.model), "cpu"),
             )
         )
     return folder

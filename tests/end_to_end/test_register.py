@@ -7,6 +7,7 @@ from synthetic import AFFINES, grid_around
 
 from patchmorph import api, demo
 from patchmorph.evaluation.benchmark import measure
+from patchmorph.evaluation.labels import PairLabels
 from patchmorph.images.volume import Image
 from patchmorph.io.images import load_image, save_image
 from patchmorph.io.transforms.formats import load_transform
@@ -120,14 +121,14 @@ def test_real_brains_of_other_people(data, model):
     """One pair of the labelled set, by the protocol behind the README's figures."""
     folder = data / "t1-labelled"
     fixed, moving = (load_image(folder / f"sub-0{k}_T1w.nii.gz") for k in (1, 2))
-    labels = tuple(load_image(folder / f"sub-0{k}_labels.nii.gz") for k in (1, 2))
+    labels = PairLabels(*(load_image(folder / f"sub-0{k}_labels.nii.gz") for k in (1, 2)))
     result = api.register(fixed, moving, model)
     figures = measure(result, result.warped(), labels, 0.0)
     # Below the packaged weights' own figures on this pair, above what a lost stage would give.
     assert figures.dice_aseg > 0.81
     assert figures.dice_cortex > 0.60
     assert figures.folding_percent <= 0.05
-    points = fixed.grid.points_world()[labels[0].data[:, 0] > 0][None, ::20]
+    points = fixed.grid.points_world()[labels.fixed.data[:, 0] > 0][None, ::20]
     assert (result.inverse(result.transform(points)) - points).norm(dim=-1).mean() < 0.1
 
 

@@ -9,7 +9,8 @@ from registered import registered
 from synthetic import grid_around, smooth_image
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.evaluation.benchmark import PairResult, evaluate, load_labels, measure, summarize
+from patchmorph.evaluation.benchmark import PairResult, evaluate, loading, measure, summarize
+from patchmorph.evaluation.labels import PairLabels, load_labels
 from patchmorph.evaluation.pairs import PairPaths
 from patchmorph.images.volume import Image
 from patchmorph.io.images import save_image
@@ -58,11 +59,11 @@ def registration_by(transform, fixed: Image, moving: Image | None = None) -> Reg
     ids=["left", "right", "across", "no labels"],
 )
 def test_folding_is_measured_inside_the_labels_or_else_the_content(cube, center, half, folding, spread):
-    labels = None if center is None else (Image(block(center, half).to(torch.int16), GRID),) * 2
+    labels = PairLabels(*([] if center is None else [Image(block(center, half).to(torch.int16), GRID)] * 2))
     result = measure(registration_by(right_half_folds(), cube), cube, labels, 0.0)
     assert result.folding_percent == pytest.approx(folding, abs=1e-3)
     if spread is None:  # log determinants are log 1 and log 1e-9, in these shares
-        share, count = folding / 100, 5**3 if labels else 11**3
+        share, count = folding / 100, 11**3 if center is None else 5**3
         spread = math.log(1e9) * math.sqrt(share * (1 - share) * count / (count - 1))
     assert result.sd_log_jacobian == pytest.approx(spread, rel=1e-3, abs=1e-3)
 
@@ -73,7 +74,7 @@ def test_similarity_is_that_of_the_fixed_content_before_and_after():
     # The moving brain lies 8 mm to the right of the fixed one: φ(x) = x + 8 brings it back.
     moved = Image(brain.data, grid_around((40, 44, 38), np.eye(3) * 4, (8.0, 0, 0)), "moved")
     registration = registration_by(shift, brain, moved)
-    result = measure(registration, registration.warped(), None, 2.5)
+    result = measure(registration, registration.warped(), PairLabels(), 2.5)
     # Two whole voxels: nothing but rounding is left.
     assert result.ncc_after == pytest.approx(1, abs=1e-4)
     assert result.ncc_before < 0.8
@@ -81,7 +82,7 @@ def test_similarity_is_that_of_the_fixed_content_before_and_after():
     # What the warped image shows outside the fixed content does not count.
     framed = brain.data.clone()
     framed[..., 0] = 1
-    framed = measure(registration, Image(framed, brain.grid), None, 2.5)
+    framed = measure(registration, Image(framed, brain.grid), PairLabels(), 2.5)
     assert framed.ncc_after == pytest.approx(1, abs=1e-4)
 
 
@@ -91,16 +92,16 @@ def test_dice_is_measured_after_the_moving_labels_are_warped(cube):
     fixed = Image(block((0.0, 0, 0), (8.0, 8, 8)).to(torch.int16), GRID)
     right = Image(block((8.0, 0, 0), (8.0, 8, 8)).to(torch.int16), GRID)
     registration = registration_by(shift, cube)
-    assert measure(registration, cube, (fixed, right), 0.0).dice == pytest.approx(1)
+    assert measure(registration, cube, PairLabels(fixed, right), 0.0).dice == pytest.approx(1)
     # Of five layers each, three lie over each other.
-    assert measure(registration, cube, (fixed, fixed), 0.0).dice == pytest.approx(3 / 5)
+    assert measure(registration, cube, PairLabels(fixed, fixed), 0.0).dice == pytest.approx(3 / 5)
 
 
 def test_ids_are_never_mixed_when_labels_are_warped(cube):
     """A quarter of a voxel off, each nearest voxel is the same one; between 8 and 0 there is no 6."""
     quarter = AffineTransform.translation(torch.tensor([[SPACING / 4, 0, 0]], dtype=torch.float64))
     labels = Image(block((0.0, 0, 0), (8.0, 8, 8), value=8.0).to(torch.int16), GRID)
-    assert measure(registration_by(quarter, cube), cube, (labels, labels), 0.0).dice == 1
+    assert measure(registration_by(quarter, cube), cube, PairLabels(labels, labels), 0.0).dice == 1
 
 
 def test_fixed_labels_are_compared_in_the_world_not_by_array_index():
@@ -112,7 +113,7 @@ def test_fixed_labels_are_compared_in_the_world_not_by_array_index():
     identity = AffineTransform.identity()
     registration = registered(image, image, identity)
     for fixed_labels in (labels, stored_otherwise):
-        assert measure(registration, image, (fixed_labels, labels), 0.0).dice == pytest.approx(1)
+        assert measure(registration, image, PairLabels(fixed_labels, labels), 0.0).dice == pytest.approx(1)
 
 
 def test_labels_outside_of_their_image_are_refused(cube):
@@ -120,7 +121,7 @@ def test_labels_outside_of_their_image_are_refused(cube):
     labels = Image(torch.ones(1, 1, 5, 5, 5, dtype=torch.int16), far, "far.nii")
     identity = AffineTransform.identity()
     with pytest.raises(PatchMorphError, match=r"labels must lie inside their image, got none there in far"):
-        measure(registration_by(identity, cube), cube, (labels, labels), 0.0)
+        measure(registration_by(identity, cube), cube, PairLabels(labels, labels), 0.0)
 
 
 def test_a_table_is_registered_pair_by_pair_with_the_labels_of_each_side(tmp_path):
@@ -140,7 +141,7 @@ def test_a_table_is_registered_pair_by_pair_with_the_labels_of_each_side(tmp_pat
         asked.append((fixed.name, moving.name))
         return registration_by(identity, fixed, moving)
 
-    with_labels, without = evaluate([PairPaths(*names), PairPaths(names[1], names[0])], register)
+    with_labels, without = evaluate([PairPaths(*names), PairPaths(names[1], names[0])], loading(register))
     assert asked == [(str(names[0]), str(names[1])), (str(names[1]), str(names[0]))]
     assert (with_labels.fixed, with_labels.moving) == asked[0]
     # 3 layers and 5 layers, all 3 in common; label 7 of the moving side alone does not count.
@@ -150,14 +151,14 @@ def test_a_table_is_registered_pair_by_pair_with_the_labels_of_each_side(tmp_pat
 
 
 def test_labels_that_were_stored_as_floats_are_rounded(tmp_path):
-    values = torch.tensor([0.0, 1.9999, 2.0001, 16.9999, 1001.0, 2.6, 2.4, 0.0]).reshape(1, 1, 2, 2, 2)
+    values = torch.tensor([0.0, 1.9999, 2.0001, 16.9999, 1001.0, 3.0, 2.0, 0.0]).reshape(1, 1, 2, 2, 2)
     grid = grid_around((2, 2, 2), np.eye(3))
     save_image(Image(values, grid), tmp_path / "labels.nii")
     assert load_labels(tmp_path / "labels.nii").data.flatten().tolist() == [0, 2, 2, 17, 1001, 3, 2, 0]
     save_image(Image(values.to(torch.int16), grid), tmp_path / "whole.nii")
     whole = load_labels(tmp_path / "whole.nii")
-    assert not whole.data.is_floating_point()
-    assert whole.data.flatten().tolist() == [0, 1, 2, 16, 1001, 2, 2, 0]
+    assert whole.data.dtype == torch.int16
+    assert whole.data.flatten().tolist() == [0, 1, 2, 16, 1001, 3, 2, 0]
 
 
 def result(**figures) -> PairResult:

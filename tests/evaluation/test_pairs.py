@@ -34,7 +34,9 @@ def test_paths_are_relative_to_the_table(table, tmp_path):
         ("fixed,moving\n", "must have rows"),
         ("fixed,moving\na.nii,\n", "moving must be given, got nothing in line 2"),
         ("fixed,moving\na.nii,z.nii\n", r"moving must be an existing file, got z\.nii in line 2"),
-        ("fixed,moving,fixed_labels\na.nii,b.nii,c.nii\n", "labels must be given for both"),
+        ("fixed,moving,fixed_labels\na.nii,b.nii,c.nii\n", "both images or none, got one in line 2 of"),
+        ("\nfixed,moving\n\na.nii,b.nii\n\n\na.nii,z.nii\n", "got z.nii in line 7 of"),
+        ("fixed,moving,fixed_labels\n\n\na.nii,b.nii,c.nii\n", "both images or none, got one in line 4 of"),
     ],
 )
 def test_mistakes_in_a_table_are_named(table, text, message):

@@ -13,6 +13,7 @@ from synthetic import AFFINES, grid_around, smooth_image
 
 from patchmorph import cli, jobs
 from patchmorph.errors import PatchMorphError
+from patchmorph.evaluation.pairs import PairPaths
 from patchmorph.io import templates
 from patchmorph.io.conversion import as_image
 from patchmorph.io.images import load_image, save_image
@@ -219,8 +220,8 @@ def test_commands_take_names(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(jobs, "_check_output", stop)
     for fixed, moving in (("mni152", "brain.nii.gz"), ("brain.nii.gz", "mni152")):
         with pytest.raises(PatchMorphError, match="seen"):
-            jobs.register_files(jobs.RegistrationRequest(Path(fixed), Path(moving), Path("out")))
-    assert requests[0].fixed == requests[1].moving == image_path("mni152")
+            jobs.register_files(jobs.RegistrationRequest(PairPaths(Path(fixed), Path(moving)), Path("out")))
+    assert requests[0].paths.fixed == requests[1].paths.moving == image_path("mni152")
     save_transform(AffineTransform.translation(torch.tensor([[1.0, 0, 0]])), "shift.tfm")
     words = ["apply", "shift.tfm", "brain.nii.gz", "--reference", "mni152", "-o", "out.nii.gz"]
     cli.app(words, standalone_mode=False)

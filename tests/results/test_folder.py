@@ -11,7 +11,9 @@ from registered import registered
 from synthetic import grid_around, rotation, smooth_image, smooth_velocity
 
 from patchmorph import jobs
+from patchmorph.api import Method
 from patchmorph.errors import PatchMorphError
+from patchmorph.evaluation.pairs import PairPaths
 from patchmorph.images.volume import Image
 from patchmorph.io.images import load_image, save_image
 from patchmorph.io.transforms.formats import load_transform
@@ -49,10 +51,9 @@ def registered_as(
     paths = [folder.parent / name for name in ("<fixed> & co.nii.gz", "moving.nii.gz")]
     for image, path in zip((registration.fixed, registration.moving), paths, strict=True):
         save_image(image, path)
-    patch.setattr(jobs, "register", lambda *given: registration)
-    return register_files(
-        RegistrationRequest(*paths, output=folder, device="cpu", seed=4, overwrite=overwrite, save=save)
-    )
+    patch.setattr(jobs, "register", lambda **given: registration)
+    method = Method(device="cpu", seed=4)
+    return register_files(RegistrationRequest(PairPaths(*paths), folder, method, save, overwrite))
 
 
 @pytest.fixture(scope="module")
@@ -143,14 +144,15 @@ def test_the_inverse_is_saved_on_request_only():
 @pytest.mark.parametrize("choice", [[], [""], ["warp"], ["warped", "moved"]])
 def test_an_unknown_choice_is_refused_before_any_work(choice, tmp_path):
     message = r"what is saved must be among warped, .*, log or all, got (nothing|warp|moved)$"
+    paths = PairPaths(tmp_path / "a", tmp_path / "b")
     with pytest.raises(PatchMorphError, match=message):
-        register_files(RegistrationRequest(*(tmp_path / name for name in "abc"), save=tuple(choice)))
+        register_files(RegistrationRequest(paths, tmp_path / "c", save=tuple(choice)))
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["x.nii.gz", "x.mgz", "x.nii"])
 def test_the_name_of_an_image_file_is_no_folder(name, tmp_path):
-    request = RegistrationRequest(tmp_path / "a", tmp_path / "b", tmp_path / name)
+    request = RegistrationRequest(PairPaths(tmp_path / "a", tmp_path / "b"), tmp_path / name)
     with pytest.raises(PatchMorphError, match=f"output must be a folder, got the name of an image.*{name}$"):
         register_files(request)
     assert not list(tmp_path.iterdir())

@@ -21,7 +21,7 @@ from patchmorph import api
 from patchmorph.catalogue import save_model
 from patchmorph.cli import main
 from patchmorph.errors import PatchMorphError
-from patchmorph.evaluation.benchmark import PairResult, evaluate
+from patchmorph.evaluation.benchmark import PairResult, evaluate, loading
 from patchmorph.evaluation.pairs import load_pairs
 from patchmorph.images.volume import Image
 from patchmorph.io.images import save_image
@@ -451,7 +451,9 @@ def test_validation_measures_labelled_pairs_with_the_weights_of_its_step(quick, 
     assert line["step"] == 1
     assert "validation/folding_percent" in line
     best = api.load_model(tmp_path / "run" / "best.safetensors", "cpu")
-    (again,) = evaluate(load_pairs(labelled_pair), lambda fixed, moving: register_images(fixed, moving, best))
+    (again,) = evaluate(
+        load_pairs(labelled_pair), loading(lambda fixed, moving: register_images(fixed, moving, best))
+    )
     assert again.dice == pytest.approx(line["validation/dice"], abs=1e-4)
 
 
@@ -466,14 +468,14 @@ def test_the_best_model_is_the_one_of_the_best_validation_also_after_a_resume(
         initialize(training, *arguments, **options)
         started.append(training)
 
-    def evaluated(pairs, register):
+    def evaluated(pair):
         for training in started[-1:]:
             weights = training.state.model.state_dict()
             validated.append({name: value.clone() for name, value in weights.items()})
-        return [PairResult("a", "b", 1.0, 0.5, 0.9, 0.0, 0.1, dice=next(dices))]
+        return PairResult("a", "b", 1.0, 0.5, 0.9, 0.0, 0.1, dice=next(dices))
 
     monkeypatch.setattr(Training, "__init__", keep)
-    monkeypatch.setattr(validation, "evaluate", evaluated)
+    monkeypatch.setattr(validation, "evaluate_pair", evaluated)
     checks = {"validation": {"pairs": "pairs.csv", "every": 1}, "run": {"checkpoint_every": 100}}
     fast = {"learning_rate": 0.01, "warmup": 0}  # models of two steps differ
     saved, save = [], TrainingState.save

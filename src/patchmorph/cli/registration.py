@@ -1,22 +1,15 @@
 """Commands that register images and report on the result."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from patchmorph import catalogue
-from patchmorph.cli.app import (
-    AssumeOption,
-    DeviceOption,
-    FolderOption,
-    ModelOption,
-    TrustOption,
-    app,
-    console,
-    print_table,
-)
-from patchmorph.cli.images import FixedOrientation, FixedSpacing, MovingOrientation, MovingSpacing, spacing_of
+from patchmorph.cli.app import DeviceOption, FolderOption, ModelOption, TrustOption, app, console, print_table
+from patchmorph.cli.options import CHECKS, OUTPUT, MethodOptions, PairOptions, with_options
+from patchmorph.evaluation.pairs import PairPaths
 from patchmorph.results.folder import ALL, DEFAULT, FILES
 from patchmorph.results.summary import Summary
 
@@ -25,6 +18,7 @@ FAILED = 3
 
 
 @app.command("register")
+@with_options
 def register_command(
     fixed: Annotated[
         Path,
@@ -33,86 +27,48 @@ def register_command(
         ),
     ],
     moving: Annotated[Path, typer.Argument(help="Moving image, registered to FIXED.")],
-    output: FolderOption,
-    model: Annotated[
-        str,
-        typer.Option(help="auto (by the contrasts), a packaged model, a model file, or none (no network)."),
-    ] = catalogue.AUTO,
-    fixed_mask: Annotated[
-        Path | None, typer.Option(help="Mask of the region of FIXED to register; by default its brain.")
-    ] = None,
-    moving_mask: Annotated[Path | None, typer.Option(help="The same for MOVING.")] = None,
-    fixed_ignore: Annotated[
-        Path | None,
-        typer.Option(help="Mask of what of FIXED is left out of the comparison, such as a lesion."),
-    ] = None,
-    moving_ignore: Annotated[Path | None, typer.Option(help="The same for MOVING.")] = None,
-    background: Annotated[
-        float | None,
-        typer.Option(help="Intensity of voxels that show nothing, as do NaN and infinity; nan: only these."),
-    ] = None,
-    refine: Annotated[
-        int | None,
+    files: PairOptions,
+    options: MethodOptions,
+    output: Annotated[
+        Path,
         typer.Option(
-            min=0,
-            help="Maximum of refinement passes. [default: 0; 20 for two contrasts; 40 without a model]",
+            "--output", "-o", help="Folder for the results; created if missing.", rich_help_panel=OUTPUT
         ),
-    ] = None,
-    save_uncertainty: Annotated[
-        bool, typer.Option("--save-uncertainty", help="Write uncertainty.nii.gz: standard deviation in mm.")
-    ] = False,
-    device: DeviceOption = "auto",
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of every random draw.")] = 0,
-    jitter: Annotated[
-        bool, typer.Option(help="Shift the patches at random instead of using a regular lattice.")
-    ] = False,
-    similarity: Annotated[
-        str, typer.Option(help="Similarity of the refinement: lncc, mse, or for two contrasts mind or mi.")
-    ] = "lncc",
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with status 3 if the verdict is fail.")
-    ] = False,
-    assume_orientation: AssumeOption = None,
-    fixed_spacing: FixedSpacing = None,
-    fixed_orientation: FixedOrientation = None,
-    moving_spacing: MovingSpacing = None,
-    moving_orientation: MovingOrientation = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the results of an earlier run in the folder.")
-    ] = False,
+    ],
     save: Annotated[
-        str, typer.Option(help=f"What is written, separated by commas: {', '.join(FILES)}, or {ALL}.")
+        str,
+        typer.Option(
+            help=f"What is written, separated by commas: {', '.join(FILES)}, or {ALL}.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = ",".join(DEFAULT),
-    trust: TrustOption = None,
+    save_uncertainty: Annotated[
+        bool,
+        typer.Option(
+            "--save-uncertainty",
+            help="Write uncertainty.nii.gz: standard deviation in mm.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Replace the results of an earlier run in the folder.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Exit with status 3 if the verdict is fail.", rich_help_panel=CHECKS),
+    ] = False,
 ) -> None:
     """Register MOVING to FIXED: write the warped image, transform and inverse, report and summary."""
     from patchmorph.jobs import RegistrationRequest, register_files
 
-    request = RegistrationRequest(
-        fixed=fixed,
-        moving=moving,
-        output=output,
-        model=model,
-        device=device,
-        refine=refine,
-        similarity=similarity,
-        uncertainty=save_uncertainty,
-        seed=seed,
-        jitter=jitter,
-        fixed_mask=fixed_mask,
-        moving_mask=moving_mask,
-        fixed_ignore=fixed_ignore,
-        moving_ignore=moving_ignore,
-        background=background,
-        overwrite=overwrite,
-        assume_orientation=assume_orientation,
-        fixed_orientation=fixed_orientation,
-        fixed_spacing=spacing_of(fixed_spacing),
-        moving_orientation=moving_orientation,
-        moving_spacing=spacing_of(moving_spacing),
-        trust=tuple(trust or ()),
-        save=tuple(save.split(",")),
-    )
+    paths = PairPaths(fixed, moving, **vars(files))
+    method = replace(options.method(), uncertainty=save_uncertainty)
+    request = RegistrationRequest(paths, output, method, tuple(save.split(",")), overwrite)
     summary = register_files(request)
     _print_summary(summary, output)
     if strict and summary.verdict == "fail":

@@ -1,21 +1,19 @@
 """Commands that train and evaluate models."""
 
-import csv
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from patchmorph import api, catalogue
-from patchmorph.cli.app import DeviceOption, FolderOption, ModelOption, TrustOption, app, console, print_table
-from patchmorph.io.atomic import check_folder, check_outputs, whole_folder
+from patchmorph.cli.app import DeviceOption, FolderOption, TrustOption, app, console, print_table
+from patchmorph.cli.options import MethodOptions, with_options
+from patchmorph.evaluation.pairs import OPTIONAL, REQUIRED, load_pairs
+from patchmorph.io.atomic import check_folder, check_outputs
 from patchmorph.networks.devices import choose_device
-from patchmorph.results.summary import SUMMARY, versions
+from patchmorph.results.summary import versions
 
-ROWS = "pairs.csv"
-"""Table of the results of each pair, in the folder of an evaluation."""
+SOME_FAILED = 1
+"""Exit status of ``evaluate`` where some pairs could not be registered."""
 
 
 @app.command()
@@ -33,41 +31,48 @@ def train(
 
 
 @app.command()
+@with_options
 def evaluate(
-    pairs: Annotated[Path, typer.Argument(help="CSV: fixed,moving[,fixed_labels,moving_labels].")],
+    pairs: Annotated[
+        Path, typer.Argument(help=f"CSV: {','.join(REQUIRED)}, and any of {', '.join(OPTIONAL)}.")
+    ],
+    options: MethodOptions,
     output: FolderOption,
-    model: ModelOption = catalogue.AUTO,
-    device: DeviceOption = "auto",
-    trust: TrustOption = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier evaluation in the folder.")
+    ] = False,
 ) -> None:
-    """Register every pair of a table and measure overlap, folding and time."""
+    """Register every pair of a table and measure overlap, folding and time.
+
+    Each row is written when its pair is done. A pair that fails has its reason there, and the exit code is 1.
+    """
     from patchmorph.evaluation.benchmark import evaluate as run_evaluation
     from patchmorph.evaluation.benchmark import summarize
-    from patchmorph.evaluation.pairs import load_pairs
+    from patchmorph.evaluation.table import ROWS, SUMMARY, check_evaluation, write_means, written
+    from patchmorph.jobs import read_pair
 
     check_folder(output)
-    table = load_pairs(pairs)
-    inputs = [path for pair in table for path in vars(pair).values()]
-    check_outputs([output / name for name in (ROWS, SUMMARY)], [pairs, Path(model), *inputs])
-    by_name = model in (catalogue.AUTO, catalogue.NO_MODEL)
-    network = model if by_name else catalogue.load_model(model, device, trust or ())
+    table, method = load_pairs(pairs), options.method()
+    inputs = [path for pair in table for path in pair.given().values()]
+    check_outputs([output / name for name in (ROWS, SUMMARY)], [pairs, Path(method.model), *inputs])
+    check_evaluation(output, overwrite)
+    model = method.loaded_model()
     results = []
-    for result in run_evaluation(table, lambda fixed, moving: api.register(fixed, moving, network, device)):
+    for result in written(run_evaluation(table, lambda paths: read_pair(paths, method, model)), output):
         results.append(result)
-        console.print(f"{len(results)}/{len(table)} {Path(result.moving).name} → {Path(result.fixed).name}")
-    means = summarize(results)
-    summary = {
-        "pairs": len(results),
-        "mean": means,
-        "versions": versions(),
-        "model": model,
-        "device": str(choose_device(device)),
+        names = f"{Path(result.moving).name} → {Path(result.fixed).name}"
+        console.print(f"{len(results)}/{len(table)} {names}: {result.error or result.verdict}")
+    done = [result for result in results if not result.error]
+    means = summarize(done)
+    failed = len(results) - len(done)
+    counts = {"pairs": len(done), "failed": failed, "mean": means}
+    how = {
+        "model": method.model,
+        "device": str(choose_device(method.device)),
+        "arguments": method.arguments(),
     }
-    with whole_folder(output) as folder:
-        rows = [asdict(result) for result in results]
-        with (folder / ROWS).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-        (folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    print_table(f"mean of {len(rows)} pairs", means)
+    write_means(counts | {"versions": versions()} | how, output)
+    print_table(f"mean of {len(done)} pairs", means)
+    if failed:
+        console.print(f"{failed} of {len(results)} pairs failed; the reasons are in {output / ROWS}")
+        raise typer.Exit(SOME_FAILED)

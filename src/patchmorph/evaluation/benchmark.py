@@ -3,24 +3,36 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass, fields
 from statistics import fmean
+from typing import Any
 
 import torch
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.evaluation import metrics
+from patchmorph.evaluation.labels import PairLabels, ids_of
 from patchmorph.evaluation.pairs import PairPaths
 from patchmorph.evaluation.quality import measure_quality
 from patchmorph.images.volume import Image
 from patchmorph.io.images import load_image
 from patchmorph.registration.result import Registration
-from patchmorph.transforms.base import AffineTransform
-from patchmorph.transforms.resample import resample
 
 ASEG = (2, 3, 4, 7, 8, 10, 11, 12, 13, 16, 17, 18, 26, 28, 41, 42, 43, 46, 47, 49, 50, 51, 52, 53, 54, 58, 60)
 """FreeSurfer's subcortical structures and the two cortices (3 and 42), over which `dice_aseg` is averaged."""
+
+
+@dataclass(frozen=True)
+class LoadedPair:
+    """A pair whose files are read.
+
+    Attributes:
+        register: registers its images.
+        labels: of its images.
+    """
+
+    register: Callable[[], Registration]
+    labels: PairLabels
 
 
 @dataclass(frozen=True)
@@ -39,65 +51,83 @@ class PairResult:
         dice: mean over the labels of the fixed image (see `label_groups`).
         dice_aseg: mean over `ASEG` with all cortical parcels merged, for FreeSurfer's ids.
         dice_cortex: mean over the cortical parcels of the fixed image, for FreeSurfer's ids.
+        verdict: ``pass``, ``check`` or ``fail``.
+        error: why the pair could not be registered; then all figures are NaN.
     """
 
     fixed: str
     moving: str
-    seconds: float
-    ncc_before: float
-    ncc_after: float
-    folding_percent: float
-    sd_log_jacobian: float
+    seconds: float = math.nan
+    ncc_before: float = math.nan
+    ncc_after: float = math.nan
+    folding_percent: float = math.nan
+    sd_log_jacobian: float = math.nan
     dice: float = math.nan
     dice_aseg: float = math.nan
     dice_cortex: float = math.nan
+    verdict: str = ""
+    error: str = ""
 
 
-def evaluate(
-    pairs: list[PairPaths], register: Callable[[Image, Image], Registration]
-) -> Iterator[PairResult]:
-    """Register and measure the pairs in turn.
+def evaluate(pairs: list[PairPaths], load: Callable[[PairPaths], LoadedPair]) -> Iterator[PairResult]:
+    """Register and measure the pairs in turn; a pair that cannot be registered has an ``error``."""
+    for pair in pairs:
+        try:
+            yield evaluate_pair(load(pair))
+        except PatchMorphError as error:
+            yield PairResult(str(pair.fixed), str(pair.moving), error=str(error))
+
+
+def loading(register: Callable[[Image, Image], Registration]) -> Callable[[PairPaths], LoadedPair]:
+    """Reads the images and labels of a pair for a function that registers two images.
 
     Raises:
-        PatchMorphError: a file that cannot be used, or fixed labels outside their image.
+        PatchMorphError: a file that cannot be used.
     """
-    for pair in pairs:
-        fixed, moving = load_image(pair.fixed), load_image(pair.moving)
-        labels = None
-        if pair.fixed_labels and pair.moving_labels:
-            labels = (load_labels(pair.fixed_labels), load_labels(pair.moving_labels))
-        _synchronize()
-        began = time.perf_counter()
-        registration = register(fixed, moving)
-        _synchronize()
-        seconds = time.perf_counter() - began
-        yield measure(registration, registration.warped(), labels, seconds)
+
+    def load(paths: PairPaths) -> LoadedPair:
+        fixed, moving = load_image(paths.fixed), load_image(paths.moving)
+        return LoadedPair(lambda: register(fixed, moving), PairLabels.load(paths))
+
+    return load
 
 
-def measure(
-    registration: Registration, warped: Image, labels: tuple[Image, Image] | None, seconds: float
-) -> PairResult:
+def evaluate_pair(pair: LoadedPair) -> PairResult:
+    """Register and measure a pair.
+
+    Raises:
+        PatchMorphError: images that cannot be registered, or fixed labels outside their image.
+    """
+    _synchronize()
+    began = time.perf_counter()
+    registration = pair.register()
+    _synchronize()
+    seconds = time.perf_counter() - began
+    return measure(registration, registration.warped(), pair.labels, seconds)
+
+
+def measure(registration: Registration, warped: Image, labels: PairLabels, seconds: float) -> PairResult:
     """Measure one registration.
 
     Args:
         registration: what to measure.
         warped: its warped image.
-        labels: of the fixed and of the moving image, each in its image's world.
+        labels: overlap is measured if both images have some.
         seconds: duration of the registration.
 
     Raises:
         PatchMorphError: fixed labels outside their image.
     """
-    grid = registration.fixed.grid
-    overlaps: dict[str, float] = {}
+    overlaps: dict[str, Any] = {}
     fixed_labels = None
-    if labels:
-        identity = AffineTransform.identity(grid.device)
-        fixed_labels = resample(labels[0].to(grid.device), identity, grid, "nearest")
+    if labels.fixed is not None and labels.moving is not None:
+        fixed_labels = labels.fixed_on(registration.fixed.grid)
         fixed_ids = fixed_labels.values()[0, 0].long()
         if not (fixed_ids > 0).any():
-            raise PatchMorphError(f"labels must lie inside their image, got none there in {labels[0].name}")
-        overlaps = label_groups(fixed_ids, registration.warped(labels[1], "nearest").values()[0, 0].long())
+            raise PatchMorphError(
+                f"labels must lie inside their image, got none there in {labels.fixed.name}"
+            )
+        overlaps = label_groups(fixed_ids, labels.warped(registration, "nearest").values()[0, 0].long())
     quality = measure_quality(registration, warped, fixed_labels)
     return PairResult(
         fixed=registration.fixed.name,
@@ -107,13 +137,14 @@ def measure(
         ncc_after=quality.similarity_after,
         folding_percent=quality.folding_percent,
         sd_log_jacobian=quality.sd_log_jacobian,
+        verdict=registration.verdict.level,
         **overlaps,
     )
 
 
 def label_groups(fixed: torch.Tensor, warped: torch.Tensor) -> dict[str, float]:
     """Mean Dice over the labels of ``fixed``; for FreeSurfer's ids also over `ASEG` and over the parcels."""
-    present = [label for label in torch.unique(fixed).tolist() if label != 0]
+    present = ids_of(fixed)
     assert present, "the fixed image has no labels"
     groups = {"dice": _mean(metrics.dice(fixed, warped, present))}
     parcels = [label for label in present if label >= 1001 and label % 1000 != 0]
@@ -126,8 +157,8 @@ def label_groups(fixed: torch.Tensor, warped: torch.Tensor) -> dict[str, float]:
 
 
 def summarize(results: list[PairResult]) -> dict[str, float]:
-    """The mean of every measurement over the pairs for which it is not NaN."""
-    columns = [name for name, value in asdict(results[0]).items() if isinstance(value, float)]
+    """The mean of every figure over the pairs for which it is not NaN."""
+    columns = [field.name for field in fields(PairResult) if field.default is math.nan]
     means = {}
     for name in columns:
         values = [value for result in results if not math.isnan(value := getattr(result, name))]
@@ -144,14 +175,6 @@ def merge_cortex(labels: torch.Tensor) -> torch.Tensor:
 
 def _mean(overlaps: dict[int, float]) -> float:
     return fmean(value for value in overlaps.values() if not math.isnan(value))
-
-
-def load_labels(path: Path) -> Image:
-    """Read a label map; ids stored as floats are rounded."""
-    labels = load_image(path)
-    if not labels.dtype.is_floating_point:
-        return labels
-    return Image(labels.values().round().to(torch.int32), labels.grid, labels.name)
 
 
 def _synchronize() -> None:

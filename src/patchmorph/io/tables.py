@@ -165,10 +165,15 @@ def read_files(
         PatchMorphError: as for `read_rows`, an empty required cell, or a file that does not exist.
     """
     rows = read_rows(path, what, required, optional)
-    return [_files(row, required, path.parent) for row in rows]
+    return [files_of(row, required, path.parent) for row in rows]
 
 
-def _files(row: Row, required: Sequence[str], folder: Path) -> dict[str, Path]:
+def files_of(row: Row, required: Sequence[str], folder: Path) -> dict[str, Path]:
+    """The files that a row names, relative to ``folder``, without empty cells.
+
+    Raises:
+        PatchMorphError: an empty required cell, or a file that does not exist.
+    """
     files = {column: folder / value for column, value in row.cells.items() if value}
     for column, file in files.items():
         if not is_image(file):

@@ -17,6 +17,8 @@ class WithoutWeights(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
+        if func is torch.nn.init.normal_ and kwargs["tensor"].is_meta:
+            return kwargs["tensor"]  # torch would load its compiler for it, which takes a second
         if func in WEIGHTS and kwargs.get("device") is None:
             kwargs["device"] = "meta"
         return func(*args, **kwargs)

@@ -110,14 +110,15 @@ def register_any_contrast(
     if CONTRAST.may_be_one(pair.agreement(history[-1])):
         note = f"the contrasts are alike: model {models.same_name}"
         direct = Candidate.run(pair, history, models.same_contrast, options, note, RESTARTS)
-        if CONTRAST.is_one(pair.agreement(direct.transform, POINTS)):
+        is_one = CONTRAST.is_linear if options.is_linear else CONTRAST.is_one
+        if is_one(pair.agreement(direct.transform, POINTS)):
             return _refined(pair, direct, options)
     differ = f"the contrasts differ: model {models.any_name}"
     rough = Candidate.run(pair, history, models.any_contrast, options, differ)
     if direct and CONTRAST.is_linear(pair.agreement(rough.transform, POINTS)):
         return _refined(pair, direct, options)
     best = _best_candidate(rough, history, models, options)
-    if options.refine is not None:
+    if not options.refines_between_contrasts:
         return _refined(pair, best, options)
     stages = cross_contrast_refinement_schedule(best.model, pair, options)
     return Registration(pair, refine(pair, best.history, stages), (best.note, REFINED))

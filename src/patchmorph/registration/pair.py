@@ -8,6 +8,7 @@ from patchmorph.images.foreground import Content, foreground
 from patchmorph.images.intensity import Curve
 from patchmorph.images.volume import Image, MappedImage
 from patchmorph.registration.acceptance import IntensityAgreement
+from patchmorph.registration.pulled import PulledImage
 from patchmorph.transforms.base import AffineTransform, Transform
 
 AGREEMENT_POINTS = 48
@@ -28,7 +29,7 @@ class PreparedImage:
     """
 
     original: Image
-    image: MappedImage
+    image: MappedImage | PulledImage
     content: Content
     notes: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
@@ -36,6 +37,10 @@ class PreparedImage:
     def with_contrast(self, curve: Curve) -> "PreparedImage":
         """The same image with its intensities mapped by ``curve``; the content stays as measured."""
         return replace(self, image=self.image.mapped(curve))
+
+    def through(self, transform: Transform) -> "PreparedImage":
+        """The same image pulled through ``transform``; the content stays as measured."""
+        return replace(self, image=PulledImage(self.image, transform))
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,14 @@
 """Which stages a registration goes through, with what scales and how many passes. Decided here only."""
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 import torch
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.networks.model import ModelSpec, PatchMorphModel
 from patchmorph.registration.acceptance import AFFINE
-from patchmorph.registration.options import RegistrationOptions
+from patchmorph.registration.options import RIGID, RegistrationOptions
 from patchmorph.registration.pair import PreparedPair
 from patchmorph.registration.stages.affine_refinement import AffineRefinementStage
 from patchmorph.registration.stages.base import GuardedStage, Stage
@@ -25,6 +28,11 @@ RESTARTS = 2
 """Restarts of the dense networks at the nearest affine map where an image is truncated. Loss of aseg Dice
 with a third missing 0.021 without, 0.017 after one, 0.016 after two, 0.015 after three (decision 009)."""
 
+LINEAR_FITS = 2
+"""How often the nearest affine or rigid map to a dense prediction is taken, where the map is to be one."""
+
+Scale = TypeVar("Scale", int, float)
+
 UNCERTAINTY_OVERLAP = 0.5
 """Fraction of a patch that its neighbours must cover for every point to be in several patches."""
 
@@ -35,7 +43,8 @@ def schedule(
     """The stages after the pose.
 
     With a model: its networks, coarse to fine, the dense ones again where an image is truncated, then
-    refinement on the finest scale. Without: affine and velocity refinement from the coarsest scale on.
+    refinement on the finest scale. Without: affine and velocity refinement from the coarsest scale on. For an
+    affine or rigid map: the affine network, then the map nearest to the dense network of the coarsest scale.
 
     Args:
         model: networks and their schedule; ``None``: no networks, and the default scales.
@@ -52,23 +61,18 @@ def schedule(
     if model is None:
         if options.uncertainty:
             raise PatchMorphError("uncertainty must come from the patches of a network, got no model")
-        objective = REFINEMENT.comparing_by(options.similarity)
-        passes = CLASSICAL_PASSES if options.refine is None else options.refine
-        affine = AffineRefinementStage(spacings_mm[0], spec.patch_size, objective)
-        return [affine, *_refinement(spacings_mm, passes, generator, options.similarity)]
+        return _classical_stages(spec, spacings_mm, options, generator)
     model.eval()
-    stages: list[Stage] = []
-    if model.affine is not None:
-        affine = AffineNetworkStage(
-            model.affine, spacings_mm[0], spec.patch_size, spec.affine_passes, spec.precision, spec.symmetric
-        )
-        stages.append(GuardedStage(affine, keeps_agreement))
+    stages = _affine_stages(model, spacings_mm[0])
     dense = _dense_stages(model, spacings_mm, options, generator)
+    if options.is_linear:
+        return stages + [dense[0], NearestAffineStage(options.transform == RIGID)] * LINEAR_FITS
     stages += dense
     if pair.is_truncated:
         stages += [NearestAffineStage(), *dense] * restarts
     # Coarser scales gain nothing after networks (docs/decisions/008).
-    return stages + _refinement(spacings_mm[-1:], options.refine or 0, generator, options.similarity)
+    passes = options.passes_after_networks
+    return stages + _refinement(spacings_mm[-1:], passes, generator, options.similarity)
 
 
 def refinement_schedule(
@@ -77,7 +81,7 @@ def refinement_schedule(
     """The refinement of a map that networks have found between two contrasts or one."""
     generator = torch.Generator().manual_seed(options.seed)
     finest = model.spec.spacings_for(pair.fixed.content.radius_mm)[-1:]
-    return _refinement(finest, options.refine or 0, generator, options.similarity)
+    return _refinement(finest, options.passes_after_networks, generator, options.similarity)
 
 
 def cross_contrast_refinement_schedule(
@@ -92,6 +96,33 @@ def cross_contrast_refinement_schedule(
     ]
 
 
+def _classical_stages(
+    spec: ModelSpec, spacings_mm: list[float], options: RegistrationOptions, generator: torch.Generator
+) -> list[Stage]:
+    objective, rigid = REFINEMENT.comparing_by(options.similarity), options.transform == RIGID
+    affine = AffineRefinementStage(spacings_mm[0], spec.patch_size, objective, rigid)
+    if options.is_linear:
+        return [NearestAffineStage(rigid), affine]
+    passes = CLASSICAL_PASSES if options.refine is None else options.refine
+    return [affine, *_refinement(_kept(options, spacings_mm), passes, generator, options.similarity)]
+
+
+def _kept(options: RegistrationOptions, scales: Sequence[Scale]) -> Sequence[Scale]:
+    """The scales, coarse to fine, without those that a preset skips; one at least."""
+    return scales[: max(1, len(scales) - options.takes.skipped_scales)]
+
+
+def _affine_stages(model: PatchMorphModel, spacing_mm: float) -> list[Stage]:
+    """The affine network of a model, if it has one."""
+    if model.affine is None:
+        return []
+    spec = model.spec
+    affine = AffineNetworkStage(
+        model.affine, spacing_mm, spec.patch_size, spec.affine_passes, spec.precision, spec.symmetric
+    )
+    return [GuardedStage(affine, keeps_agreement)]
+
+
 def _dense_stages(
     model: PatchMorphModel,
     spacings_mm: list[float],
@@ -99,8 +130,10 @@ def _dense_stages(
     generator: torch.Generator,
 ) -> list[Stage]:
     spec, stages = model.spec, list[Stage]()
-    for index, scale in enumerate(spec.stage_scales):
-        with_variance = options.uncertainty and index == len(spec.stage_scales) - 1
+    kept = _kept(options, range(len(spacings_mm)))
+    scales = [scale for scale in spec.stage_scales if scale in kept]
+    for index, scale in enumerate(scales):
+        with_variance = options.uncertainty and index == len(scales) - 1
         stages.append(
             DenseNetworkStage(
                 network=model.dense[scale],
@@ -119,7 +152,7 @@ def _dense_stages(
 
 
 def _refinement(
-    spacings_mm: list[float], passes: int, generator: torch.Generator, similarity: str
+    spacings_mm: Sequence[float], passes: int, generator: torch.Generator, similarity: str
 ) -> list[Stage]:
     objective = REFINEMENT.comparing_by(similarity)
     return [VelocityRefinementStage(mm, passes, generator, objective) for mm in spacings_mm if passes]

@@ -56,8 +56,9 @@ def render_report(pictures: dict[str, str], summary: Summary) -> str:
     environment = Environment(loader=PackageLoader("patchmorph.report"), autoescape=True)
     content = asdict(summary)
     content["seconds"].pop("write", None)  # not known yet when a registration renders its page
+    dice = content.pop("dice")
     return environment.get_template("report.html.j2").render(
-        images=pictures, summary=content, rows=_rows(content)
+        images=pictures, summary=content, rows=_rows(content), dice=dice
     )
 
 

@@ -20,6 +20,7 @@ TRANSFORM = "transform.safetensors"
 ITK_TRANSFORM = "transform.h5"
 ITK_INVERSE = "inverse_transform.h5"
 UNCERTAINTY = "uncertainty.nii.gz"
+WARPED_LABELS = "warped_labels.nii.gz"
 REPORT = "report.html"
 
 FILES = {
@@ -33,7 +34,7 @@ FILES = {
     "log": LOG_FILE,
 }
 """What can be saved, and the name of its file."""
-RESULTS = tuple(FILES.values())
+RESULTS = (*FILES.values(), WARPED_LABELS)
 """Names of all files that a registration may write: a run replaces them together."""
 DEFAULT = ("warped", "transform", "itk", "report", "summary", "log")
 """What is saved where nothing was chosen."""

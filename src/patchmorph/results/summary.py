@@ -37,6 +37,7 @@ class Summary:
         peak_memory_gib: most memory held: reserved on the GPU, resident on the CPU (``None`` on Windows).
         seconds: by step.
         files: paths of the images, relative to the folder of the summary.
+        dice: overlap of the warped labels with those of the fixed image, by id, where both were given.
     """
 
     fixed: str
@@ -56,6 +57,7 @@ class Summary:
     peak_memory_gib: float | None
     seconds: dict[str, float]
     files: dict[str, str] = field(default_factory=dict)
+    dice: dict[str, float] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
         """Write ``summary.json``."""

@@ -9,7 +9,7 @@ import torch
 
 from patchmorph.catalogue import save_model
 from patchmorph.errors import PatchMorphError
-from patchmorph.evaluation.benchmark import evaluate, summarize
+from patchmorph.evaluation.benchmark import evaluate_pair, loading, summarize
 from patchmorph.evaluation.pairs import PairPaths, load_pairs
 from patchmorph.networks.model import PatchMorphModel
 from patchmorph.registration.pipeline import register_images
@@ -50,9 +50,8 @@ class Validator:
         return {f"validation/{name}": round(means[name], 5) for name in REPORTED if name in means}, best
 
     def _measure(self, pairs: list[PairPaths]) -> dict[str, float]:
-        means = summarize(
-            list(evaluate(pairs, lambda fixed, moving: register_images(fixed, moving, self.model)))
-        )
+        load = loading(lambda fixed, moving: register_images(fixed, moving, self.model))
+        means = summarize([evaluate_pair(load(pair)) for pair in pairs])
         if self.settings.figure not in means:
             known = ", ".join(name for name in means if name.startswith("dice"))
             raise PatchMorphError(f"validation.figure must be one of {known}, got {self.settings.figure}")

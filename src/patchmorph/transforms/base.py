@@ -78,6 +78,19 @@ class AffineTransform(Transform):
         solution = torch.linalg.lstsq(columns, mapped.double()).solution  # [b, 4, 3]
         return cls(from_linear(solution[:, :3].mT, solution[:, 3]))
 
+    @classmethod
+    def nearest_rigid(
+        cls, points: Float[Tensor, "b n 3"], mapped: Float[Tensor, "b n 3"]
+    ) -> "AffineTransform":
+        """The least-squares rotation and shift from ``points`` to ``mapped`` (Kabsch 1976; Umeyama 1991)."""
+        source, target = points.double(), mapped.double()
+        centers = source.mean(1, keepdim=True), target.mean(1, keepdim=True)
+        left, _, right = torch.linalg.svd((source - centers[0]).mT @ (target - centers[1]))
+        signs = torch.ones_like(left[:, 0])
+        signs[:, 2] = torch.linalg.det(left @ right)  # no reflection
+        rotation = (left * signs[:, None] @ right).mT
+        return cls(from_linear(rotation, (centers[1] - centers[0] @ rotation.mT)[:, 0]))
+
     def remainder(
         self, points: Float[Tensor, "#b *n 3"], mapped: Float[Tensor, "b *n 3"]
     ) -> Float[Tensor, "b *n 3"]:

@@ -29,11 +29,13 @@ class AffineRefinementStage(Stage):
         spacing_mm: voxel size of the patch.
         patch_size: voxels along each side of the patch.
         objective: what the images are compared by.
+        rigid: rotation and shift only.
     """
 
     spacing_mm: float
     patch_size: int
     objective: Objective
+    rigid: bool = False
 
     def refine(self, pair: PreparedPair, transform: Transform) -> Transform:
         """``transform @ affine``."""
@@ -81,6 +83,7 @@ class AffineDescent(Descent):
         return self.outer @ AffineTransform(self._residual().matrix.detach())
 
     def _residual(self) -> AffineTransform:
-        top = torch.cat([self.linear, self.shift], dim=-1)
+        linear = (self.linear - self.linear.mT) / 2 if self.stage.rigid else self.linear
+        top = torch.cat([linear, self.shift], dim=-1)
         generator = torch.cat([top, torch.zeros_like(top[:, :1])], dim=1)
         return AffineTransform(matrix_to_world(exponential(generator), self.patch))

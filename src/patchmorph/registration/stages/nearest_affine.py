@@ -1,6 +1,8 @@
-"""The affine map nearest to a deformation."""
+"""The affine or rigid map nearest to a deformation."""
 
 from dataclasses import dataclass
+
+import torch
 
 from patchmorph.images.foreground import foreground
 from patchmorph.registration.pair import PreparedPair
@@ -18,11 +20,16 @@ MIN_POINTS = 100
 class NearestAffineStage(Stage):
     """Replaces a map by the affine map nearest to it where the content has a counterpart.
 
-    Dense stages that start again from there need not undo what the affine network estimated wrongly.
+    Dense stages that start again from there need not undo what was estimated wrongly before.
+
+    Attributes:
+        rigid: the nearest rotation and shift instead.
     """
 
+    rigid: bool = False
+
     def refine(self, pair: PreparedPair, transform: Transform) -> Transform:
-        """The affine map with the least sum of squared distances to ``transform``."""
+        """The map with the least sum of squared distances to ``transform``."""
         grid = pair.fixed.content.grid(POINTS)
         points = grid.points_world()
         mapped = transform(points)
@@ -30,5 +37,6 @@ class NearestAffineStage(Stage):
         visible = pair.moving.image.in_field_of_view(mapped)
         counted = counted if visible is None else counted & visible
         if int(counted.sum()) < MIN_POINTS:
-            return transform.affine_part()
-        return AffineTransform.nearest(points[counted][None], mapped[counted][None])
+            mapped, counted = transform.affine_part()(points), torch.ones_like(counted)
+        nearest = AffineTransform.nearest_rigid if self.rigid else AffineTransform.nearest
+        return nearest(points[counted][None], mapped[counted][None])

@@ -1,0 +1,159 @@
+"""Options that `register` and `evaluate` share, each declared once as a field of a dataclass."""
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from patchmorph.api import Method
+from patchmorph.cli.images import LETTERS, SIZES, spacing_of
+from patchmorph.cli.transform_files import FROM_HELP
+from patchmorph.errors import PatchMorphError
+from patchmorph.evaluation.pairs import REQUIRED
+from patchmorph.registration.options import BEST, FAST, NORMAL
+
+IMAGES, METHOD, OUTPUT, CHECKS = "Images", "Method", "Output", "Checks"
+"""Panels of the help."""
+_DEFAULT = Method()
+TIMES = {
+    FAST: "0.4 of the time, 0.02 less aseg Dice, 0.07 less cortex Dice",
+    BEST: "6 times the time, 0.01 more cortex Dice",
+}
+"""What presets take against the default, and bring (``benchmarks/presets.py``)."""
+
+
+def _option(panel: str, text: str, *names: str, **settings: Any) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel=panel, **settings)
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """How pairs are registered; the fields are those of `patchmorph.api.Method`."""
+
+    transform: Annotated[
+        str, _option(METHOD, "Kind of the map: rigid, affine or deformable; the first two are one matrix.")
+    ] = _DEFAULT.transform
+    fast: Annotated[bool, _option(METHOD, f"Leave out the finest scale: {TIMES[FAST]}.", "--fast")] = False
+    best: Annotated[bool, _option(METHOD, f"Refine the map at the end: {TIMES[BEST]}.", "--best")] = False
+    initial_transform: Annotated[
+        str,
+        _option(
+            METHOD,
+            "Map from FIXED to MOVING to start from, which becomes part of the result: a file; or search (of "
+            "all poses), centers (of mass), header or identity (both: as the headers have it).",
+        ),
+    ] = _DEFAULT.initial_transform
+    initial_from: Annotated[str | None, _option(METHOD, FROM_HELP, "--initial-from", "--from")] = None
+    model: Annotated[
+        str,
+        _option(METHOD, "auto (by the contrasts), a packaged model, a model file, or none (no network)."),
+    ] = _DEFAULT.model
+    trust: Annotated[
+        list[str] | None,
+        _option(METHOD, "Class that a model file may name, as MODULE:CLASS; its code is run. Repeatable."),
+    ] = None
+    refine: Annotated[
+        int | None,
+        _option(
+            METHOD,
+            "Maximum of refinement passes. [default: 0; 20 for two contrasts; 40 without a model]",
+            min=0,
+        ),
+    ] = None
+    similarity: Annotated[
+        str, _option(METHOD, "Similarity of the refinement: lncc, mse, or for two contrasts mind or mi.")
+    ] = _DEFAULT.similarity
+    seed: Annotated[int, _option(METHOD, "Seed of every random draw.", min=0, max=2**63 - 1)] = 0
+    jitter: Annotated[
+        bool, _option(METHOD, "Shift the patches at random instead of using a regular lattice.")
+    ] = False
+    device: Annotated[str, _option(METHOD, "auto, cpu or cuda.")] = _DEFAULT.device
+    background: Annotated[
+        float | None,
+        _option(IMAGES, "Intensity of voxels that show nothing, as do NaN and infinity; nan: only these."),
+    ] = None
+    assume_orientation: Annotated[
+        str | None,
+        _option(
+            IMAGES,
+            "Directions in which the axes of an image without an orientation in its header run, such as RAS.",
+        ),
+    ] = None
+    fixed_spacing: Annotated[
+        str | None, _option(IMAGES, f"Voxel size of FIXED if its TIFF states none, {SIZES}")
+    ] = None
+    fixed_orientation: Annotated[
+        str | None, _option(IMAGES, f"Orientation of FIXED if it states none: {LETTERS}")
+    ] = None
+    moving_spacing: Annotated[str | None, _option(IMAGES, "The same for MOVING.")] = None
+    moving_orientation: Annotated[str | None, _option(IMAGES, "The same for MOVING.")] = None
+
+    def method(self) -> Method:
+        """The same, for the Python interface.
+
+        Raises:
+            PatchMorphError: two presets.
+        """
+        sizes = {f"{side}_spacing": spacing_of(getattr(self, f"{side}_spacing")) for side in REQUIRED}
+        chosen: dict[str, Any] = vars(self) | sizes | {"trust": tuple(self.trust or ())}
+        fast, best = chosen.pop(FAST), chosen.pop(BEST)
+        if fast and best:
+            raise PatchMorphError("preset must be one, got --fast and --best")
+        return Method(**chosen, preset=FAST if fast else BEST if best else NORMAL)
+
+
+@dataclass(frozen=True)
+class PairOptions:
+    """Files that belong to the images of a pair; the fields are those of `PairPaths`."""
+
+    fixed_labels: Annotated[
+        Path | None,
+        _option(IMAGES, "Labels of FIXED: their Dice with those of MOVING goes into summary and report."),
+    ] = None
+    moving_labels: Annotated[
+        Path | None, _option(IMAGES, "Labels of MOVING: they are warped to warped_labels.nii.gz.")
+    ] = None
+    fixed_mask: Annotated[
+        Path | None, _option(IMAGES, "Mask of the region of FIXED to register; by default its brain.")
+    ] = None
+    moving_mask: Annotated[Path | None, _option(IMAGES, "The same for MOVING.")] = None
+    fixed_ignore: Annotated[
+        Path | None,
+        _option(IMAGES, "Mask of what of FIXED is left out of the comparison, such as a lesion."),
+    ] = None
+    moving_ignore: Annotated[Path | None, _option(IMAGES, "The same for MOVING.")] = None
+
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """``command`` with the fields of each parameter that is a dataclass in its place, for typer."""
+    own = inspect.signature(command, eval_str=True).parameters.values()
+    groups: dict[str, Any] = {part.name: part.annotation for part in own if is_dataclass(part.annotation)}
+
+    @functools.wraps(command)
+    def expanded(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
+        command(**given)
+
+    parameters = [
+        one for part in own for one in (_fields(groups[part.name]) if part.name in groups else [part])
+    ]
+    keyword_only = [part.replace(kind=inspect.Parameter.KEYWORD_ONLY) for part in parameters]
+    expanded.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
+    expanded.__annotations__ = {part.name: part.annotation for part in parameters}
+    return expanded
+
+
+def _fields(group: Any) -> list[inspect.Parameter]:
+    """The fields of a dataclass, all of which have defaults, as parameters."""
+    hints = typing.get_type_hints(group, include_extras=True)
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return [
+        inspect.Parameter(field.name, kind, default=field.default, annotation=hints[field.name])
+        for field in fields(group)
+    ]

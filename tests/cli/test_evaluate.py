@@ -1,0 +1,172 @@
+"""``evaluate`` keeps every row that succeeded, and takes the options of ``register``."""
+
+import csv
+import inspect
+import json
+import math
+
+import pytest
+import torch
+from registered import registered
+
+from patchmorph import api, jobs
+from patchmorph.cli.options import MethodOptions
+from patchmorph.images.volume import Image
+from patchmorph.io.images import load_image, save_image
+from patchmorph.io.transforms.formats import save_transform
+
+
+@pytest.fixture
+def asked(monkeypatch, files):
+    """Arguments of each registration, which ends at the true map."""
+    caught = []
+
+    def register(fixed, moving, **named):
+        caught.append({"fixed": fixed, "moving": moving, **named})
+        return registered(fixed, moving, files.truth)
+
+    monkeypatch.setattr(jobs, "register", register)
+    return caught
+
+
+@pytest.fixture
+def evaluate(run, files, tmp_path):
+    """Run ``evaluate`` on a table: status, output, rows, summary."""
+
+    def command(text: str, *options):
+        (tmp_path / "pairs.csv").write_text(text)
+        code, out, error = run(
+            "evaluate", tmp_path / "pairs.csv", "-o", tmp_path / "out", "--model", files.model, *options
+        )
+        assert code < 2, error
+        with (tmp_path / "out" / "pairs.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        return code, out, rows, json.loads((tmp_path / "out" / "summary.json").read_text())
+
+    return command
+
+
+def empty_image(files, tmp_path):
+    image = load_image(files.fixed)
+    save_image(Image(torch.zeros_like(image.data), image.grid), tmp_path / "empty.nii.gz")
+    return tmp_path / "empty.nii.gz"
+
+
+def test_rows_that_succeed_are_kept_when_others_fail(evaluate, files, tmp_path):
+    """An image without content between two pairs: its reason stands in its row, the exit status is 1."""
+    empty = empty_image(files, tmp_path)
+    good = f"{files.fixed},{files.moving}\n"
+    code, out, rows, summary = evaluate(f"fixed,moving\n{good}{files.fixed},{empty}\n{good}")
+    assert code == 1
+    assert [bool(row["error"]) for row in rows] == [False, True, False]
+    assert "empty.nii.gz" in rows[1]["error"]
+    assert "\n" not in rows[1]["error"]
+    assert rows[1]["moving"] == str(empty)
+    assert math.isnan(float(rows[1]["ncc_after"]))
+    assert rows[1]["error"] in " ".join(out.split())
+    assert float(rows[0]["ncc_after"]) == float(rows[2]["ncc_after"]) > 0.95
+    assert rows[0]["verdict"] == "pass"
+    assert (summary["pairs"], summary["failed"]) == (2, 1)
+    assert summary["mean"]["ncc_after"] == pytest.approx(float(rows[0]["ncc_after"]))
+    assert "1 of 3 pairs failed" in out
+
+
+def test_a_table_whose_rows_all_fail_is_written_too(evaluate, files, tmp_path):
+    code, _, rows, summary = evaluate(f"fixed,moving\n{files.fixed},{empty_image(files, tmp_path)}\n")
+    assert code == 1
+    assert rows[0]["error"]
+    assert (summary["pairs"], summary["failed"], summary["mean"]) == (0, 1, {})
+
+
+def test_each_row_is_written_before_the_next_pair_begins(evaluate, run, asked, files, tmp_path, monkeypatch):
+    seen = []
+    register = jobs.register
+
+    def watched(**named):
+        table = tmp_path / "out" / "pairs.csv"
+        seen.append(len(table.read_text().splitlines()) if table.exists() else 0)
+        return register(**named)
+
+    monkeypatch.setattr(jobs, "register", watched)
+    pair = f"{files.fixed},{files.moving}\n"
+    assert evaluate(f"fixed,moving\n{pair}{pair}{pair}")[0] == 0
+    assert seen == [1, 2, 3]
+
+
+def test_an_interrupted_evaluation_leaves_the_rows_that_were_done(run, asked, files, tmp_path, monkeypatch):
+    register = jobs.register
+
+    def interrupted(**named):
+        if len(asked) == 1:
+            raise KeyboardInterrupt
+        return register(**named)
+
+    monkeypatch.setattr(jobs, "register", interrupted)
+    pair = f"{files.fixed},{files.moving}\n"
+    (tmp_path / "pairs.csv").write_text(f"fixed,moving\n{pair}{pair}")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "summary.json").write_text("of an earlier evaluation")
+    folder = ("-o", tmp_path / "out", "--overwrite")
+    assert run("evaluate", tmp_path / "pairs.csv", *folder, "--model", "none")[0] == 130
+    assert len((tmp_path / "out" / "pairs.csv").read_text().splitlines()) == 2
+    assert not (tmp_path / "out" / "summary.json").exists()
+
+
+def test_an_earlier_evaluation_stays_unless_it_may_be_replaced(evaluate, run, asked, files, tmp_path):
+    pair = f"{files.fixed},{files.moving}\n"
+    evaluate(f"fixed,moving\n{pair}{pair}")
+    again = ("evaluate", tmp_path / "pairs.csv", "-o", tmp_path / "out", "--model", files.model)
+    code, _, error = run(*again)
+    assert code == 2
+    assert "without an earlier evaluation, or --overwrite given, got pairs.csv, summary.json" in error
+    assert len(evaluate(f"fixed,moving\n{pair}", "--overwrite")[2]) == 1
+
+
+def test_every_option_of_the_method_reaches_every_pair(evaluate, asked, files):
+    chosen = {
+        "--transform": ("affine", "transform", "affine"),
+        "--initial-transform": ("header", "initial_transform", "header"),
+        "--initial-from": ("fsl", "initial_from", "fsl"),
+        "--refine": (3, "refine", 3),
+        "--similarity": ("mi", "similarity", "mi"),
+        "--seed": (5, "seed", 5),
+        "--device": ("cpu", "device", "cpu"),
+        "--background": (-1, "background", -1.0),
+        "--trust": ("other:Net", "trust", ("other:Net",)),
+    }
+    options = [word for flag, (value, _, _) in chosen.items() for word in (flag, value)]
+    pair = f"{files.fixed},{files.moving}\n"
+    summary = evaluate(f"fixed,moving\n{pair}{pair}", *options, "--jitter", "--assume-orientation", "RAS")[3]
+    assert len(asked) == 2
+    for arguments in asked:
+        assert {name: arguments[name] for _, name, _ in chosen.values()} == {
+            name: expected for _, name, expected in chosen.values()
+        }
+        assert arguments["jitter"] is True
+    assert summary["arguments"]["refine"] == 3
+    names = {name for _, name, _ in chosen.values()} | {"jitter", "model", "fast", "best"}
+    of_files = {
+        name for name in MethodOptions.__dataclass_fields__ if name.endswith(("orientation", "spacing"))
+    }
+    assert names | of_files == set(MethodOptions.__dataclass_fields__)
+
+
+def test_the_options_of_a_method_are_arguments_of_the_python_interface():
+    arguments = inspect.signature(api.register).parameters
+    own = api.Method().keywords()
+    assert own.keys() <= arguments.keys()
+    assert all(arguments[name].default == value for name, value in own.items())
+
+
+def test_masks_labels_and_initial_transforms_are_columns(evaluate, asked, files, tmp_path):
+    save_transform(files.truth, tmp_path / "start.h5")
+    columns = ("fixed_mask", "moving_mask", "fixed_ignore", "moving_ignore", "initial_transform")
+    paths = [files.fixed_mask, files.moving_mask, files.fixed_mask, files.moving_mask, "start.h5"]
+    labels = ("fixed_labels,moving_labels", f"{files.fixed_mask},{files.moving_mask}")
+    row = f"{files.fixed},{files.moving},{','.join(map(str, paths))},{labels[1]}"
+    rows = evaluate(f"fixed,moving,{','.join(columns)},{labels[0]}\n{row}\n")[2]
+    (arguments,) = asked
+    for name, path in zip(columns, paths, strict=True):
+        given = arguments[name]
+        assert str(given if name == "initial_transform" else given.name).endswith(str(path).split("/")[-1])
+    assert float(rows[0]["dice"]) > 0.9
