@@ -187,6 +187,9 @@ def test_labels_that_cannot_be_used_are_refused_before_the_registration(register
     code, error = register("--moving-labels", files.moving)
     assert code == 2
     assert "patchmorph: labels must be whole numbers, got 0." in error
+    code, error = register("--fixed-labels", files.fixed_mask)
+    assert code == 2
+    assert "patchmorph: labels must be given for the moving image, too, got" in error
 
 
 def test_two_presets_are_refused(register):
