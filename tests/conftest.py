@@ -10,6 +10,7 @@ from hypothesis import settings
 from synthetic import AFFINES
 
 from patchmorph import cli
+from patchmorph.cli import display
 
 DATA = Path(os.environ.get("PATCHMORPH_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -37,6 +38,7 @@ def run(monkeypatch, capfd):
 
     def command(*arguments) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["patchmorph", *map(str, arguments)])
+        monkeypatch.setattr(display, "TICK", 1e6)  # no lines of progress, which a slow machine would print
         with pytest.raises(SystemExit) as end:
             sys.exit(cli.main())
         captured = capfd.readouterr()

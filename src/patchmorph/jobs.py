@@ -23,10 +23,14 @@ from patchmorph.report.figures import PairView
 from patchmorph.report.page import render_pictures, render_report
 from patchmorph.results.folder import (
     DEFAULT,
+    NIFTI,
     REPORT,
     RESULTS,
+    UNCERTAINTY,
+    WARPED,
     WARPED_LABELS,
     check_results,
+    image_name,
     saved,
     write_results,
 )
@@ -43,6 +47,7 @@ class RegistrationRequest:
         output: folder for the results; made if it is not there, and files of other names in it stay.
         method: how they are registered.
         save: what is written (see `patchmorph.results.folder.FILES`).
+        image_format: of the images that are written (see `patchmorph.results.folder.FORMATS`).
         overwrite: whether results of an earlier run there are replaced.
     """
 
@@ -50,12 +55,13 @@ class RegistrationRequest:
     output: Path
     method: Method = field(default_factory=Method)
     save: tuple[str, ...] = DEFAULT
+    image_format: str = NIFTI
     overwrite: bool = False
 
     @property
     def saved(self) -> tuple[str, ...]:
         """What is saved, checked; the uncertainty where it was asked for."""
-        return saved((*self.save, *(("uncertainty",) if self.method.uncertainty else ())))
+        return saved((*self.save, *((UNCERTAINTY,) if self.method.uncertainty else ())))
 
     def arguments(self) -> dict[str, Any]:
         """What the summary records of the request: all but the images and the folder."""
@@ -136,11 +142,12 @@ def _write(
         with step("warp and measure"):
             warped, quality = warp_and_measure(registration)
         with step("images and transforms"):
-            write_results(registration, warped, transform, folder, request.saved, code)
+            write_results(registration, warped, transform, folder, request.saved, request.image_format, code)
         summary = _summary(request, registration, quality, seconds)
         if labels.moving is not None:
             with step("labels"):
-                summary.dice = _write_labels(labels, registration, folder, code)
+                path = folder / image_name(WARPED_LABELS, request.image_format)
+                summary.dice = _write_labels(labels, registration, path, code)
         if pictures is not None:
             with step("report"):
                 page = render_report(pictures.result(), summary)
@@ -148,12 +155,10 @@ def _write(
     return summary
 
 
-def _write_labels(
-    labels: PairLabels, registration: Registration, folder: Path, code: int
-) -> dict[str, float]:
+def _write_labels(labels: PairLabels, registration: Registration, path: Path, code: int) -> dict[str, float]:
     """Write the warped labels; Dice by id where the fixed image has labels, too."""
     warped = labels.warped(registration)
-    save_image(warped, folder / WARPED_LABELS, code)
+    save_image(warped, path, code)
     if labels.fixed is None:
         return {}
     return {str(label): dice for label, dice in labels.dice(warped).items()}
@@ -162,6 +167,7 @@ def _write_labels(
 def _check_output(request: RegistrationRequest) -> None:
     """Reject an output that is an input, and a folder with results unless they may be replaced."""
     check_folder(request.output)
+    image_name(WARPED, request.image_format)
     assert request.saved
     method = request.method
     inputs = (*request.paths.given().values(), Path(method.model), Path(method.initial_transform))

@@ -151,7 +151,7 @@ def test_a_new_run_leaves_no_file_of_the_one_before(run, files, tmp_path):
     command = ("register", files.fixed, files.moving, "--model", files.model, "-o", tmp_path / "out")
     labels = ("--moving-labels", files.moving_mask)
     assert run(*command, *labels, "--save-uncertainty", "--save", "all")[0] == 0
-    assert {path.name for path in (tmp_path / "out").iterdir()} == set(RESULTS)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == set(FILES.values())
     (tmp_path / "out" / "mine.txt").write_text("mine")
     before = contents(tmp_path)
     assert run(*command)[0] == 2
@@ -161,6 +161,20 @@ def test_a_new_run_leaves_no_file_of_the_one_before(run, files, tmp_path):
     left = {path.name for path in (tmp_path / "out").iterdir()}
     assert left == {FILES[key] for key in DEFAULT} | {"mine.txt"}
     assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
+
+
+def test_images_are_written_in_the_format_that_was_chosen(run, files, tmp_path):
+    command = ("register", files.fixed, files.moving, "--model", files.model, "-o", tmp_path / "out")
+    assert run(*command, "--save", "warped,uncertainty")[0] == 0
+    before = load_image(tmp_path / "out" / "warped.nii.gz")
+    assert run(*command, "--save", "warped,uncertainty", "--format", "nrrd", "--overwrite")[0] == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"warped.nrrd", "uncertainty.nrrd"}
+    after = load_image(tmp_path / "out" / "warped.nrrd")
+    assert torch.equal(after.data, before.data)
+    torch.testing.assert_close(after.grid.voxel_to_world, before.grid.voxel_to_world, atol=1e-4, rtol=0)
+    code, _, error = run(*command, "--format", "png", "--overwrite")
+    assert (code, error.startswith("patchmorph: format of images must be among nii, nii.gz, ")) == (2, True)
+    assert error.endswith(", got png\n")
 
 
 @pytest.mark.parametrize("name", ["pairs.csv", "summary.json"])

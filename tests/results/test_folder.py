@@ -53,7 +53,7 @@ def registered_as(
         save_image(image, path)
     patch.setattr(jobs, "register", lambda **given: registration)
     method = Method(device="cpu", seed=4)
-    return register_files(RegistrationRequest(PairPaths(*paths), folder, method, save, overwrite))
+    return register_files(RegistrationRequest(PairPaths(*paths), folder, method, save, overwrite=overwrite))
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from patchmorph import catalogue
 from patchmorph.cli.app import DeviceOption, FolderOption, ModelOption, TrustOption, app, console, print_table
 from patchmorph.cli.options import CHECKS, OUTPUT, MethodOptions, PairOptions, with_options
 from patchmorph.evaluation.pairs import PairPaths
-from patchmorph.results.folder import ALL, DEFAULT, FILES
+from patchmorph.results.folder import ALL, DEFAULT, FILES, FORMATS, NIFTI, UNCERTAINTY
 from patchmorph.results.summary import Summary
 
 FAILED = 3
@@ -46,10 +46,14 @@ def register_command(
         bool,
         typer.Option(
             "--save-uncertainty",
-            help="Write uncertainty.nii.gz: standard deviation in mm.",
+            help="Write the uncertainty: standard deviation in mm.",
             rich_help_panel=OUTPUT,
         ),
     ] = False,
+    image_format: Annotated[
+        str,
+        typer.Option("--format", help=f"Format of the images: {', '.join(FORMATS)}.", rich_help_panel=OUTPUT),
+    ] = NIFTI,
     overwrite: Annotated[
         bool,
         typer.Option(
@@ -67,8 +71,9 @@ def register_command(
     from patchmorph.jobs import RegistrationRequest, register_files
 
     paths = PairPaths(fixed, moving, **vars(files))
-    method = replace(options.method(), uncertainty=save_uncertainty)
-    request = RegistrationRequest(paths, output, method, tuple(save.split(",")), overwrite)
+    what = tuple(name.strip() for name in save.split(","))
+    method = replace(options.method(), uncertainty=save_uncertainty or UNCERTAINTY in what)
+    request = RegistrationRequest(paths, output, method, what, image_format, overwrite)
     summary = register_files(request)
     _print_summary(summary, output)
     if strict and summary.verdict == "fail":

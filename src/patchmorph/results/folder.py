@@ -15,26 +15,30 @@ from patchmorph.results.log import LOG_FILE
 from patchmorph.results.summary import SUMMARY
 from patchmorph.transforms.base import Transform
 
-WARPED = "warped.nii.gz"
+WARPED = "warped"
 TRANSFORM = "transform.safetensors"
 ITK_TRANSFORM = "transform.h5"
 ITK_INVERSE = "inverse_transform.h5"
-UNCERTAINTY = "uncertainty.nii.gz"
-WARPED_LABELS = "warped_labels.nii.gz"
+UNCERTAINTY = "uncertainty"
+WARPED_LABELS = "warped_labels"
 REPORT = "report.html"
 
 FILES = {
-    "warped": WARPED,
+    "warped": f"{WARPED}.nii.gz",
     "transform": TRANSFORM,
     "itk": ITK_TRANSFORM,
     "inverse": ITK_INVERSE,
-    "uncertainty": UNCERTAINTY,
+    "uncertainty": f"{UNCERTAINTY}.nii.gz",
     "report": REPORT,
     "summary": SUMMARY,
     "log": LOG_FILE,
 }
-"""What can be saved, and the name of its file."""
-RESULTS = (*FILES.values(), WARPED_LABELS)
+"""What can be saved, and the name of its file; images in the format `NIFTI`."""
+NIFTI = "nii.gz"
+FORMATS = tuple(ending[1:] for ending in ENDINGS if ending not in (".nhdr", ".mhd"))
+"""Formats of images that are one file each."""
+IMAGES = tuple(f"{name}.{form}" for name in (WARPED, UNCERTAINTY, WARPED_LABELS) for form in FORMATS)
+RESULTS = tuple(dict.fromkeys((*FILES.values(), *IMAGES)))
 """Names of all files that a registration may write: a run replaces them together."""
 DEFAULT = ("warped", "transform", "itk", "report", "summary", "log")
 """What is saved where nothing was chosen."""
@@ -56,6 +60,17 @@ def saved(choice: Sequence[str]) -> tuple[str, ...]:
         got = ", ".join(unknown) or "nothing"
         raise PatchMorphError(f"what is saved must be among {', '.join(FILES)} or {ALL}, got {got}")
     return tuple(names)
+
+
+def image_name(name: str, image_format: str) -> str:
+    """The file of an image of the results.
+
+    Raises:
+        PatchMorphError: a format that is not among `FORMATS`.
+    """
+    if image_format not in FORMATS:
+        raise PatchMorphError(f"format of images must be among {', '.join(FORMATS)}, got {image_format}")
+    return f"{name}.{image_format}"
 
 
 def check_results(folder: Path, overwrite: bool) -> None:
@@ -80,6 +95,7 @@ def write_results(
     transform: Transform,
     folder: Path,
     save: Sequence[str] = DEFAULT,
+    image_format: str = NIFTI,
     code: int = SCANNER,
 ) -> None:
     """Write the images and transforms among ``save``.
@@ -90,10 +106,11 @@ def write_results(
         transform: its transform as the files hold it (see `patchmorph.io.transforms.native.stored`).
         folder: there already.
         save: keys of `FILES`.
+        image_format: one of `FORMATS`.
         code: NIfTI's code of the fixed image's space.
     """
     if "warped" in save:
-        save_image(warped, folder / WARPED, code)
+        save_image(warped, folder / image_name(WARPED, image_format), code)
     if "transform" in save:
         save_transform(transform, folder / TRANSFORM)
     if "itk" in save:
@@ -102,4 +119,4 @@ def write_results(
         with step("inverse for other tools"):
             save_transform(transform.inverse(), folder / ITK_INVERSE)
     if "uncertainty" in save:
-        save_image(registration.uncertainty(), folder / UNCERTAINTY, code)
+        save_image(registration.uncertainty(), folder / image_name(UNCERTAINTY, image_format), code)
