@@ -60,4 +60,3 @@ def find_brain(network: nn.Module, image: AbstractVolume, content: Content) -> I
         return None
     grown = functional.max_pool3d(probability * brain, 2 * MARGIN + 1, stride=1, padding=MARGIN)
     return Image(grown, patch, "brain")
-
