@@ -137,11 +137,9 @@ def _longest_mm(image: AbstractVolume) -> float:
 
 def find_truncated_faces(image: AbstractVolume) -> tuple[Face, ...]:
     """The faces of the array that cut through the content of a normalised image."""
-    return tuple(
-        face
-        for face in FACES
-        if float(foreground(image.face(face).float()).float().mean()) > MIN_TRUNCATED_FRACTION
-    )
+    fractions = torch.stack([foreground(image.face(face).float()).float().mean() for face in FACES])
+    cut = (fractions > MIN_TRUNCATED_FRACTION).tolist()
+    return tuple(face for face, is_cut in zip(FACES, cut, strict=True) if is_cut)
 
 
 def foreground(values: Float[Tensor, "*n"]) -> Bool[Tensor, "*n"]:

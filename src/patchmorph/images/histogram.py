@@ -71,7 +71,11 @@ def _values(ordered_bits: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
 
 
 def _histogram(digits: Int[Tensor, " n"]) -> Int[Tensor, " d"]:
-    return torch.bincount(digits, minlength=DIGITS).cpu()
+    if not digits.is_cuda:
+        return torch.bincount(digits, minlength=DIGITS)
+    # Most voxels may have one value, and on CUDA ``bincount`` adds to one address one after the other.
+    ends = torch.searchsorted(digits.int().sort().values, torch.arange(1, DIGITS + 1, device=digits.device))
+    return ends.diff(prepend=ends.new_zeros(1)).cpu()
 
 
 def _ordered_bits(values: Float[Tensor, "*n"]) -> Int[Tensor, " m"]:

@@ -1,6 +1,7 @@
 """`matching` on a CPU without gradients: matrix products and weighted sums of rows instead of many passes.
 
-Features are read as rows of channels, and results lie in memory with channels last, as convolutions want them.
+Features are read as rows of channels, and results lie in memory with channels
+last, as convolutions want them.
 """
 
 import torch
@@ -49,7 +50,7 @@ def block_correlation(
 def row_warp(
     features: Float[Tensor, "b c x y z"], displacement: Float[Tensor, "b 3 x y z"]
 ) -> Float[Tensor, "b c x y z"]:
-    """`patchmorph.networks.matching.warp_features`: each voxel is a weighted sum of eight rows of channels."""
+    """`patchmorph.networks.matching.warp_features`: a voxel is a weighted sum of eight rows of channels."""
     batch, channels, *sides = features.shape
     wide = torch.promote_types(features.dtype, torch.float32)
     table = features.movedim(1, -1).reshape(-1, channels).to(wide)

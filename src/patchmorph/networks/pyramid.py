@@ -159,7 +159,7 @@ def directions(
 
 
 def joined(parts: Sequence[Float[Tensor, "b _ x y z"]]) -> Float[Tensor, "b c x y z"]:
-    """Channels of all parts; they stay last in memory (``cat`` along them would move them where one has one)."""
+    """Channels of all parts, which stay last in memory (``cat`` along them does not see to that)."""
     return torch.cat([part.movedim(1, -1) for part in parts], dim=-1).movedim(-1, 1)
 
 

@@ -3,7 +3,8 @@
 The functions at the top turn a network's output into a residual; they serve these stages and training alike.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +32,10 @@ CONTENT_MARGIN = 3
 
 CORRECTION_VARIANCE = 0.1
 """Part of the square of a last correction that counts as its variance (docs/decisions/008)."""
+
+BATCH, CUDA_BATCH, MAX_MERGED = 4, 32, 64
+"""Patches that a network computes at a time, on a CPU and on CUDA at most, and for which images are sampled
+at a time on CUDA: small batches would wait for launches."""
 
 VARIANCE_SMOOTHINGS = 8
 """Passes of a kernel of 0.7 voxels that average the variance: it comes from a few predictions a point."""
@@ -143,14 +148,17 @@ class DenseNetworkStage(Stage):
     ) -> Iterator[tuple[Sequence[VoxelIndex], Float[Tensor, "b 2 n n n"], Grid]]:
         """Patches in batches: their places in the lattice, both images, and a grid with their axes.
 
-        Images are sampled once for a whole row, whose patches overlap.
+        Images are sampled once for a whole row, whose patches overlap; on CUDA for several rows.
         """
-        batch_size = 32 if lattice.grid.device.type == "cuda" else 4
-        for row in self._rows(pair, lattice):
+        rows, most = self._rows(pair, lattice), BATCH
+        if lattice.grid.device.type == "cuda":
+            rows, most = _merged(rows, MAX_MERGED), CUDA_BATCH
+        for row in rows:
             origin, region = lattice.region(row, VELOCITY_STRIDE)
             images = extract_pair(pair.fixed.image, pair.moving.image, region, self.spacing_mm, transform)
-            for first in range(0, len(row), batch_size):
-                starts = row[first : first + batch_size]
+            batch = math.ceil(len(row) / math.ceil(len(row) / most))
+            for first in range(0, len(row), batch):
+                starts = row[first : first + batch]
                 blocks = [lattice.block(start, origin, VELOCITY_STRIDE) for start in starts]
                 yield starts, torch.stack([images[(0, slice(None), *block)] for block in blocks]), region
 
@@ -166,6 +174,18 @@ class DenseNetworkStage(Stage):
             starts = [start for start in row if mask[lattice.block(start)].any()]
             if starts:
                 yield starts
+
+
+def _merged(rows: Iterable[Sequence[VoxelIndex]], most: int) -> Iterator[Sequence[VoxelIndex]]:
+    """Consecutive rows as one, of at most ``most`` patches unless a single row has more."""
+    merged: list[VoxelIndex] = []
+    for row in rows:
+        if merged and len(merged) + len(row) > most:
+            yield merged
+            merged = []
+        merged += row
+    if merged:
+        yield merged
 
 
 def _followed(transform: Transform, residual: VelocityField) -> Transform:
