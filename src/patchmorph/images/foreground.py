@@ -98,12 +98,14 @@ def find_main_content(image: AbstractVolume) -> Image | None:
     values = level.values().float()[0, 0].cpu().numpy()
     inside = values > FOREGROUND
     pieces, count = ndimage.label(inside, structure=np.ones((3, 3, 3)))  # type: ignore[misc]
+    if count < 2:
+        return None
     sizes, sums = (np.bincount(pieces.ravel(), weight, count + 1) for weight in (None, values.ravel()))
     sizes[0] = 0
     means = sums / np.maximum(sizes, 1)
     is_marker = means > MARKER_BRIGHTNESS * means[sizes.argmax()]
     kept = sizes >= np.where(is_marker, MARKER_FRACTION, FRAGMENT_FRACTION) * sizes.max()
-    if count == 0 or kept[1:].all():
+    if kept[1:].all():
         return None
     grown = ndimage.binary_dilation(
         kept[pieces], structure=np.ones((3, 3, 3))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.images.exports import Exportable
-from patchmorph.images.histogram import OrderStatistics
+from patchmorph.images.histogram import OrderStatistics, sorted_blocks
 from patchmorph.images.intensity import IntensityMap, Window
 from patchmorph.images.normalization import background_within, normalizing_window, voxel_statistics
 from patchmorph.images.padding import MAX_WINDOW
@@ -143,6 +143,8 @@ class AbstractVolume(Exportable):
     def _window_above(self, background: float | None, widest: float) -> Window:
         if background not in self._statistics:
             blocks = lambda: (values.float() for _, values in self.blocks())  # noqa: E731
+            if self.grid.device.type == "cuda":
+                blocks = sorted_blocks(blocks)
             self._statistics[background] = voxel_statistics(blocks, background)
         return normalizing_window(self._statistics[background], self._faces, self.name, background, widest)
 
@@ -157,7 +159,7 @@ class AbstractVolume(Exportable):
 
     @functools.cached_property
     def _faces(self) -> list[Tensor]:
-        return [self.face(face).float() for face in FACES]
+        return [self.face(face).float().cpu() for face in FACES]
 
     @functools.cached_property
     def _statistics(self) -> dict[float | None, OrderStatistics]:

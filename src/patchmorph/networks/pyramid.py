@@ -32,6 +32,8 @@ class Pyramid(nn.Module):
         radius: of the neighbourhood that is compared, in voxels of the level.
     """
 
+    is_static = True
+
     def __init__(
         self,
         channels: Sequence[int] = (24, 32, 48, 64),

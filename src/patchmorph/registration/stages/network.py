@@ -3,7 +3,6 @@
 The functions at the top turn a network's output into a residual; they serve these stages and training alike.
 """
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -33,9 +32,9 @@ CONTENT_MARGIN = 3
 CORRECTION_VARIANCE = 0.1
 """Part of the square of a last correction that counts as its variance (docs/decisions/008)."""
 
-BATCH, CUDA_BATCH, MAX_MERGED = 4, 32, 64
-"""Patches that a network computes at a time, on a CPU and on CUDA at most, and for which images are sampled
-at a time on CUDA: small batches would wait for launches."""
+BATCH, CUDA_BATCH, MAX_MERGED = 4, 12, 64
+"""Patches that a network computes at a time, on a CPU and on CUDA, and for which images are sampled at a time
+on CUDA, at most. There, batches are filled up, so that one recording serves all (`networks.replay`)."""
 
 VARIANCE_SMOOTHINGS = 8
 """Passes of a kernel of 0.7 voxels that average the variance: it comes from a few predictions a point."""
@@ -136,7 +135,8 @@ class DenseNetworkStage(Stage):
         lattice = PatchLattice.cover(content.box_world, spacing_mm, width, self.overlap, self.jitter)
         blend = Blend(lattice)
         for starts, patches, frame in self._batches(pair, transform, lattice):
-            blend.add(starts, patch_velocity(self.network, patches, frame, self.precision, self.symmetric))
+            velocities = patch_velocity(self.network, patches, frame, self.precision, self.symmetric)
+            blend.add(starts, velocities[: len(starts)])
         block, grid = lattice.trim(content.box_world)
         velocity = smooth(blend.velocity(), self.smoothing)[:, :, *block]
         fade = rim(grid.shape, max(1, int(content.margin_mm / spacing_mm)), grid.device)
@@ -150,16 +150,17 @@ class DenseNetworkStage(Stage):
 
         Images are sampled once for a whole row, whose patches overlap; on CUDA for several rows.
         """
-        rows, most = self._rows(pair, lattice), BATCH
+        rows, batch = self._rows(pair, lattice), BATCH
         if lattice.grid.device.type == "cuda":
-            rows, most = _merged(rows, MAX_MERGED), CUDA_BATCH
+            rows, batch = _merged(rows, MAX_MERGED), CUDA_BATCH
         for row in rows:
             origin, region = lattice.region(row, VELOCITY_STRIDE)
             images = extract_pair(pair.fixed.image, pair.moving.image, region, self.spacing_mm, transform)
-            batch = math.ceil(len(row) / math.ceil(len(row) / most))
             for first in range(0, len(row), batch):
                 starts = row[first : first + batch]
                 blocks = [lattice.block(start, origin, VELOCITY_STRIDE) for start in starts]
+                if batch == CUDA_BATCH and len(row) > 1:
+                    blocks += blocks[-1:] * (batch - len(blocks))
                 yield starts, torch.stack([images[(0, slice(None), *block)] for block in blocks]), region
 
     def _rows(self, pair: PreparedPair, lattice: PatchLattice) -> Iterator[Sequence[VoxelIndex]]:
