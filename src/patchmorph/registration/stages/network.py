@@ -152,7 +152,7 @@ class DenseNetworkStage(Stage):
         """
         rows, batch = self._rows(pair, lattice), BATCH
         if lattice.grid.device.type == "cuda":
-            rows, batch = _merged(rows, MAX_MERGED), CUDA_BATCH
+            rows, batch = merged_rows(rows, MAX_MERGED), CUDA_BATCH
         for row in rows:
             origin, region = lattice.region(row, VELOCITY_STRIDE)
             images = extract_pair(pair.fixed.image, pair.moving.image, region, self.spacing_mm, transform)
@@ -177,7 +177,7 @@ class DenseNetworkStage(Stage):
                 yield starts
 
 
-def _merged(rows: Iterable[Sequence[VoxelIndex]], most: int) -> Iterator[Sequence[VoxelIndex]]:
+def merged_rows(rows: Iterable[Sequence[VoxelIndex]], most: int) -> Iterator[Sequence[VoxelIndex]]:
     """Consecutive rows as one, of at most ``most`` patches unless a single row has more."""
     merged: list[VoxelIndex] = []
     for row in rows:
