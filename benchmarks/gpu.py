@@ -27,6 +27,8 @@ from patchmorph.transforms.resample import resample
 CUDA = torch.device("cuda")
 PASSES = 60
 """Of refinement, at most, as in `accuracy.py`."""
+WARM_UP = 6
+"""Registrations before the timed ones: networks are recorded during them."""
 
 
 def seconds(function: Callable[[], object], runs: int) -> list[float]:
@@ -49,7 +51,7 @@ def on_cube(image: Image, side: int = 256) -> Image:
 
 def cost(fixed: Image, moving: Image, model: PatchMorphModel, refine: int, runs: int) -> dict[str, float]:
     """Median seconds and peak memory of registrations, the images included."""
-    seconds(lambda: api.register(fixed, moving, model, refine=refine), 2)
+    seconds(lambda: api.register(fixed, moving, model, refine=refine), 2 if refine else WARM_UP)
     torch.cuda.reset_peak_memory_stats()
     times = seconds(lambda: api.register(fixed, moving, model, refine=refine), runs)
     return {

@@ -7,7 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchmorph.images.histogram import DIGITS, OrderStatistics, bin_values
+from patchmorph.images.histogram import (
+    DIGITS,
+    OrderStatistics,
+    bin_values,
+    histogram_of_sorted,
+    sorted_blocks,
+)
 
 float32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
 few_values = st.sampled_from([-2.5, -0.0, 0.0, 1e-40, 7.0, 7.0000005, -1e30])
@@ -100,3 +106,23 @@ def test_a_bin_is_narrower_than_a_hundredth_of_its_values(value):
     low, high = bin_values(torch.tensor([place, place + 1])).tolist()
     assert low <= value < high
     assert high - low <= abs(value) / 100
+
+
+def test_sorted_digits_are_counted_as_any():
+    digits = torch.randint(0, DIGITS, (5000,), generator=torch.Generator().manual_seed(0)).sort().values
+    digits[:2000], digits[-100:] = 0, DIGITS - 1
+    assert torch.equal(histogram_of_sorted(digits), torch.bincount(digits, minlength=DIGITS))
+    assert not histogram_of_sorted(digits[:0]).any()
+
+
+@pytest.mark.parametrize("cuts", [(), (40, 60)])
+def test_sorted_blocks_have_the_same_statistics(cuts):
+    values = torch.randn(100, generator=torch.Generator().manual_seed(0))
+    values[::7], values[5] = 0.0, torch.nan
+    plain, ordered = in_blocks(values, cuts), sorted_blocks(in_blocks(values, cuts))
+    for block in ordered():
+        finite = block[block.isfinite()]
+        assert torch.equal(finite, finite.sort().values)
+    first, second = OrderStatistics(plain), OrderStatistics(ordered)
+    assert (first.count, first.not_finite) == (second.count, second.not_finite)
+    assert [first.smallest(rank) for rank in (1, 50, 99)] == [second.smallest(rank) for rank in (1, 50, 99)]

@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from patchmorph.networks import matching
-from patchmorph.networks.matching import local_correlation, warp_features
+from patchmorph.networks.matching import (
+    local_correlation,
+    plain_correlation,
+    plain_warp,
+    warp_features,
+)
+from patchmorph.networks.matching_cpu import block_correlation, row_warp
 
 needs_kernels = pytest.mark.skipif(
     not torch.cuda.is_available() or find_spec("triton") is None, reason="kernels want CUDA and Triton"
@@ -126,3 +132,32 @@ for a, b in zip(found, torch.autograd.grad(wanted, (moving, flow), gradient)):
 def test_kernels_are_right_in_tritons_interpreter():
     environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", INTERPRETED], env=environment, check=True)
+
+
+@pytest.mark.parametrize("radius", [1, 2])
+@pytest.mark.parametrize("sides", [(6, 4, 7), (4, 4, 8), (2, 2, 4), (1, 3, 1), (5, 5, 5)])
+def test_block_products_are_the_plain_correlation(radius, sides):
+    fixed, moving = random((2, 5, *sides)), random((2, 5, *sides)).flip(0)
+    last = [features.contiguous(memory_format=torch.channels_last_3d) for features in (fixed, moving)]
+    expected = plain_correlation(fixed, moving, radius)
+    for pair in ((fixed, moving), last):
+        torch.testing.assert_close(block_correlation(*pair, radius), expected)
+
+
+@pytest.mark.parametrize("sides", [(6, 4, 7), (4, 4, 8), (1, 3, 1), (5, 5, 5)])
+def test_sums_of_rows_are_the_plain_warp(sides):
+    features = random((2, 5, *sides))
+    displacement = 3 * random((2, 3, *sides))  # far beyond the border, too
+    expected = plain_warp(features, displacement)
+    torch.testing.assert_close(row_warp(features, displacement), expected)
+    last = features.contiguous(memory_format=torch.channels_last_3d)
+    torch.testing.assert_close(row_warp(last, displacement), expected)
+
+
+def test_features_on_a_cpu_are_matched_alike_with_and_without_gradients():
+    fixed, moving = random(), random().flip(0)
+    displacement = random((2, 3, 6, 4, 7))
+    with torch.no_grad():
+        without = local_correlation(fixed, warp_features(moving, displacement), 1)
+    torch.testing.assert_close(local_correlation(fixed, warp_features(moving, displacement), 1), without)
+    assert without.stride(1) == 1

@@ -3,7 +3,14 @@ import torch
 from synthetic import AFFINES, grid_around, smooth_image
 
 from patchmorph.images.volume import Image
-from patchmorph.patches.extraction import extract, extract_pair, matrix_to_world, velocity_to_world
+from patchmorph.patches.blending import smooth
+from patchmorph.patches.extraction import (
+    extract,
+    extract_pair,
+    map_points,
+    matrix_to_world,
+    velocity_to_world,
+)
 from patchmorph.patches.nested import draw_placement, nested_chain
 from patchmorph.spatial.affine import apply_affine
 from patchmorph.spatial.grid import Grid
@@ -106,3 +113,40 @@ def test_a_pair_is_fixed_then_moving_at_the_resolution_of_the_patch():
     for channel, (image, places) in enumerate(((images[0], points), (images[1], shift(points)))):
         torch.testing.assert_close(pair[:, channel : channel + 1], image.sample(places, 8.0))
         assert (pair[:, channel : channel + 1] - image.sample(places, 3.0)).abs().max() > 0.02
+
+
+@pytest.fixture
+def patch_and_fields():
+    """A patch of 2 mm, and velocities with the same axes on grids of 16 and 4 mm."""
+    generator = torch.Generator().manual_seed(0)
+    patch = Grid.centered((16, 12, 8), 2.0, torch.tensor([[3.0, -4, 5]]))
+
+    def field(spacing_mm: float, amplitude_mm: float) -> VelocityField:
+        velocity = smooth(amplitude_mm * torch.randn(1, 3, 12, 12, 12, generator=generator), 0.7)
+        return VelocityField(velocity, Grid.centered((12, 12, 12), spacing_mm, patch.center_world + 0.3))
+
+    return patch, field(16.0, 6.0), field(4.0, 2.0)
+
+
+def test_points_of_a_patch_are_mapped_as_any_points(patch_and_fields):
+    """Exactly by one velocity field, nearly by one inside a coarser one."""
+    patch, coarse, fine = patch_and_fields
+    points = patch.points_world()
+    affine = AffineTransform(torch.eye(4)[None] + 0.1 * torch.randn(4, 4).tril(-1))
+    with torch.no_grad():
+        for transform in (affine, fine, affine @ fine):
+            torch.testing.assert_close(
+                map_points(transform, patch, points), transform(points), atol=1e-4, rtol=0
+            )
+        transform = affine @ coarse @ fine
+        exact, found = transform(points), map_points(transform, patch, points)
+        without = (affine @ fine)(points)
+    assert (found - exact).norm(dim=-1).mean() < 0.02 * (exact - without).norm(dim=-1).mean()
+
+
+def test_points_of_an_oblique_patch_are_mapped_one_by_one(patch_and_fields):
+    _, coarse, fine = patch_and_fields
+    patch = grid_around((8, 8, 8), AFFINES["oblique"])
+    with torch.no_grad():
+        found = map_points(coarse @ fine, patch, patch.points_world())
+        assert torch.equal(found, (coarse @ fine)(patch.points_world()))

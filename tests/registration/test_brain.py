@@ -33,6 +33,17 @@ class InTheMiddle(nn.Module):
         return torch.where(inside, self.logit, -8.0).expand_as(patch)
 
 
+class InTurn(nn.Module):
+    """Stands for a network: each call is answered by the next of some networks."""
+
+    def __init__(self, *networks: nn.Module):
+        super().__init__()
+        self.left = list(networks)
+
+    def forward(self, patch):
+        return self.left.pop(0)(patch)
+
+
 def ball(radius: float, grid: Grid) -> torch.Tensor:
     return (grid.points_world().norm(dim=-1) < radius)[:, None].float()
 
@@ -85,35 +96,32 @@ def test_a_prediction_is_used_if_it_is_a_brain_in_a_head_and_confident(head, kep
 def test_one_intensity_remap_whose_mask_keeps_nearly_all_is_enough_to_reject(head):
     """The mean of all predictions keeps too little to reject."""
 
-    class AllInTheLast(nn.Module):
-        def forward(self, patch):
-            small, all_of_it = InTheMiddle(0.55)(patch), InTheMiddle(1.0)(patch)
-            return torch.cat([small[:-1], all_of_it[-1:]])
-
     assert found(InTheMiddle(0.55), head) is not None
-    assert found(AllInTheLast(), head) is None
+    assert found(InTurn(*[InTheMiddle(0.55)] * 3, InTheMiddle(1.0)), head) is None
+
+
+def test_a_brain_that_the_first_remap_shows_is_not_looked_for_in_the_others(head):
+    brain = InTurn(InTheMiddle(1.0), *[InTheMiddle(0.55)] * 3)
+    assert found(brain, head) is None
+    assert len(brain.left) == 3
+    searched = InTurn(*[InTheMiddle(0.55)] * 4)
+    assert found(searched, head) is not None
+    assert not searched.left
 
 
 @pytest.mark.parametrize("remap", range(4))
 def test_the_mask_is_that_of_the_mean_over_intensity_remaps(head, remap):
     """A prediction from one remap of four is outvoted; predictions from the other three outvote one."""
 
-    class Alone(nn.Module):
-        def __init__(self, fraction: float, others: float):
-            super().__init__()
-            self.fraction, self.others = fraction, others
-
-        def forward(self, patch):
-            predicted = InTheMiddle(self.others)(patch).clone()
-            predicted[remap] = InTheMiddle(self.fraction)(patch)[remap]
-            return predicted
+    def alone(fraction: float, others: float) -> nn.Module:
+        return InTurn(*(InTheMiddle(fraction if k == remap else others) for k in range(4)))
 
     expected = found(InTheMiddle(0.5), head)
-    mask = found(Alone(0.6, 0.5), head)
+    mask = found(alone(0.6, 0.5), head)
     assert expected is not None
     assert mask is not None
     assert ((mask.data > 0.5) == (expected.data > 0.5)).all()
-    assert found(Alone(0.6, 0.0), head) is None
+    assert found(alone(0.6, 0.0), head) is None
 
 
 def test_the_largest_part_is_the_brain_and_its_holes_are_filled(head):

@@ -2,11 +2,13 @@
 
 import functools
 
+import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from torch import Tensor
 
-from patchmorph.registration.morphology import closed, fill_holes, grown, opened
+from patchmorph.registration.morphology import closed, fill_holes, grown, largest_component, opened
 
 SHAPE = (9, 7, 8)
 RADII = (0.0, 1.0, 1.5, 2.0, 3.3)
@@ -96,8 +98,24 @@ def test_holes_are_what_has_no_way_out():
     assert filled[..., 2:7, 2:7, 2:7].all()
 
 
+@pytest.mark.parametrize("fraction", [0.3, 0.6, 0.8])
+def test_holes_and_components_are_those_of_scipy(fraction):
+    for seed in range(3):
+        mask = random_mask(fraction, seed)
+        array = mask[0, 0].numpy()
+        assert (fill_holes(mask)[0, 0].numpy() == ndimage.binary_fill_holes(array)).all()
+        pieces, count = ndimage.label(array)
+        sizes = ndimage.sum_labels(array, pieces, np.arange(1, count + 1))
+        assert (largest_component(mask)[0, 0].numpy() == (pieces == 1 + sizes.argmax())).all()
+
+
+def test_nothing_is_the_largest_component_of_an_empty_mask():
+    assert not largest_component(random_mask(0.0)).any()
+
+
 def test_empty_and_full_masks_stay():
     for mask in (torch.zeros(1, 1, 5, 6, 7, dtype=torch.bool), torch.ones(1, 1, 5, 6, 7, dtype=torch.bool)):
         for change in (grown, closed, opened):
             assert torch.equal(change(mask, 2.0), mask)
         assert torch.equal(fill_holes(mask), mask)
+        assert torch.equal(largest_component(mask), mask)

@@ -98,12 +98,14 @@ def find_main_content(image: AbstractVolume) -> Image | None:
     values = level.values().float()[0, 0].cpu().numpy()
     inside = values > FOREGROUND
     pieces, count = ndimage.label(inside, structure=np.ones((3, 3, 3)))  # type: ignore[misc]
+    if count < 2:
+        return None
     sizes, sums = (np.bincount(pieces.ravel(), weight, count + 1) for weight in (None, values.ravel()))
     sizes[0] = 0
     means = sums / np.maximum(sizes, 1)
     is_marker = means > MARKER_BRIGHTNESS * means[sizes.argmax()]
     kept = sizes >= np.where(is_marker, MARKER_FRACTION, FRAGMENT_FRACTION) * sizes.max()
-    if count == 0 or kept[1:].all():
+    if kept[1:].all():
         return None
     grown = ndimage.binary_dilation(
         kept[pieces], structure=np.ones((3, 3, 3))
@@ -137,11 +139,9 @@ def _longest_mm(image: AbstractVolume) -> float:
 
 def find_truncated_faces(image: AbstractVolume) -> tuple[Face, ...]:
     """The faces of the array that cut through the content of a normalised image."""
-    return tuple(
-        face
-        for face in FACES
-        if float(foreground(image.face(face).float()).float().mean()) > MIN_TRUNCATED_FRACTION
-    )
+    fractions = torch.stack([foreground(image.face(face).float()).float().mean() for face in FACES])
+    cut = (fractions > MIN_TRUNCATED_FRACTION).tolist()
+    return tuple(face for face, is_cut in zip(FACES, cut, strict=True) if is_cut)
 
 
 def foreground(values: Float[Tensor, "*n"]) -> Bool[Tensor, "*n"]:

@@ -19,6 +19,8 @@ class OrderStatistics:
     The first pass over the voxels makes a histogram whose bins are the values with the same upper half of
     their bits: their relative width is 1/128 or less.
 
+    On CUDA the voxels of a block must be sorted (see `sorted_blocks`).
+
     Attributes:
         count: number of finite voxels.
         not_finite: number of voxels that are NaN or infinite.
@@ -60,6 +62,14 @@ class OrderStatistics:
             yield values[finite] if missing else values
 
 
+def sorted_blocks(blocks: Blocks) -> Blocks:
+    """The same voxels in sorted blocks, as statistics on CUDA want them; a single block is kept in memory."""
+    parts = [values.flatten().sort().values for values, _ in zip(blocks(), range(2), strict=False)]
+    if len(parts) < 2:
+        return lambda: iter(parts)
+    return lambda: (values.flatten().sort().values for values in blocks())
+
+
 def bin_values(indices: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
     """The smallest float32 in each of the bins ``indices`` of `OrderStatistics.histogram`."""
     return _values((indices - DIGITS // 2) << 16)
@@ -71,7 +81,15 @@ def _values(ordered_bits: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
 
 
 def _histogram(digits: Int[Tensor, " n"]) -> Int[Tensor, " d"]:
-    return torch.bincount(digits, minlength=DIGITS).cpu()
+    if digits.is_cuda:  # ``bincount`` would add many voxels of one value to one address there, one by one
+        return histogram_of_sorted(digits).cpu()
+    return torch.bincount(digits, minlength=DIGITS)
+
+
+def histogram_of_sorted(digits: Int[Tensor, " n"]) -> Int[Tensor, " d"]:
+    """How often each of `DIGITS` digits occurs in a sorted list."""
+    ends = torch.searchsorted(digits, torch.arange(1, DIGITS + 1, dtype=digits.dtype, device=digits.device))
+    return ends.diff(prepend=ends.new_zeros(1))
 
 
 def _ordered_bits(values: Float[Tensor, "*n"]) -> Int[Tensor, " m"]:

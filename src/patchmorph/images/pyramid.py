@@ -5,6 +5,7 @@ the factor may be any real number and a level has exactly the requested spacing.
 centre, so a volume and its mirror image have mirrored levels: the result does not depend on storage order.
 """
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -51,7 +52,10 @@ def downsample(
     own = grid.spacing_mm[0].tolist()
     factors = [coarse / fine for coarse, fine in zip(spacing_mm, own, strict=True)]
     shape = triple(_coarse_count(n, f) if f > 1 else n for n, f in zip(grid.shape, factors, strict=True))
-    weights = [_triangle_weights(n, f) if f > 1 else None for n, f in zip(grid.shape, factors, strict=True)]
+    weights = [
+        _triangle_weights(n, f, grid.device) if f > 1 else None
+        for n, f in zip(grid.shape, factors, strict=True)
+    ]
     data = None
     thickness = max(1, SLAB_VOXELS // (grid.shape[1] * grid.shape[2]))
     for first in range(0, grid.shape[0], thickness):
@@ -66,13 +70,13 @@ def downsample(
         else:
             data += _weighted(slab, weights[0][:, first:last], 0)
     assert data is not None
-    linear = torch.diag(torch.tensor(factors, dtype=torch.float64, device=grid.device))
+    linear = torch.diag(torch.tensor(factors, dtype=torch.float64))
     offset = [
         (fine - 1) / 2 - factor * (coarse - 1) / 2
         for fine, factor, coarse in zip(grid.shape, factors, shape, strict=True)
     ]
-    shift = torch.tensor(offset, dtype=torch.float64, device=grid.device)
-    return data, Grid(shape, grid.voxel_to_world @ from_linear(linear[None], shift[None]))
+    shift = torch.tensor(offset, dtype=torch.float64)
+    return data, Grid(shape, grid.voxel_to_world @ from_linear(linear[None], shift[None]).to(grid.device))
 
 
 def _weighted(
@@ -81,14 +85,15 @@ def _weighted(
     """``data`` averaged along one array axis by the rows of ``weights``; unchanged if these are ``None``."""
     if weights is None:
         return data
-    return (data.movedim(2 + axis, -1) @ weights.to(data).T).movedim(-1, 2 + axis)
+    return (data.movedim(2 + axis, -1) @ weights.T).movedim(-1, 2 + axis)
 
 
 def _coarse_count(count: int, factor: float) -> int:
     return max(1, math.ceil(count / factor - 1e-6))
 
 
-def _triangle_weights(count: int, factor: float) -> Float[Tensor, "m n"]:
+@functools.lru_cache(maxsize=64)
+def _triangle_weights(count: int, factor: float, device: torch.device) -> Float[Tensor, "m n"]:
     """Rows of weights, each summing to one, that average ``count`` voxels into ``ceil(count / factor)``."""
     coarse_count = _coarse_count(count, factor)
     centers = (count - 1) / 2 + factor * (
@@ -96,4 +101,4 @@ def _triangle_weights(count: int, factor: float) -> Float[Tensor, "m n"]:
     )
     distance = (torch.arange(count, dtype=torch.float64) - centers[:, None]).abs()
     weights = (1 - distance / factor).clamp(min=0)
-    return weights / weights.sum(1, keepdim=True)
+    return (weights / weights.sum(1, keepdim=True)).to(device, torch.float32)

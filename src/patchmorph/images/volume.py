@@ -1,6 +1,7 @@
 """Images on a voxel grid: a volume in memory, and a view of a volume with mapped intensities."""
 
 import functools
+import math
 from abc import abstractmethod
 from collections.abc import Iterator
 
@@ -10,12 +11,12 @@ from torch import Tensor
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.images.exports import Exportable
-from patchmorph.images.histogram import OrderStatistics
+from patchmorph.images.histogram import OrderStatistics, sorted_blocks
 from patchmorph.images.intensity import IntensityMap, Window
 from patchmorph.images.normalization import background_within, normalizing_window, voxel_statistics
 from patchmorph.images.padding import MAX_WINDOW
 from patchmorph.images.pyramid import downsample, level_spacing
-from patchmorph.spatial.grid import Grid, VoxelBox, triple
+from patchmorph.spatial.grid import BLOCK_SIDE, Grid, VoxelBox, triple
 from patchmorph.spatial.sampling import sample_linear
 
 Face = tuple[int, int]
@@ -24,6 +25,11 @@ FACES: tuple[Face, ...] = tuple((axis, side) for axis in range(3) for side in (0
 
 CROP_MARGIN = 2
 """Voxels that are read beyond the outermost points: one for interpolation and one for rounding errors."""
+
+
+CUDA_SIDE = 256
+"""Voxels along each side of the blocks of a volume on CUDA, where small blocks wait for launches. Views of
+volumes that are no larger are kept there."""
 
 
 class AbstractVolume(Exportable):
@@ -67,7 +73,7 @@ class AbstractVolume(Exportable):
 
     def blocks(self) -> Iterator[tuple[VoxelBox, Num[Tensor, "1 c x y z"]]]:
         """The voxels block by block, each block with its box in the grid."""
-        for box, _ in self.grid.blocks():
+        for box, _ in self.grid.blocks(CUDA_SIDE if self.grid.device.type == "cuda" else BLOCK_SIDE):
             yield box, self.read(box)
 
     def face(self, face: Face) -> Num[Tensor, " n"]:
@@ -137,6 +143,8 @@ class AbstractVolume(Exportable):
     def _window_above(self, background: float | None, widest: float) -> Window:
         if background not in self._statistics:
             blocks = lambda: (values.float() for _, values in self.blocks())  # noqa: E731
+            if self.grid.device.type == "cuda":
+                blocks = sorted_blocks(blocks)
             self._statistics[background] = voxel_statistics(blocks, background)
         return normalizing_window(self._statistics[background], self._faces, self.name, background, widest)
 
@@ -151,7 +159,7 @@ class AbstractVolume(Exportable):
 
     @functools.cached_property
     def _faces(self) -> list[Tensor]:
-        return [self.face(face).float() for face in FACES]
+        return [self.face(face).float().cpu() for face in FACES]
 
     @functools.cached_property
     def _statistics(self) -> dict[float | None, OrderStatistics]:
@@ -258,9 +266,15 @@ class MappedImage(AbstractVolume):
         return values
 
     def around(self, points_world: Float[Tensor, "#b *n 3"]) -> tuple[Float[Tensor, "1 c x y z"], Grid]:
-        """The voxels around the points, mapped."""
+        """The voxels around the points, mapped; on CUDA all of them, kept in memory, if they are few."""
+        if self.grid.device.type == "cuda" and math.prod(self.grid.shape) <= CUDA_SIDE**3:
+            return self._kept, self.grid
         box = _crop_around(self.grid, points_world)
         return self.read(box), self.grid.crop(box.start, box.shape)
+
+    @functools.cached_property
+    def _kept(self) -> Float[Tensor, "1 c x y z"]:
+        return self.values()
 
     def with_truncated_faces(self, faces: tuple[Face, ...]) -> "MappedImage":
         """The same view with ``faces`` as its truncated faces."""

@@ -25,6 +25,8 @@ class AffineEncoder(nn.Module):
         hidden: width of the layer between the features and the twelve outputs.
     """
 
+    is_static = True
+
     def __init__(
         self,
         patch_size: int = 64,

@@ -24,6 +24,8 @@ class BrainMask(nn.Module):
     Hoopes et al., NeuroImage 2022).
     """
 
+    is_static = True
+
     def __init__(self) -> None:
         super().__init__()
         pairs = list(pairwise(WIDTHS))

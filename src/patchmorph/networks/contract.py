@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from patchmorph.errors import PatchMorphError, one_line
+from patchmorph.networks.replay import replayed
 
 VELOCITY_STRIDE = 2
 """Patch voxels per velocity voxel along each axis."""
@@ -48,7 +49,7 @@ def predict(
     patches = pair.contiguous(memory_format=torch.channels_last_3d)
     use_bf16 = precision == "bf16" and _computes_bf16(pair.device)
     with torch.autocast(pair.device.type, torch.bfloat16, enabled=use_bf16):
-        output = network(patches).float()
+        output = replayed(network, patches).float()
     return (output - predict(network, pair.flip(1), precision)) / 2 if symmetric else output
 
 

@@ -1,6 +1,7 @@
 """Local correlation and warping of feature maps, for networks that match features.
 
-Both are plain PyTorch, and on CUDA one Triton kernel each for the forward and the backward pass (`kernels`).
+Both are plain PyTorch, on CUDA one Triton kernel each for the forward and the backward pass (`kernels`), and
+on a CPU without gradients matrix products and weighted sums (`matching_cpu`).
 Coordinates are voxels of the feature map.
 """
 
@@ -11,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
+
+from patchmorph.networks.matching_cpu import block_correlation, row_warp
 
 HAS_TRITON = find_spec("triton") is not None
 """It comes with PyTorch for CUDA only."""
@@ -26,6 +29,8 @@ def local_correlation(
     """
     if fixed.is_cuda and HAS_TRITON:
         return torch.ops.patchmorph.correlate(_last(fixed), _last(moving), radius).movedim(-1, 1)
+    if _is_plain_inference(fixed):
+        return block_correlation(fixed, moving, radius)
     return plain_correlation(fixed, moving, radius)
 
 
@@ -35,7 +40,13 @@ def warp_features(
     """Features at ``voxel + displacement(voxel)``, trilinear; beyond the map the nearest ones inside."""
     if features.is_cuda and HAS_TRITON:
         return torch.ops.patchmorph.warp(_last(features), _last(displacement.float())).movedim(-1, 1)
+    if _is_plain_inference(features):
+        return row_warp(features, displacement)
     return plain_warp(features, displacement)
+
+
+def _is_plain_inference(features: Tensor) -> bool:
+    return features.device.type == "cpu" and not torch.is_grad_enabled()
 
 
 def plain_correlation(

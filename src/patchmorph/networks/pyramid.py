@@ -32,6 +32,8 @@ class Pyramid(nn.Module):
         radius: of the neighbourhood that is compared, in voxels of the level.
     """
 
+    is_static = True
+
     def __init__(
         self,
         channels: Sequence[int] = (24, 32, 48, 64),
@@ -132,7 +134,7 @@ class Decoder(nn.Module):
         else:
             matched = self._match(fixed, moving, velocity)
         assert isinstance(matched, tuple)
-        state = self.blocks(torch.cat([*matched, state.to(fixed.dtype)], dim=1))
+        state = self.blocks(joined([*matched, state.to(fixed.dtype)]))
         return self.unit * self.residual(state).float(), state
 
     def _match(
@@ -156,6 +158,11 @@ def directions(
     wide = features.float() if features.dtype == torch.bfloat16 else features
     length = (wide.square().sum(1, keepdim=True) + 1e-6).sqrt()
     return (wide / length).to(features.dtype), (length / features.shape[1] ** 0.5).to(features.dtype)
+
+
+def joined(parts: Sequence[Float[Tensor, "b _ x y z"]]) -> Float[Tensor, "b c x y z"]:
+    """Channels of all parts, which stay last in memory (``cat`` along them does not see to that)."""
+    return torch.cat([part.movedim(1, -1) for part in parts], dim=-1).movedim(-1, 1)
 
 
 def doubled(features: Float[Tensor, "b c x y z"]) -> Float[Tensor, "b c u v w"]:

@@ -7,11 +7,17 @@ voxels, along the patch's array axes, origin at its centre.
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from patchmorph.images.abstract import AbstractImage
 from patchmorph.spatial.affine import from_linear, invert_affine, rotate_vectors
 from patchmorph.spatial.grid import Grid
-from patchmorph.transforms.base import Transform
+from patchmorph.spatial.sampling import sample_lattice
+from patchmorph.transforms.base import AffineTransform, Transform, compose
+from patchmorph.transforms.velocity import VelocityField
+
+BLOCK = 2
+"""Voxels along each side of the blocks between whose middles `map_points` interpolates."""
 
 
 def extract(
@@ -23,18 +29,50 @@ def extract(
 
 
 def extract_pair(
-    fixed: AbstractImage, moving: AbstractImage, patch: Grid, spacing_mm: float, transform: Transform
+    fixed: AbstractImage,
+    moving: AbstractImage,
+    patch: Grid,
+    spacing_mm: float,
+    transform: Transform,
 ) -> Float[Tensor, "b 2 x y z"]:
     """``fixed``, and ``moving`` pulled through ``transform``, at the points of ``patch``.
 
     Outside the field of view of either image both are zero: regions without a counterpart have no effect.
     """
     points = patch.points_world()
-    mapped = transform(points)
+    mapped = map_points(transform, patch, points)
     pair = torch.cat([fixed.sample(points, spacing_mm), moving.sample(mapped, spacing_mm)], dim=1)
     for in_view in (fixed.in_field_of_view(points), moving.in_field_of_view(mapped)):
         pair = pair if in_view is None else pair * in_view[:, None]
     return pair
+
+
+def map_points(
+    transform: Transform, patch: Grid, points: Float[Tensor, "b x y z 3"]
+) -> Float[Tensor, "b x y z 3"]:
+    """The ``points`` of ``patch``, mapped.
+
+    On a CPU a last velocity field, which bends most, is read along the axes where they are those of the
+    patch. What the fields before it add is interpolated between the middles of blocks of `BLOCK` voxels,
+    since their grids are much coarser (docs/decisions/004).
+    """
+    *before, last = transform.parts()
+    if points.is_cuda or torch.is_grad_enabled() or not isinstance(last, VelocityField):
+        return transform(points)
+    displacement = sample_lattice(
+        last.flow.displacement, last.grid.world_to_voxel @ patch.voxel_to_world, patch.shape
+    )
+    if displacement is None or not before or any(n % BLOCK for n in patch.shape):
+        return transform(points)
+    outer, affine = compose(*before), transform.affine_part()
+    moved = affine(points + displacement.movedim(1, -1))
+    if isinstance(outer, AffineTransform):
+        return moved
+    middles = last(patch.coarsen(BLOCK).widened(1).points_world())
+    remainder = (outer(middles) - affine(middles)).movedim(-1, 1)
+    fine = functional.interpolate(remainder, scale_factor=BLOCK, mode="trilinear", align_corners=False)
+    inner = slice(BLOCK, -BLOCK)
+    return moved + fine[..., inner, inner, inner].movedim(1, -1)
 
 
 def matrix_to_world(matrix: Float[Tensor, "b 4 4"], patch: Grid) -> Float[Tensor, "b 4 4"]:

@@ -13,6 +13,7 @@ from patchmorph.networks.brain_mask import PATCH_SIZE
 from patchmorph.networks.contract import predict
 from patchmorph.patches.extraction import extract
 from patchmorph.registration.acceptance import BRAIN
+from patchmorph.registration.morphology import fill_holes, largest_component
 from patchmorph.spatial.grid import Grid, cube
 
 SPACING_MM, RADIUS_MM = 2.75, 85.0
@@ -43,28 +44,19 @@ def find_brain(network: nn.Module, image: AbstractVolume, content: Content) -> I
     patch = Grid.centered(cube(PATCH_SIZE), spacing_mm, content.center_world)
     values = extract(image, patch, spacing_mm)
     inside = foreground(values)
-    remapped = torch.cat(
-        [torch.where(inside, remap(values), values).clamp(0, 1) for remap in INTENSITY_REMAPS]
-    )
-    probabilities = predict(network, remapped).sigmoid()
     total = float(inside.sum())
-    largest = max(float((_largest_component(p[None] > 0.5) & inside).sum()) for p in probabilities) / total
-    probability = probabilities.mean(0, keepdim=True)
-    brain = _largest_component(probability > 0.5)
+    probabilities, largest = [], 0.0
+    for remap in INTENSITY_REMAPS:
+        remapped = torch.where(inside, remap(values), values).clamp(0, 1)
+        probabilities.append(predict(network, remapped).sigmoid())
+        component = largest_component(probabilities[-1] > 0.5)
+        if float((component & inside).sum()) > BRAIN.max_brain_fraction * total:
+            return None  # as most images of brains are rejected, whatever the other remaps show
+        largest = max(largest, float((fill_holes(component) & inside).sum()) / total)
+    probability = torch.cat(probabilities).mean(0, keepdim=True)
+    brain = fill_holes(largest_component(probability > 0.5))
     fraction = float((brain & inside).sum()) / total
     if not BRAIN.accepts(fraction, largest, float(probability[brain].mean())):
         return None
     grown = functional.max_pool3d(probability * brain, 2 * MARGIN + 1, stride=1, padding=MARGIN)
     return Image(grown, patch, "brain")
-
-
-def _largest_component(mask: Tensor) -> Tensor:
-    """The largest connected component, with its holes filled."""
-    from scipy import ndimage  # a quarter of a second that most commands can do without
-
-    components, count = ndimage.label(mask[0, 0].cpu().numpy())  # type: ignore[misc]
-    if count == 0:
-        return mask
-    sizes = ndimage.sum_labels(components > 0, components, range(1, count + 1))
-    largest = ndimage.binary_fill_holes(components == 1 + int(sizes.argmax()))
-    return torch.from_numpy(largest)[None, None].to(mask.device)

@@ -9,10 +9,36 @@ Volume = Bool[Tensor, "1 1 x y z"]
 
 
 def fill_holes(mask: Volume) -> Volume:
-    """``mask`` with what it encloses."""
+    """``mask`` with what it encloses: all but the pieces around it that reach a face of the array."""
+    pieces, count = _pieces(~_array(mask))
+    is_outside = np.zeros(count + 1, dtype=bool)
+    for axis in range(3):
+        is_outside[np.unique(pieces.take((0, -1), axis))] = True
+    is_outside[0] = False
+    return _tensor(~is_outside[pieces], mask)
+
+
+def largest_component(mask: Volume) -> Volume:
+    """The largest connected component of ``mask``; nothing of an empty one."""
+    array = _array(mask)
+    if not array.any():
+        return mask
+    places = [np.flatnonzero(array.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    box = tuple(slice(place[0], place[-1] + 1) for place in places)
+    pieces, _ = _pieces(array[box])  # of no more than the mask's box, which takes a while
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    largest = np.zeros_like(array)
+    largest[box] = pieces == sizes.argmax()
+    return _tensor(largest, mask)
+
+
+def _pieces(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """The number of each voxel's connected component, 0 outside ``mask``, and how many there are."""
     from scipy import ndimage  # a quarter of a second that most commands can do without
 
-    return _tensor(np.asarray(ndimage.binary_fill_holes(_array(mask))), mask)
+    pieces, count = ndimage.label(mask)  # type: ignore[misc]
+    return np.asarray(pieces), int(count)
 
 
 def grown(mask: Volume, radius: float) -> Volume:

@@ -1,5 +1,6 @@
 """Each network stage on its own, with networks in closed form, so that the result is known."""
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -15,9 +16,15 @@ from patchmorph.patches.blending import Blend
 from patchmorph.patches.lattice import PatchLattice
 from patchmorph.registration.options import RegistrationOptions
 from patchmorph.registration.schedule import keeps_agreement, schedule
+from patchmorph.registration.stages import network
 from patchmorph.registration.stages.base import GuardedStage
 from patchmorph.registration.stages.nearest_affine import NearestAffineStage
-from patchmorph.registration.stages.network import AffineNetworkStage, DenseNetworkStage, velocity_variance
+from patchmorph.registration.stages.network import (
+    AffineNetworkStage,
+    DenseNetworkStage,
+    merged_rows,
+    velocity_variance,
+)
 from patchmorph.registration.uncertainty import uncertainty
 from patchmorph.spatial.grid import Grid
 from patchmorph.transforms.base import AffineTransform, Transform
@@ -136,6 +143,35 @@ def test_a_dense_stage_continues_one_velocity_in_the_order_of_the_passes(moving)
     assert between > 0.5
     # The merged velocity is exact up to the third order in flows that bend by a quarter.
     assert (both(points) - expected).norm(dim=-1).mean() < 0.2 * between
+
+
+def test_rows_are_merged_in_their_order_up_to_a_number_of_patches():
+    rows = [[(k, 0, n) for n in range(count)] for k, count in enumerate((3, 2, 4, 7, 1, 1))]
+    merged = list(merged_rows(rows, 5))
+    assert [len(row) for row in merged] == [5, 4, 7, 2]
+    assert [*itertools.chain(*merged)] == [*itertools.chain(*rows)]
+    assert not list(merged_rows([], 5))
+
+
+def test_batches_that_are_filled_up_give_the_same_velocity(moving, monkeypatch):
+    """As on CUDA, where all batches of a stage have one size."""
+    pair = given_pair(moving, moving, box_content(-60, 60, 6.0))
+    sizes = []
+
+    class Counted(Wave):
+        def forward(self, pair):
+            sizes.append(len(pair))
+            return super().forward(pair)
+
+    stage = DenseNetworkStage(Counted(0, 1, 2.0), 3.0, 32, 0.25, 0.0, 6, precision="fp32")
+    points = torch.rand(1, 400, 3, generator=torch.Generator().manual_seed(0)) * 80 - 40
+    expected = stage.refine(pair, IDENTITY)(points)
+    assert len(set(sizes)) > 1 or sizes[0] < network.CUDA_BATCH
+    sizes.clear()
+    monkeypatch.setattr(network, "BATCH", network.CUDA_BATCH)
+    found = stage.refine(pair, IDENTITY)(points)
+    assert set(sizes) == {network.CUDA_BATCH}
+    torch.testing.assert_close(found, expected)
 
 
 def test_the_velocity_fades_over_the_margin_and_is_whole_inside(moving):

@@ -3,7 +3,7 @@
 The functions at the top turn a network's output into a residual; they serve these stages and training alike.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +31,10 @@ CONTENT_MARGIN = 3
 
 CORRECTION_VARIANCE = 0.1
 """Part of the square of a last correction that counts as its variance (docs/decisions/008)."""
+
+BATCH, CUDA_BATCH, MAX_MERGED = 4, 12, 64
+"""Patches that a network computes at a time, on a CPU and on CUDA, and for which images are sampled at a time
+on CUDA, at most. There, batches are filled up, so that one recording serves all (`networks.replay`)."""
 
 VARIANCE_SMOOTHINGS = 8
 """Passes of a kernel of 0.7 voxels that average the variance: it comes from a few predictions a point."""
@@ -131,7 +135,8 @@ class DenseNetworkStage(Stage):
         lattice = PatchLattice.cover(content.box_world, spacing_mm, width, self.overlap, self.jitter)
         blend = Blend(lattice)
         for starts, patches, frame in self._batches(pair, transform, lattice):
-            blend.add(starts, patch_velocity(self.network, patches, frame, self.precision, self.symmetric))
+            velocities = patch_velocity(self.network, patches, frame, self.precision, self.symmetric)
+            blend.add(starts, velocities[: len(starts)])
         block, grid = lattice.trim(content.box_world)
         velocity = smooth(blend.velocity(), self.smoothing)[:, :, *block]
         fade = rim(grid.shape, max(1, int(content.margin_mm / spacing_mm)), grid.device)
@@ -143,15 +148,19 @@ class DenseNetworkStage(Stage):
     ) -> Iterator[tuple[Sequence[VoxelIndex], Float[Tensor, "b 2 n n n"], Grid]]:
         """Patches in batches: their places in the lattice, both images, and a grid with their axes.
 
-        Images are sampled once for a whole row, whose patches overlap.
+        Images are sampled once for a whole row, whose patches overlap; on CUDA for several rows.
         """
-        batch_size = 32 if lattice.grid.device.type == "cuda" else 4
-        for row in self._rows(pair, lattice):
+        rows, batch = self._rows(pair, lattice), BATCH
+        if lattice.grid.device.type == "cuda":
+            rows, batch = merged_rows(rows, MAX_MERGED), CUDA_BATCH
+        for row in rows:
             origin, region = lattice.region(row, VELOCITY_STRIDE)
             images = extract_pair(pair.fixed.image, pair.moving.image, region, self.spacing_mm, transform)
-            for first in range(0, len(row), batch_size):
-                starts = row[first : first + batch_size]
+            for first in range(0, len(row), batch):
+                starts = row[first : first + batch]
                 blocks = [lattice.block(start, origin, VELOCITY_STRIDE) for start in starts]
+                if batch == CUDA_BATCH and len(row) > 1:
+                    blocks += blocks[-1:] * (batch - len(blocks))
                 yield starts, torch.stack([images[(0, slice(None), *block)] for block in blocks]), region
 
     def _rows(self, pair: PreparedPair, lattice: PatchLattice) -> Iterator[Sequence[VoxelIndex]]:
@@ -166,6 +175,18 @@ class DenseNetworkStage(Stage):
             starts = [start for start in row if mask[lattice.block(start)].any()]
             if starts:
                 yield starts
+
+
+def merged_rows(rows: Iterable[Sequence[VoxelIndex]], most: int) -> Iterator[Sequence[VoxelIndex]]:
+    """Consecutive rows as one, of at most ``most`` patches unless a single row has more."""
+    merged: list[VoxelIndex] = []
+    for row in rows:
+        if merged and len(merged) + len(row) > most:
+            yield merged
+            merged = []
+        merged += row
+    if merged:
+        yield merged
 
 
 def _followed(transform: Transform, residual: VelocityField) -> Transform:

@@ -47,6 +47,7 @@ class PoseStage(Stage):
 
     def refine(self, pair: PreparedPair, transform: Transform) -> Transform:
         """``transform @ similarity``, where ``transform`` maps one centre of mass to the other."""
+        assert isinstance(transform, AffineTransform), f"a pose starts from an affine map, got {transform}"
         fixed, moving = pair.fixed.content, pair.moving.content
         scale = moving.radius_mm / fixed.radius_mm
         if pair.is_truncated and 0.5 < scale < 2:
@@ -96,7 +97,7 @@ def _improved(
 class _Comparison:
     """The criterion of poses: fixed intensities at the points of a cube, and the moving image to compare."""
 
-    def __init__(self, pair: PreparedPair, transform: Transform, scale: float, side: int):
+    def __init__(self, pair: PreparedPair, transform: AffineTransform, scale: float, side: int):
         content = pair.fixed.content
         spacing_mm = 2 * REACH * content.radius_mm / side
         grid = Grid.centered(cube(side), spacing_mm, content.center_world)
@@ -104,15 +105,14 @@ class _Comparison:
         self.fixed_values = pair.fixed.image.sample(self.points, spacing_mm)[:, 0]
         self.fixed_visible = pair.fixed.image.in_field_of_view(self.points)
         self.moving: AbstractImage = pair.moving.image
-        self.transform, self.center = transform, content.center_world
+        self.matrix, self.center = transform.matrix, content.center_world
         self.spacing_mm = spacing_mm * scale
 
     def __call__(self, poses: Float[Tensor, "k 3 4"]) -> Float[Tensor, " k"]:
         chunk = len(poses) if poses.is_cuda else CHUNK
         ratios = []
         for some in poses.split(chunk):
-            points = apply_affine(_matrix(some, self.center), self.points.expand(len(some), -1, -1))
-            mapped = self.transform(points)
+            mapped = apply_affine(self.matrix @ _matrix(some, self.center), self.points)
             warped = self.moving.sample(mapped, self.spacing_mm)[:, 0]
             ratios.append(self._ratio(warped, self.moving.in_field_of_view(mapped)))
         return torch.cat(ratios) - ROTATION_PENALTY * _half_turns(poses[:, :, :3])
