@@ -19,8 +19,6 @@ from patchmorph.io.transforms.native import stored
 from patchmorph.networks.model import PatchMorphModel
 from patchmorph.progress import LOG, step
 from patchmorph.registration.result import Registration
-from patchmorph.report.figures import PairView
-from patchmorph.report.page import render_pictures, render_report
 from patchmorph.results.folder import (
     DEFAULT,
     NIFTI,
@@ -36,6 +34,7 @@ from patchmorph.results.folder import (
 )
 from patchmorph.results.log import recorded
 from patchmorph.results.summary import Summary, device_name, peak_memory_gib, versions
+from patchmorph.transforms.base import Transform
 
 
 @dataclass(frozen=True)
@@ -135,10 +134,9 @@ def _write(
 ) -> Summary:
     """Write the files but for the summary, which is returned, and the log."""
     transform = stored(registration.transform)  # which all files hold alike
-    view = PairView(registration.fixed, registration.moving, transform)
     code = space_code(request.paths.fixed)
     with ThreadPoolExecutor(1) as beside:  # matplotlib takes one core while the map is evaluated
-        pictures = beside.submit(render_pictures, view) if "report" in request.saved else None
+        pictures = beside.submit(_pictures, registration, transform) if "report" in request.saved else None
         with step("warp and measure"):
             warped, quality = warp_and_measure(registration)
         with step("images and transforms"):
@@ -149,10 +147,20 @@ def _write(
                 path = folder / image_name(WARPED_LABELS, request.image_format)
                 summary.dice = _write_labels(labels, registration, path, code)
         if pictures is not None:
+            from patchmorph.report.page import render_report
+
             with step("report"):
                 page = render_report(pictures.result(), summary)
                 (folder / REPORT).write_text(page, encoding="utf-8")
     return summary
+
+
+def _pictures(registration: Registration, transform: Transform) -> dict[str, str]:
+    """The report's figures; matplotlib, which takes half a second to load, is loaded beside other work."""
+    from patchmorph.report.figures import PairView
+    from patchmorph.report.page import render_pictures
+
+    return render_pictures(PairView(registration.fixed, registration.moving, transform))
 
 
 def _write_labels(labels: PairLabels, registration: Registration, path: Path, code: int) -> dict[str, float]:

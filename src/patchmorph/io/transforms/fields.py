@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy import ndimage
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.grids import LPS, GridPair, matrix_of
@@ -140,5 +139,7 @@ def _filled(displacement: np.ndarray, missing: np.ndarray) -> np.ndarray:
     if missing.all():
         return np.zeros_like(displacement)
     nearest = np.zeros((3, *missing.shape), dtype=np.int32)
+    from scipy import ndimage  # a quarter of a second that most files can do without
+
     ndimage.distance_transform_edt(missing, return_distances=False, return_indices=True, indices=nearest)
     return displacement[tuple(nearest)]

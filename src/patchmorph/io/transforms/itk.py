@@ -9,9 +9,10 @@ moving points, as these tools require to resample the moving image.
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import lazy_loader
 import numpy as np
-import SimpleITK as sitk  # noqa: N813
 import torch
 
 from patchmorph.errors import PatchMorphError
@@ -29,6 +30,9 @@ from patchmorph.io.transforms.parts import (
 from patchmorph.transforms.base import AffineTransform, Transform, compose
 from patchmorph.transforms.displacement import DisplacementField
 from patchmorph.transforms.fields import as_fields
+
+sitk: Any = lazy_loader.load("SimpleITK")
+"""Loaded when it is first used: a tenth of a second that few commands need."""
 
 PARAMETERS = {
     "AffineTransform": 12,
@@ -101,7 +105,7 @@ def _read_transform(path: Path) -> Transform:
     return from_itk(transform, path)
 
 
-def from_itk(transform: sitk.Transform, path: Path) -> Transform:
+def from_itk(transform: Any, path: Path) -> Transform:
     """The transform of a SimpleITK object; ``path`` names it in messages.
 
     Raises:
@@ -112,7 +116,7 @@ def from_itk(transform: sitk.Transform, path: Path) -> Transform:
     return compose(*(_from_itk(part, path) for part in _flatten(transform)))
 
 
-def to_itk(transform: Transform) -> sitk.CompositeTransform:
+def to_itk(transform: Transform) -> Any:
     """The SimpleITK object of a transform, each field on its own grid (see `write_composite`).
 
     Raises:
@@ -143,7 +147,7 @@ def _reason(error: RuntimeError) -> str:
     return re.sub(r"ITK ERROR: |\(0x[0-9a-f]+\)", "", lines[-1]).strip()
 
 
-def affine_to_itk(part: AffineTransform) -> sitk.AffineTransform:
+def affine_to_itk(part: AffineTransform) -> Any:
     """The SimpleITK object of an affine map."""
     matrix = part.matrix[0].cpu().numpy()
     affine = sitk.AffineTransform(3)
@@ -152,7 +156,7 @@ def affine_to_itk(part: AffineTransform) -> sitk.AffineTransform:
     return affine
 
 
-def vector_image(vectors: np.ndarray, matrix: np.ndarray) -> sitk.Image:
+def vector_image(vectors: np.ndarray, matrix: np.ndarray) -> Any:
     """ITK image of displacements ``[X, Y, Z, 3]`` (mm, RAS+) on the grid of ``matrix`` (voxel to RAS+ mm)."""
     flipped = vectors.transpose(2, 1, 0, 3) * np.diag(FLIP).astype(vectors.dtype)
     image = sitk.GetImageFromArray(flipped, isVector=True)
@@ -163,7 +167,7 @@ def vector_image(vectors: np.ndarray, matrix: np.ndarray) -> sitk.Image:
     return image
 
 
-def _flatten(transform: sitk.Transform) -> list[sitk.Transform]:
+def _flatten(transform: Any) -> list[Any]:
     if transform.GetName() != "CompositeTransform":
         return [transform]
     composite = sitk.CompositeTransform(transform)
@@ -171,7 +175,7 @@ def _flatten(transform: sitk.Transform) -> list[sitk.Transform]:
     return [flat for part in parts for flat in _flatten(part)]
 
 
-def _from_itk(transform: sitk.Transform, path: Path) -> Transform:
+def _from_itk(transform: Any, path: Path) -> Transform:
     name, count = transform.GetName(), transform.GetNumberOfParameters()
     if count != PARAMETERS.get(name, count):
         raise PatchMorphError(f"{name} must have {PARAMETERS[name]} parameters, got {count} in {path}")
@@ -182,7 +186,7 @@ def _from_itk(transform: sitk.Transform, path: Path) -> Transform:
     return _field_from_itk(sitk.DisplacementFieldTransform(transform).GetDisplacementField())
 
 
-def _field_from_itk(image: sitk.Image) -> DisplacementField:
+def _field_from_itk(image: Any) -> DisplacementField:
     vectors = sitk.GetArrayFromImage(image).transpose(2, 1, 0, 3) * np.diag(FLIP)
     matrix = np.eye(4)
     direction = np.array(image.GetDirection()).reshape(3, 3)
@@ -191,7 +195,7 @@ def _field_from_itk(image: sitk.Image) -> DisplacementField:
     return displacement_field(vectors, matrix)
 
 
-def _affine_from_itk(transform: sitk.Transform) -> AffineTransform:
+def _affine_from_itk(transform: Any) -> AffineTransform:
     """Any linear transform of ITK, centred or not, from its values at the origin and the unit vectors."""
     origin = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
     columns = [np.array(transform.TransformPoint(tuple(unit))) - origin for unit in np.eye(3)]
