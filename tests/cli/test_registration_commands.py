@@ -89,6 +89,23 @@ def test_every_option_of_the_command_reaches_its_argument(arguments_of, files):
     assert isinstance(arguments_of("--model", files.model)["model"], PatchMorphModel)
 
 
+def test_the_log_names_each_stage_and_what_it_consists_of(run, files, tmp_path):
+    command = ("register", files.fixed, files.moving, "--model", files.model, "--refine", 2, "--save", "log")
+    assert run(*command, "-o", tmp_path)[0] == 0
+    lines = (tmp_path / "patchmorph.log").read_text().splitlines()
+    names = [line[24:].rpartition(":")[0].strip() for line in lines if line.endswith(" s")]
+    wanted = ["read", "prepare the fixed image", "prepare the moving image", "search of the pose"]
+    assert names[:4] == wanted
+    stages = [
+        name for name in names[4:] if name.startswith(("affine network", "network on", "refinement at"))
+    ]
+    assert stages[0] == "affine network"
+    assert stages[-1].startswith("refinement at ")
+    assert any(name.startswith("network on patches of ") for name in stages)
+    assert names.index("patches") < names.index("steps") < names.index("warp and measure")
+    assert names[-1] == f"register {files.moving.name} to {files.fixed.name}"
+
+
 def test_a_known_map_is_found_and_the_summary_records_the_arguments(run, files, tmp_path):
     options = ("--model", files.model, "--seed", 3, "--refine", 1, "--similarity", "mse", "--jitter")
     masks = ("--fixed-mask", files.fixed_mask, "--moving-mask", files.moving_mask)

@@ -89,6 +89,10 @@ class Run(Stage):
     found: Transform
     runs: list
 
+    @property
+    def label(self) -> str:
+        return "run"
+
     def refine(self, pair: PreparedPair, transform: Transform) -> Transform:
         self.runs.append((self, pair, transform))
         return self.found

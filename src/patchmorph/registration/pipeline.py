@@ -6,6 +6,7 @@ import torch
 
 from patchmorph.images.volume import Image
 from patchmorph.networks.model import PatchMorphModel
+from patchmorph.progress import step
 from patchmorph.registration.options import RegistrationOptions
 from patchmorph.registration.pair import PreparedPair
 from patchmorph.registration.preparation import prepare_pair
@@ -75,5 +76,6 @@ def register_pair(
 def refine(pair: PreparedPair, history: History, stages: Sequence[Stage]) -> History:
     """The fold over the stages: each one refines the map that the one before left."""
     for stage in stages:
-        history = (*history, stage.refine(pair, history[-1]))
+        with step(stage.label):
+            history = (*history, stage.refine(pair, history[-1]))
     return history

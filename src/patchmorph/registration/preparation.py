@@ -17,6 +17,7 @@ from patchmorph.images.inpainting import Outside, inpainted
 from patchmorph.images.intensity import Empty, Inside, Masked, NonZero
 from patchmorph.images.padding import MAX_WINDOW
 from patchmorph.images.volume import AbstractVolume, Image, MappedImage
+from patchmorph.progress import step
 from patchmorph.registration.acceptance import MAX_BRAIN_WINDOW
 from patchmorph.registration.brain import find_brain
 from patchmorph.registration.masks import counted_region
@@ -66,10 +67,11 @@ def prepare_pair(
     for image in (fixed, moving):
         if image.channels != 1:
             raise PatchMorphError(f"image must have one channel, got {image.channels} in {image.name}")
-    first, second = selections
-    return PreparedPair(
-        prepare_image(fixed, first, brain_network), prepare_image(moving, second, brain_network)
-    )
+    images = []
+    for side, image, selection in zip(("fixed", "moving"), (fixed, moving), selections, strict=True):
+        with step(f"prepare the {side} image"):
+            images.append(prepare_image(image, selection, brain_network))
+    return PreparedPair(*images)
 
 
 def prepare_image(

@@ -7,6 +7,7 @@ import torch
 from pairs import given_pair, normalized
 from synthetic import AFFINES, grid_around, smooth_image
 
+from patchmorph.progress import listening
 from patchmorph.registration.pair import PreparedPair
 from patchmorph.registration.stages.base import GuardedStage, Stage
 from patchmorph.registration.stages.descent import Descent, half_cosine
@@ -22,6 +23,10 @@ class ShiftStage(Stage):
     """Shifts by a given distance."""
 
     mm: float
+
+    @property
+    def label(self) -> str:
+        return f"shift by {self.mm:g} mm"
 
     def refine(self, pair: PreparedPair, transform: Transform) -> Transform:
         return transform @ shifted(self.mm)
@@ -66,6 +71,10 @@ class Countdown(Descent):
     def is_done(self) -> bool:
         return self.left == 0
 
+    @property
+    def limit(self) -> int:
+        return 5
+
     def step(self) -> None:
         self.left -= 1
         self.mm += 1.0
@@ -78,6 +87,23 @@ class Countdown(Descent):
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_a_descent_steps_until_it_is_done(count):
     torch.testing.assert_close(Countdown(count).run().matrix, shifted(float(count)).matrix)
+
+
+def test_each_step_of_a_descent_is_counted():
+    told = []
+
+    class Heard:
+        def started(self, step):
+            told.append((step.name, step.total, 0))
+
+        def advanced(self, step):
+            told.append((step.name, step.total, step.done))
+
+        def ended(self, step): ...
+
+    with listening(Heard()):
+        Countdown(3).run()
+    assert told == [("steps", 5, done) for done in range(4)]
 
 
 def test_a_descent_continues_from_its_state():

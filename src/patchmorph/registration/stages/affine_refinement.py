@@ -37,6 +37,11 @@ class AffineRefinementStage(Stage):
     objective: Objective
     rigid: bool = False
 
+    @property
+    def label(self) -> str:
+        """What is done."""
+        return "affine refinement"
+
     def refine(self, pair: PreparedPair, transform: Transform) -> Transform:
         """``transform @ affine``."""
         return AffineDescent(self, pair, transform).run()
@@ -61,7 +66,12 @@ class AffineDescent(Descent):
     @property
     def is_done(self) -> bool:
         """Whether the steps of all levels are taken."""
-        return self.steps == STEPS * len(COARSENING)
+        return self.steps == self.limit
+
+    @property
+    def limit(self) -> int:
+        """Steps on all levels."""
+        return STEPS * len(COARSENING)
 
     def step(self) -> None:
         """One step of Adam."""

@@ -15,6 +15,11 @@ class Stage(ABC):
     composed on the inner side: ``transform @ residual``. A stage reads the pair and changes nothing.
     """
 
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """What is done, for a user who waits."""
+
     @abstractmethod
     def refine(self, pair: PreparedPair, transform: Transform) -> Transform:
         """A better map from the fixed to the moving world than ``transform``."""
@@ -31,6 +36,11 @@ class GuardedStage(Stage):
 
     stage: Stage
     accepts: Callable[[PreparedPair, Transform, Transform], bool]
+
+    @property
+    def label(self) -> str:
+        """That of the stage."""
+        return self.stage.label
 
     def refine(self, pair: PreparedPair, transform: Transform) -> Transform:
         """The result of the stage if it is accepted, else ``transform``."""

@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 
+from patchmorph import progress
 from patchmorph.transforms.base import Transform
 
 
@@ -18,6 +19,11 @@ class Descent(ABC):
     def is_done(self) -> bool:
         """Whether further steps would gain nothing, or none are left."""
 
+    @property
+    @abstractmethod
+    def limit(self) -> int:
+        """Steps, at most."""
+
     @abstractmethod
     def step(self) -> None:
         """One step, or one pass of steps over the image."""
@@ -29,8 +35,10 @@ class Descent(ABC):
 
     def run(self) -> Transform:
         """Step until done."""
-        while not self.is_done:
-            self.step()
+        with progress.step("steps", self.limit) as steps:
+            while not self.is_done:
+                self.step()
+                progress.advance(steps)
         return self.transform
 
 

@@ -28,6 +28,11 @@ class NearestAffineStage(Stage):
 
     rigid: bool = False
 
+    @property
+    def label(self) -> str:
+        """What is done."""
+        return "nearest linear map"
+
     def refine(self, pair: PreparedPair, transform: Transform) -> Transform:
         """The map with the least sum of squared distances to ``transform``."""
         grid = pair.fixed.content.grid(POINTS)

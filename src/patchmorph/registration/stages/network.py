@@ -16,6 +16,7 @@ from patchmorph.networks.contract import VELOCITY_STRIDE, Precision, predict
 from patchmorph.patches.blending import Blend, rim, smooth
 from patchmorph.patches.extraction import extract, extract_pair, matrix_to_world, velocity_to_world
 from patchmorph.patches.lattice import PatchLattice
+from patchmorph.progress import advance, step
 from patchmorph.registration.pair import PreparedPair
 from patchmorph.registration.stages.base import Stage
 from patchmorph.spatial.affine import exponential
@@ -87,6 +88,11 @@ class AffineNetworkStage(Stage):
     precision: Precision = "bf16"
     symmetric: bool = False
 
+    @property
+    def label(self) -> str:
+        """What is done."""
+        return "affine network"
+
     def refine(self, pair: PreparedPair, transform: Transform) -> Transform:
         """``transform @ affine``."""
         patch = Grid.centered(cube(self.patch_size), self.spacing_mm, pair.fixed.content.center_world)
@@ -128,15 +134,22 @@ class DenseNetworkStage(Stage):
     symmetric: bool = False
     with_variance: bool = False
 
+    @property
+    def label(self) -> str:
+        """What is done."""
+        return f"network on patches of {self.spacing_mm:.3g} mm"
+
     def refine(self, pair: PreparedPair, transform: Transform) -> Transform:
         """``transform @ exp(velocity)``; one velocity where the last pass of this scale left another."""
         content = pair.fixed.content
         width, spacing_mm = self.patch_size // VELOCITY_STRIDE, self.spacing_mm * VELOCITY_STRIDE
         lattice = PatchLattice.cover(content.box_world, spacing_mm, width, self.overlap, self.jitter)
-        blend = Blend(lattice)
-        for starts, patches, frame in self._batches(pair, transform, lattice):
-            velocities = patch_velocity(self.network, patches, frame, self.precision, self.symmetric)
-            blend.add(starts, velocities[: len(starts)])
+        blend, rows = Blend(lattice), list(self._rows(pair, lattice))
+        with step("patches", sum(map(len, rows))) as patches:
+            for starts, images, frame in self._batches(pair, transform, lattice, rows):
+                velocities = patch_velocity(self.network, images, frame, self.precision, self.symmetric)
+                blend.add(starts, velocities[: len(starts)])
+                advance(patches, len(starts))
         block, grid = lattice.trim(content.box_world)
         velocity = smooth(blend.velocity(), self.smoothing)[:, :, *block]
         fade = rim(grid.shape, max(1, int(content.margin_mm / spacing_mm)), grid.device)
@@ -144,13 +157,17 @@ class DenseNetworkStage(Stage):
         return _followed(transform, VelocityField(velocity * fade, grid, self.steps, variance))
 
     def _batches(
-        self, pair: PreparedPair, transform: Transform, lattice: PatchLattice
+        self,
+        pair: PreparedPair,
+        transform: Transform,
+        lattice: PatchLattice,
+        rows: Iterable[Sequence[VoxelIndex]],
     ) -> Iterator[tuple[Sequence[VoxelIndex], Float[Tensor, "b 2 n n n"], Grid]]:
         """Patches in batches: their places in the lattice, both images, and a grid with their axes.
 
         Images are sampled once for a whole row, whose patches overlap; on CUDA for several rows.
         """
-        rows, batch = self._rows(pair, lattice), BATCH
+        batch = BATCH
         if lattice.grid.device.type == "cuda":
             rows, batch = merged_rows(rows, MAX_MERGED), CUDA_BATCH
         for row in rows:

@@ -45,6 +45,11 @@ CHUNK = 128
 class PoseStage(Stage):
     """Finds a similarity transform: rotation, one scale, shift."""
 
+    @property
+    def label(self) -> str:
+        """What is done."""
+        return "search of the pose"
+
     def refine(self, pair: PreparedPair, transform: Transform) -> Transform:
         """``transform @ similarity``, where ``transform`` maps one centre of mass to the other."""
         assert isinstance(transform, AffineTransform), f"a pose starts from an affine map, got {transform}"

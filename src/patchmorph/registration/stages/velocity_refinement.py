@@ -82,6 +82,11 @@ class VelocityRefinementStage(Stage):
     patch_size: int = 80
     batch: int = 4
 
+    @property
+    def label(self) -> str:
+        """What is done."""
+        return f"refinement at {self.spacing_mm:.3g} mm"
+
     def refine(self, pair: PreparedPair, transform: Transform) -> Transform:
         """``transform`` with a better last velocity, or with one more (see `_split`)."""
         return VelocityDescent(self, pair, transform).run()
@@ -123,6 +128,11 @@ class VelocityDescent(Descent):
     def is_done(self) -> bool:
         """Whether all passes are done, or smaller steps gain nothing either."""
         return self.passes == self.stage.passes or self.halvings > HALVINGS
+
+    @property
+    def limit(self) -> int:
+        """Passes, at most."""
+        return self.stage.passes
 
     def step(self) -> None:
         """One pass over the content in steps of a few patches each."""
