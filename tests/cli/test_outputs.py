@@ -10,7 +10,7 @@ import torch
 from synthetic import AFFINES, grid_around, smooth_image
 
 from patchmorph import jobs
-from patchmorph.io.images import save_image
+from patchmorph.io.images import load_image, save_image
 from patchmorph.io.transforms.formats import save_transform
 from patchmorph.results.folder import DEFAULT, FILES, RESULTS
 from patchmorph.transforms.base import AffineTransform
@@ -151,7 +151,7 @@ def test_a_new_run_leaves_no_file_of_the_one_before(run, files, tmp_path):
     command = ("register", files.fixed, files.moving, "--model", files.model, "-o", tmp_path / "out")
     labels = ("--moving-labels", files.moving_mask)
     assert run(*command, *labels, "--save-uncertainty", "--save", "all")[0] == 0
-    assert {path.name for path in (tmp_path / "out").iterdir()} == set(FILES.values())
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*FILES.values(), "warped_labels.nii.gz"}
     (tmp_path / "out" / "mine.txt").write_text("mine")
     before = contents(tmp_path)
     assert run(*command)[0] == 2
