@@ -13,7 +13,7 @@ from synthetic import AFFINES, grid_around, lopsided, oblique, rotation, smooth_
 from torch import Tensor
 
 from patchmorph.images.volume import Image
-from patchmorph.registration.acceptance import VERDICT, Limit
+from patchmorph.registration.acceptance import LINEAR_VERDICT, VERDICT, Limit
 from patchmorph.registration.result import Registration
 from patchmorph.registration.verdict import LEVELS, Evidence, Verdict, judge, measure_evidence
 from patchmorph.spatial.affine import from_linear
@@ -58,6 +58,25 @@ def linear_map(matrix, shift=(0.0, 0.0, 0.0)) -> AffineTransform:
 
 
 # Limits
+
+
+def test_linear_maps_are_judged_by_limits_that_leave_shapes_different():
+    affine = replace(GOOD, local_correlation=0.62, correlation_ratio=0.65, overlap=0.94, sd_log_jacobian=0.0)
+    shifted = replace(affine, local_correlation=0.51, correlation_ratio=0.52, overlap=0.93)
+    wrong = replace(affine, local_correlation=0.34, correlation_ratio=0.25, overlap=0.88)
+    levels = [judge(evidence, limits=LINEAR_VERDICT).level for evidence in (affine, shifted, wrong)]
+    assert levels == ["pass", "check", "fail"]
+    assert judge(affine).level == "check"
+    assert [limit.figure for limit in LINEAR_VERDICT] == [limit.figure for limit in VERDICT]
+
+
+def test_the_limits_follow_the_kind_of_the_map():
+    """A brain on itself, off by so much that an affine map is to be looked at and a deformable one fails."""
+    fixed = lopsided(grid_around((40, 44, 38), AFFINES["RAS"] * 4))
+    shift = linear_map(torch.eye(3), (9.5, 0, 0))
+    nothing = smooth_velocity(grid_around((12, 12, 12), AFFINES["RAS"] * 18), 1e-3)
+    linear, bent = (registered(fixed, fixed, transform) for transform in (shift, shift @ nothing))
+    assert [one.verdict.level for one in (linear, bent)] == ["check", "fail"]
 
 
 def test_every_figure_has_one_limit():

@@ -189,6 +189,17 @@ VERDICT = (
 T1 pairs there have correlations above 0.9 and a log-Jacobian below 0.44. Two contrasts have correlations of
 0.63 and 0.37 at least, so that they often are to be looked at."""
 
+_OF_LINEAR_MAPS = (
+    Limit("local_correlation", "local correlation of the images", check=0.55, fail=0.4, falling=True),
+    Limit("correlation_ratio", "correlation ratio of the images", check=0.55, fail=0.3, falling=True),
+    Limit("overlap", "overlap (Dice) of the foregrounds", check=0.92, fail=0.88, falling=True),
+)
+LINEAR_VERDICT = (*_OF_LINEAR_MAPS, *VERDICT[len(_OF_LINEAR_MAPS) :])
+"""The same for rigid and affine maps, which leave the shapes of two brains different. Six development pairs
+of T1 (with sub-03): affine 0.62 to 0.68, 0.65 to 0.75 and 0.94 to 0.96; rigid 0.52 to 0.65, 0.57 to 0.70 and
+0.91 to 0.95; affine but shifted by 5 mm 0.44 to 0.51, 0.45 to 0.52 and 0.92 to 0.93, by 10 mm 0.30 to 0.34,
+0.22 to 0.25 and 0.87 to 0.88."""
+
 MAX_BRAIN_WINDOW = 2.9
 """`patchmorph.images.padding.MAX_WINDOW` for images that show a brain only: 1.2 to 1.4 for T1, 2.1 for T2,
 2.5 for autofluorescence, 2.7 for T1 inverted, whose brightest voxels are a thin rim."""

@@ -8,12 +8,13 @@ from torch import Tensor
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.images.volume import Image
+from patchmorph.registration.acceptance import LINEAR_VERDICT, VERDICT
 from patchmorph.registration.display import summary_html
 from patchmorph.registration.pair import PreparedPair
 from patchmorph.registration.uncertainty import uncertainty
 from patchmorph.registration.verdict import Evidence, Verdict, judge, measure_evidence
 from patchmorph.spatial.sampling import Interpolation
-from patchmorph.transforms.base import Transform
+from patchmorph.transforms.base import AffineTransform, Transform
 from patchmorph.transforms.jacobian import jacobian_determinant
 from patchmorph.transforms.resample import resample
 from patchmorph.transforms.velocity import VelocityField
@@ -74,7 +75,8 @@ class Registration:
     @property
     def verdict(self) -> Verdict:
         """Whether the result can be used as it is: ``pass``, ``check`` or ``fail``, and why."""
-        return judge(self.evidence, self.pair.doubts)
+        linear = isinstance(self.transform, AffineTransform)
+        return judge(self.evidence, self.pair.doubts, LINEAR_VERDICT if linear else VERDICT)
 
     @property
     def has_uncertainty(self) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from patchmorph.images.foreground import foreground
 from patchmorph.objective.similarity import correlation_map
-from patchmorph.registration.acceptance import VERDICT, IntensityAgreement
+from patchmorph.registration.acceptance import VERDICT, IntensityAgreement, Limit
 from patchmorph.registration.pair import PreparedPair
 from patchmorph.transforms.base import AffineTransform, Transform
 from patchmorph.transforms.jacobian import determinant_of_map, log_determinant
@@ -92,10 +92,10 @@ def measure_evidence(pair: PreparedPair, transform: Transform) -> Evidence:
     )
 
 
-def judge(evidence: Evidence, doubts: tuple[str, ...] = ()) -> Verdict:
+def judge(evidence: Evidence, doubts: tuple[str, ...] = (), limits: tuple[Limit, ...] = VERDICT) -> Verdict:
     """The verdict on a registration with these figures, and with ``doubts`` about its images."""
     failures, checks = [], list[str]()
-    for limit in VERDICT:
+    for limit in limits:
         value = getattr(evidence, limit.figure)
         found = failures if limit.fails(value) else checks if limit.doubts(value) else None
         if found is not None:
