@@ -1,5 +1,6 @@
-"""What C and C++ libraries print about files."""
+"""What C and C++ libraries do to the process: they print about files, and change its locale."""
 
+import locale
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,8 +8,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Silence what C libraries print about a broken file: the raised error reports it in one line."""
-    stderr = os.dup(2)
+    """Silence what C libraries print about a broken file: the raised error reports it in one line.
+
+    The locale is restored: GDCM, which reads DICOM, leaves that of C, in which text files are read as ASCII.
+    """
+    stderr, chosen = os.dup(2), locale.setlocale(locale.LC_ALL)
     try:
         with open(os.devnull, "w") as null:
             os.dup2(null.fileno(), 2)
@@ -16,3 +20,4 @@ def quiet_libraries() -> Iterator[None]:
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
+        locale.setlocale(locale.LC_ALL, chosen)

@@ -1,5 +1,7 @@
 """DICOM series: one volume of parallel, evenly spaced slices, or one line why not."""
 
+import locale
+
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
@@ -9,6 +11,7 @@ from synthetic import AFFINES
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.grids import matrix_of
 from patchmorph.io.images import load_grid, load_image, load_reference
+from patchmorph.io.quiet import quiet_libraries
 
 VALUES = np.random.default_rng(0).integers(0, 900, (9, 8, 7)).astype(np.int16)
 MATRIX = np.array([[-1.5, 0, 0, 10], [0, -1.25, 0, -20], [0, 0, 3, 30], [0, 0, 0, 1.0]])
@@ -44,6 +47,18 @@ def test_compressed_slices_are_read(tmp_path, compressor, syntax):
     folder = write_dicom(tmp_path / "scan", VALUES, MATRIX, compressor=compressor)
     assert all(b"1.2.840.10008.1.2" + syntax in path.read_bytes() for path in folder.iterdir())
     np.testing.assert_array_equal(load_image(folder).data[0, 0], VALUES)
+
+
+def test_the_locale_of_the_process_is_kept():
+    """What GDCM does: text files without a stated encoding would be read as ASCII afterwards."""
+    before = locale.setlocale(locale.LC_ALL)
+    with quiet_libraries():
+        locale.setlocale(locale.LC_ALL, "C")
+    assert locale.setlocale(locale.LC_ALL) == before
+    with pytest.raises(RuntimeError), quiet_libraries():
+        locale.setlocale(locale.LC_ALL, "C")
+        raise RuntimeError
+    assert locale.setlocale(locale.LC_ALL) == before
 
 
 def test_itk_places_the_series_where_we_do(folder):
