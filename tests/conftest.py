@@ -1,5 +1,6 @@
 """What several rooms' tests share."""
 
+import locale
 import os
 import sys
 from pathlib import Path
@@ -30,6 +31,14 @@ def data() -> Path:
     if not DATA.is_dir():
         pytest.skip(f"no test data in {DATA} (set PATCHMORPH_DATA)")
     return DATA
+
+
+@pytest.fixture(autouse=True)
+def own_locale():
+    """GDCM, by which tests write DICOM files, leaves the locale of C."""
+    chosen = locale.setlocale(locale.LC_ALL)
+    yield
+    locale.setlocale(locale.LC_ALL, chosen)
 
 
 @pytest.fixture
