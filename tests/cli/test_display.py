@@ -2,6 +2,7 @@
 
 import io
 import re
+import sys
 import time
 
 import pytest
@@ -55,6 +56,15 @@ def test_quiet_prints_warnings_only_and_verbose_the_time_of_each_step(quick, cap
         assert re.fullmatch(r"short: 0\.\d\d s\n", capsys.readouterr().err)
     display.set_verbosity(0)
     assert not display.console.quiet
+
+
+@pytest.mark.parametrize("option", ["-q", "--quiet"])
+def test_quiet_holds_from_the_start(quick, capsys, monkeypatch, option):
+    """While the libraries of a command are loaded, too."""
+    monkeypatch.setattr(sys, "argv", ["patchmorph", "models", option])
+    with display.display(), step("load libraries"):
+        time.sleep(0.3)  # several ticks
+    assert capsys.readouterr().err == ""
 
 
 def test_a_terminal_shows_bars_that_are_gone_at_the_end(monkeypatch):

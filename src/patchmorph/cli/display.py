@@ -30,6 +30,8 @@ console = Console(highlight=False, markup=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 """Progress, warnings and errors go to standard error."""
 
+QUIET = {"-q", "--quiet"}
+
 _verbosity = 0
 
 
@@ -59,7 +61,7 @@ def display() -> Iterator[None]:
     """Show the steps of the block and what it logs."""
     messages = Messages()
     LOG.addHandler(messages)
-    set_verbosity(0)
+    set_verbosity(-1 if QUIET & set(sys.argv) else 0)  # libraries are loaded before options are read
     lines = Lines()
     listener: Listener = Bars() if errors.is_terminal else lines
     try:
