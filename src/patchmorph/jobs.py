@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from patchmorph.api import Method, register
+from patchmorph.errors import PatchMorphError
 from patchmorph.evaluation.benchmark import LoadedPair
 from patchmorph.evaluation.labels import PairLabels
 from patchmorph.evaluation.pairs import COLUMNS, REQUIRED, PairPaths
@@ -18,6 +19,7 @@ from patchmorph.io.templates import image_path
 from patchmorph.io.transforms.native import stored
 from patchmorph.networks.model import PatchMorphModel
 from patchmorph.progress import LOG, step
+from patchmorph.registration.initial import INITIAL_MAPS
 from patchmorph.registration.result import Registration
 from patchmorph.results.folder import (
     DEFAULT,
@@ -173,11 +175,16 @@ def _write_labels(labels: PairLabels, registration: Registration, path: Path, co
 
 
 def _check_output(request: RegistrationRequest) -> None:
-    """Reject an output that is an input, and a folder with results unless they may be replaced."""
+    """Reject what cannot be written, an output that is an input, and options that would have no effect."""
     check_folder(request.output)
     image_name(WARPED, request.image_format)
-    assert request.saved
+    saved(request.save)
     method = request.method
+    by_name = request.paths.initial_transform is None and method.initial_transform in INITIAL_MAPS
+    if method.initial_from is not None and by_name:
+        raise PatchMorphError(
+            f"--initial-from must come with a file as initial transform, got {method.initial_transform}"
+        )
     inputs = (*request.paths.given().values(), Path(method.model), Path(method.initial_transform))
     check_outputs([request.output / name for name in RESULTS], inputs)
     check_results(request.output, request.overwrite)

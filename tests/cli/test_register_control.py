@@ -198,6 +198,22 @@ def test_two_presets_are_refused(register):
     assert "preset must be one, got --fast and --best" in error
 
 
+def test_the_format_of_an_initial_file_without_a_file_is_refused(register, tmp_path):
+    """It would have no effect."""
+    code, error = register("--initial-from", "ants", "--initial-transform", "centers")
+    assert code == 2
+    assert "--initial-from must come with a file as initial transform, got centers" in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("save", "named"), [("report", "out/report.html"), ("warped", "out")])
+def test_a_command_names_the_report_only_where_there_is_one(run, files, tmp_path, save, named):
+    model = ("--model", files.model, "--save", save)
+    code, out, _ = run("register", files.fixed, files.moving, "-o", tmp_path / "out", *model)
+    assert code == 0
+    assert f"{tmp_path / named}" in out.splitlines()
+
+
 def test_help_has_panels_and_the_defaults(run):
     code, text, _ = run("register", "--help")
     assert code == 0

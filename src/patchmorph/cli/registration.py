@@ -10,7 +10,7 @@ from patchmorph import catalogue
 from patchmorph.cli.app import DeviceOption, FolderOption, ModelOption, TrustOption, app, console, print_table
 from patchmorph.cli.options import CHECKS, OUTPUT, MethodOptions, PairOptions, with_options
 from patchmorph.evaluation.pairs import PairPaths
-from patchmorph.results.folder import ALL, DEFAULT, FILES, FORMATS, NIFTI, UNCERTAINTY
+from patchmorph.results.folder import ALL, DEFAULT, FILES, FORMATS, NIFTI, REPORT, UNCERTAINTY
 from patchmorph.results.summary import Summary
 
 FAILED = 3
@@ -128,7 +128,8 @@ def _print_summary(summary: Summary, output: Path) -> None:
         "folding_percent": summary.folding_percent,
     }
     timing = {f"seconds: {name}": value for name, value in summary.seconds.items()}
-    print_table(str(output / "report.html"), values | timing)
+    report = output / REPORT
+    print_table(str(report if report.exists() else output), values | timing)
     console.print(f"verdict: {summary.verdict}")
     for reason in summary.reasons:
         console.print(f"  {reason}")
