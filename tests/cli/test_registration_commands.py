@@ -74,12 +74,12 @@ def test_every_option_of_the_command_reaches_its_argument(arguments_of, files):
         "--trust": ("other:Net", "trust", ("other:Net",)),
         "--transform": ("rigid", "transform", "rigid"),
         "--initial-transform": ("centers", "initial_transform", "centers"),
-        "--initial-from": ("fsl", "initial_from", "fsl"),
         "--fast": (None, "preset", "fast"),
         "--best": (None, "preset", "best"),
     }
     default = arguments_of()
-    assert {name for _, name, _ in options.values()} == set(default) - {"fixed", "moving"}
+    alone = {name for _, name, _ in options.values()}
+    assert alone | {"initial_from"} == set(default) - {"fixed", "moving"}
     for flag, (value, name, expected) in options.items():
         given = arguments_of(flag, *([] if value is None else [value]))
         region = flag.endswith(("mask", "ignore"))
@@ -87,6 +87,11 @@ def test_every_option_of_the_command_reaches_its_argument(arguments_of, files):
         others = [key for key in default if key not in (name, "fixed", "moving")]
         assert {key: given[key] for key in others} == {key: default[key] for key in others}, flag
     assert isinstance(arguments_of("--model", files.model)["model"], PatchMorphModel)
+
+
+def test_an_initial_file_and_its_tool_reach_their_arguments(arguments_of):
+    given = arguments_of("--initial-transform", "start.mat", "--initial-from", "fsl")
+    assert (Path(given["initial_transform"]), given["initial_from"]) == (Path("start.mat"), "fsl")
 
 
 def test_the_log_names_each_stage_and_what_it_consists_of(run, files, tmp_path):
