@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from PIL import Image as Picture
+from PIL import ImageDraw
 
 from patchmorph import demo
 from patchmorph.evaluation.pairs import PairPaths
@@ -17,7 +18,9 @@ from patchmorph.transforms.resample import resample
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 NAMES = ("template.png", "deformation.png")
 """Of the report's figures, in their order."""
-WIDTH = 900
+COLUMNS = 3
+TITLE = 24
+"""Pixels of a title below its picture."""
 
 
 def main() -> None:
@@ -30,11 +33,26 @@ def main() -> None:
         pair = PairPaths(Path("mni152"), folder / "subject.nii.gz")
         register_files(RegistrationRequest(pair, folder / "results"))
         page = (folder / "results" / "report.html").read_text(encoding="utf-8")
-    figures = re.findall(r'data:image/png;base64,([^"]+)', page)
-    for figure, file in zip(figures, NAMES, strict=True):
-        picture = Picture.open(io.BytesIO(base64.b64decode(figure))).convert("RGB")
-        picture.thumbnail((WIDTH, WIDTH))
-        picture.quantize(256).save(IMAGES / file, optimize=True)
+    panels = re.findall(r'alt="([^"]+)" src="data:image/png;base64,([^"]+)"', page)
+    for number, file in enumerate(NAMES):
+        figure = panels[2 * COLUMNS * number : 2 * COLUMNS * (number + 1)]
+        mosaic(figure).quantize(256).save(IMAGES / file, optimize=True)
+
+
+def mosaic(panels: list[tuple[str, str]]) -> Picture.Image:
+    """Two rows of pictures with their titles below."""
+    opened = [(title, Picture.open(io.BytesIO(base64.b64decode(data)))) for title, data in panels]
+    rows = [opened[:COLUMNS], opened[COLUMNS:]]
+    heights = [max(picture.height for _, picture in row) + TITLE for row in rows]
+    whole = Picture.new("RGB", (sum(picture.width for _, picture in rows[0]), sum(heights)))
+    for row, height, top in zip(rows, heights, (0, heights[0]), strict=True):
+        left = 0
+        for title, picture in row:
+            whole.paste(picture, (left, top + (height - TITLE - picture.height) // 2))
+            middle = (left + picture.width // 2, top + height - TITLE // 2)
+            ImageDraw.Draw(whole).text(middle, title, "white", anchor="mm", font_size=14)
+            left += picture.width
+    return whole
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from patchmorph.api import Method, register
 from patchmorph.errors import PatchMorphError
@@ -37,6 +37,9 @@ from patchmorph.results.folder import (
 from patchmorph.results.log import recorded
 from patchmorph.results.summary import Summary, device_name, peak_memory_gib, versions
 from patchmorph.transforms.base import Transform
+
+if TYPE_CHECKING:
+    from patchmorph.report.page import Pictures
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,7 @@ def _write(
     """Write the files but for the summary, which is returned, and the log."""
     transform = stored(registration.transform)  # which all files hold alike
     code = space_code(request.paths.fixed)
-    with ThreadPoolExecutor(1) as beside:  # matplotlib takes one core while the map is evaluated
+    with ThreadPoolExecutor(1) as beside:  # one core draws while the map is evaluated
         pictures = beside.submit(_pictures, registration, transform) if "report" in request.saved else None
         with step("warp and measure"):
             warped, quality = warp_and_measure(registration)
@@ -157,8 +160,8 @@ def _write(
     return summary
 
 
-def _pictures(registration: Registration, transform: Transform) -> dict[str, str]:
-    """The report's figures; matplotlib, which takes half a second to load, is loaded beside other work."""
+def _pictures(registration: Registration, transform: Transform) -> "Pictures":
+    """The report's figures; what draws them is loaded beside other work."""
     from patchmorph.report.figures import PairView
     from patchmorph.report.page import render_pictures
 

@@ -69,7 +69,7 @@ def test_the_page_shows_what_the_folder_holds(run, study):
     assert "<td>folding percent</td><td>12.5</td>" in after
     assert "another &lt;note&gt;" in after
     pictures = [text.split("base64,")[1:] for text in (before, after)]
-    assert [len(some) for some in pictures] == [2, 2]
+    assert [len(some) for some in pictures] == [12, 12]
     assert pictures[0][0] != pictures[1][0]  # another moving image
 
 

@@ -12,7 +12,7 @@ from patchmorph.version import VERSION
 REPOSITORY = Path(__file__).parents[2]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 CONTAINERS = ["Dockerfile", "packaging/apptainer/patchmorph.def"]
-CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
+CONDA_NAMES = {"torch": "pytorch"}
 """Packages that conda-forge names otherwise."""
 
 

@@ -39,7 +39,7 @@ def test_a_known_map_is_recovered_through_the_command_line(brains):
     assert summary["arguments"]["model"] == "auto"
     assert summary["notes"] == ["the contrasts are alike: model t1-brain"]
     report = (brains.results / "report.html").read_text()
-    assert report.count("data:image/png;base64,") == 2
+    assert report.count("data:image/png;base64,") == 12
     assert str(brains.moving) in report
 
 

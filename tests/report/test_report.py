@@ -1,18 +1,20 @@
 """The page of a registration."""
 
 import base64
+import io
 import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image as Picture
 from synthetic import grid_around, rotation, smooth_image, smooth_velocity
 
 from patchmorph.images.volume import Image
 from patchmorph.io.images import save_image
 from patchmorph.io.transforms.formats import save_transform
-from patchmorph.report import figures
+from patchmorph.report import figures, page
 from patchmorph.report.figures import PairView
 from patchmorph.report.page import render_pictures, render_report, write_report
 from patchmorph.results.summary import Summary
@@ -51,12 +53,12 @@ def summary() -> Summary:
 
 
 def test_the_page_escapes_names_and_rounds_its_numbers(view, summary, monkeypatch):
-    monkeypatch.setattr(figures, "png", lambda figure: b"picture")
-    page = render_report(render_pictures(view), summary)
-    assert "&lt;fixed&gt; &amp; co.nii.gz" in page
-    assert "<fixed>" not in page
-    assert "<title>PatchMorph: b to &lt;fixed&gt;" in page
-    assert re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td></tr>", page) == [
+    monkeypatch.setattr(page, "png", lambda pixels: b"picture")
+    text = render_report(render_pictures(view), summary)
+    assert "&lt;fixed&gt; &amp; co.nii.gz" in text
+    assert "<fixed>" not in text
+    assert "<title>PatchMorph: b to &lt;fixed&gt;" in text
+    assert re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td></tr>", text) == [
         ("fixed", "&lt;fixed&gt; &amp; co.nii.gz"),
         ("moving", "b"),
         ("verdict", "check"),
@@ -78,22 +80,35 @@ def test_the_page_escapes_names_and_rounds_its_numbers(view, summary, monkeypatc
         ("files: fixed", "../a.nii.gz"),
         ("files: moving", "../b.nii.gz"),
     ]
-    assert "<li>folding must be below 1 %, got &lt;2&gt; %</li>" in page
-    assert "http" not in page.replace("http-equiv", "")
+    assert "<li>folding must be below 1 %, got &lt;2&gt; %</li>" in text
+    assert "http" not in text.replace("http-equiv", "")
 
 
-def test_the_page_holds_each_figure_under_its_heading(view, summary, monkeypatch):
-    monkeypatch.setattr(figures, "png", lambda figure: figure.axes[0].get_title().encode())
-    page = render_report(render_pictures(view), summary)
-    shown = re.findall(r"<h2>(.*?)</h2>|data:image/png;base64,([A-Za-z0-9+/=]*)", page)
-    assert [heading or base64.b64decode(picture).decode() for heading, picture in shown] == [
+def test_the_page_holds_each_figure_under_its_heading(view, summary):
+    text = render_report(render_pictures(view), summary)
+    shown = re.findall(r'<h2>(.*?)</h2>|alt="(.*?)" src="data:image/png;base64,([A-Za-z0-9+/=]*)"', text)
+    planes, rows = ("sagittal", "coronal", "axial"), ("before, by the headers", "after")
+    assert [heading or title for heading, title, _ in shown] == [
         "Verdict: check",
         "Before and after",
-        "sagittal, before, by the headers",
+        *(f"{plane}, {row}" for row in rows for plane in planes),
         "Deformation",
-        "sagittal, deformed grid",
+        *(f"{plane}, {row}" for row in ("deformed grid", "log₂ Jacobian") for plane in planes),
         "Numbers",
     ]
+    panels = figures.comparison(view) + figures.deformation(view)
+    for panel, picture in zip(panels, [data for *_, data in shown if data], strict=True):
+        pixels = np.asarray(Picture.open(io.BytesIO(base64.b64decode(picture))))
+        assert np.array_equal(pixels, panel.pixels)
+
+
+def test_the_scale_of_colours_says_ratios_of_volumes(view, summary):
+    text = render_report(render_pictures(view), summary)
+    (scale,) = re.findall(r'<div class="volumes">(.*?)</div>', text)
+    assert re.findall(r"<span>(.*?)</span>", scale) == ["1/4", "1/2", "1", "2", "4"]
+    (gradient,) = re.findall(r"linear-gradient\(to right, (.*?)\)\"", text)
+    assert gradient.startswith("rgb(33, 102, 172), ")  # blue, as pixels of a quarter of the volume
+    assert gradient.endswith(", rgb(178, 24, 43)")
 
 
 def test_the_page_of_a_folder_is_that_of_its_files(view, summary, monkeypatch, tmp_path):
@@ -106,7 +121,7 @@ def test_the_page_of_a_folder_is_that_of_its_files(view, summary, monkeypatch, t
 
     figures_comparison = figures.comparison
     monkeypatch.setattr(figures, "comparison", comparison)
-    monkeypatch.setattr(figures, "png", lambda figure: b"picture")
+    monkeypatch.setattr(page, "png", lambda pixels: b"picture")
     folder = tmp_path / "deep" / "out"
     folder.mkdir(parents=True)
     save_image(view.fixed, tmp_path / "deep" / "a.nii.gz")
@@ -115,8 +130,8 @@ def test_the_page_of_a_folder_is_that_of_its_files(view, summary, monkeypatch, t
     replace(summary, files={"fixed": "../a.nii.gz", "moving": "../../b.nii.gz"}).save(folder)
     monkeypatch.chdir("/")
     assert write_report(folder) == folder / "report.html"
-    page = (folder / "report.html").read_text(encoding="utf-8")
-    assert "files: moving</td><td>../../b.nii.gz<" in page
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    assert "files: moving</td><td>../../b.nii.gz<" in text
     (given,) = shown
     torch.testing.assert_close(given.fixed.data, view.fixed.data)
     torch.testing.assert_close(given.moving.data, view.moving.data * 2)

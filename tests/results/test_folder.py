@@ -21,7 +21,7 @@ from patchmorph.io.transforms.native import stored
 from patchmorph.jobs import RegistrationRequest, register_files
 from patchmorph.registration.pair import PreparedPair
 from patchmorph.registration.result import Registration
-from patchmorph.report import figures
+from patchmorph.report import page
 from patchmorph.results.folder import ALL, DEFAULT, FILES, saved, write_results
 from patchmorph.results.summary import Summary
 from patchmorph.transforms.base import AffineTransform
@@ -110,7 +110,7 @@ def test_the_folder_holds_the_map_both_ways_and_the_warped_image(written, regist
     back = load_transform(folder / "inverse_transform.h5")(mapped)
     torch.testing.assert_close(back, points, atol=0.1, rtol=0)
     page = (folder / "report.html").read_text()
-    assert page.count("data:image/png;base64,iVBORw0KGgo") == 2  # how PNG files begin
+    assert page.count("data:image/png;base64,iVBORw0KGgo") == 12  # how PNG files begin
     assert "without counterpart percent</td><td>25<" in page
     assert "&lt;fixed&gt; &amp; co.nii.gz" in page
     assert "<fixed>" not in page
@@ -159,7 +159,7 @@ def test_the_name_of_an_image_file_is_no_folder(name, tmp_path):
 
 
 def test_files_of_other_names_in_the_folder_stay(brain, monkeypatch, tmp_path):
-    monkeypatch.setattr(figures, "png", lambda figure: b"")
+    monkeypatch.setattr(page, "png", lambda pixels: b"")
     folder, identity = tmp_path / "out", AffineTransform.identity()
     folder.mkdir()
     (folder / "mine.txt").write_text("mine")
@@ -180,10 +180,10 @@ def test_files_of_other_names_in_the_folder_stay(brain, monkeypatch, tmp_path):
 def test_nothing_is_left_of_a_registration_that_fails(registration, monkeypatch, tmp_path):
     """Here in its last step, the page."""
 
-    def fail(figure):
+    def fail(pixels):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(figures, "png", fail)
+    monkeypatch.setattr(page, "png", fail)
     with pytest.raises(KeyboardInterrupt):
         registered_as(registration, tmp_path / "out", monkeypatch)
     assert {path.name for path in tmp_path.iterdir()} == {"<fixed> & co.nii.gz", "moving.nii.gz"}
@@ -198,7 +198,7 @@ def test_nothing_is_left_of_a_registration_that_fails(registration, monkeypatch,
 
 def test_folds_are_per_cent_of_the_content(tmp_path, brain, monkeypatch):
     """φ turns round right of x = 1: that half of the brain folds, by the formula of the image."""
-    monkeypatch.setattr(figures, "png", lambda figure: b"")
+    monkeypatch.setattr(page, "png", lambda pixels: b"")
     points = GRID.points_world()
     displacement = torch.zeros_like(points)
     displacement[..., 0] = -1.5 * (points[..., 0] - 1).clamp(min=0)

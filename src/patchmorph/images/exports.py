@@ -9,7 +9,14 @@ from jaxtyping import Num
 from torch import Tensor
 
 from patchmorph.images.abstract import AbstractImage
-from patchmorph.images.planes import plane_grids, png, sampled_planes, stretched
+from patchmorph.images.planes import (
+    box_around,
+    plane_grids,
+    png,
+    sampled_planes,
+    side_by_side,
+    stretched,
+)
 from patchmorph.spatial.grid import Grid
 
 if TYPE_CHECKING:
@@ -59,7 +66,7 @@ class Exportable(AbstractImage):
         return f"{type(self).__name__}({self.name!r}, {self.grid.description}, {values})"
 
     def _repr_png_(self) -> bytes:
-        return png([stretched(sampled_planes(self, plane_grids(self.grid)))])
+        return png(side_by_side([stretched(sampled_planes(self, plane_grids(box_around(self.grid))))]))
 
     def _range(self) -> tuple[float, float]:
         low, high = self.values().aminmax()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from patchmorph.images.planes import plane_grids, png, sampled_planes
+from patchmorph.images.planes import box_around, plane_grids, png, sampled_planes, side_by_side
 
 if TYPE_CHECKING:
     from patchmorph.registration.result import Registration
@@ -30,8 +30,8 @@ def summary_html(registration: "Registration") -> str:
 def planes_png(registration: "Registration") -> bytes:
     """A PNG file of three planes of the fixed, the warped and both images, through the fixed content."""
     pair = registration.pair
-    grids = plane_grids(registration.fixed.grid, pair.fixed.content.center_world[0])
+    grids = plane_grids(box_around(registration.fixed.grid), pair.fixed.content.center_world[0])
     fixed = sampled_planes(registration.fixed.normalized(), grids)
     warped = sampled_planes(registration.moving.normalized(), grids, registration.transform)
-    both = [np.stack([a, b, a], axis=-1).clip(0, 1) for a, b in zip(fixed, warped, strict=True)]
-    return png([[plane.clip(0, 1) for plane in fixed], [plane.clip(0, 1) for plane in warped], both])
+    both = [np.stack([a, b, a], axis=-1) for a, b in zip(fixed, warped, strict=True)]
+    return png(side_by_side([fixed, warped, both]))

@@ -1,32 +1,34 @@
 """Figures of a view, in the fixed image's world: what a reader checks first."""
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import TwoSlopeNorm
-from matplotlib.figure import Figure
+from jaxtyping import Float, UInt8
 from numpy import ndarray
 
 from patchmorph.images.abstract import AbstractImage
 from patchmorph.images.foreground import find_content
+from patchmorph.images.planes import as_bytes, flat, plane_grids
 from patchmorph.images.volume import Image
 from patchmorph.patches.extraction import extract
-from patchmorph.spatial.affine import from_linear
+from patchmorph.report.drawing import blended, diverging, grey, outlined, with_lines
 from patchmorph.spatial.grid import Grid
 from patchmorph.transforms.base import AffineTransform, Transform
 from patchmorph.transforms.jacobian import jacobian_determinant
 
-POINTS = 256
+POINTS = 320
 """Samples along the longest side of a plane."""
 GRID_LINES = 24
-PLANES = (("sagittal", 0, "A", "S"), ("coronal", 1, "R", "S"), ("axial", 2, "R", "A"))
-"""Name, world axis across the plane, and where its right and upper edges point."""
+"""Of the deformed grid, along the longest side."""
+LINE_COLOUR, LINE_WIDTH = (1.0, 0.82, 0.3), 1.0
+FOLD_COLOUR = (1.0, 1.0, 0.0)
+LOG_JACOBIAN_LIMIT = 2.0
+"""Logarithm to base 2 of the Jacobian determinant that has the deepest colour: four times the volume."""
+OPACITY = 0.75
+"""Of the Jacobian over the fixed image."""
+PLANES = (("sagittal", "A", "S"), ("coronal", "R", "S"), ("axial", "R", "A"))
+"""Names, by the world axis across the plane, and where the right and upper edges point."""
 
 
 @dataclass(frozen=True)
@@ -34,26 +36,18 @@ class Plane:
     """One world-aligned plane through the middle of the content.
 
     Attributes:
-        name: as in `PLANES`.
         normal: world axis across the plane.
-        right: anatomical letter of the right edge.
-        up: anatomical letter of the upper edge.
-        grid: lattice of one voxel along ``normal``.
+        grid: lattice of one point along ``normal``.
     """
 
-    name: str
     normal: int
-    right: str
-    up: str
     grid: Grid
 
-    def flat(self, volume: torch.Tensor) -> Float[ndarray, "u v"]:
-        """A value per point of ``grid`` as a 2D array (right, up)."""
-        return volume.squeeze(self.normal).float().cpu().numpy()
-
-    def values(self, image: AbstractImage, transform: Transform | None = None) -> Float[ndarray, "u v"]:
-        """Intensities of ``image``, seen through ``transform``, as a 2D array (right, up)."""
-        return self.flat(extract(image, self.grid, float(self.grid.spacing_mm[0].min()), transform)[0, 0])
+    def values(self, image: AbstractImage, transform: Transform | None = None) -> Float[ndarray, "v u"]:
+        """Intensities of ``image``, seen through ``transform``."""
+        return flat(
+            extract(image, self.grid, float(self.grid.spacing_mm.min()), transform)[0, 0], self.normal
+        )
 
 
 @dataclass(frozen=True)
@@ -71,89 +65,75 @@ class PairView:
     transform: Transform
 
 
-DrawPlane = Callable[[Axes, Plane], None]
+@dataclass(frozen=True)
+class Panel:
+    """A picture of one plane.
+
+    Attributes:
+        title: the plane and what it shows.
+        right: anatomical letter of the right edge.
+        up: anatomical letter of the upper edge.
+        pixels: ``[v, u, 3]``; the first row is the upper edge.
+    """
+
+    title: str
+    right: str
+    up: str
+    pixels: UInt8[ndarray, "v u 3"]
 
 
-def comparison(view: PairView) -> Figure:
+Draw = Callable[[Plane], Float[ndarray, "v u 3"]]
+
+
+def comparison(view: PairView) -> list[Panel]:
     """Fixed (magenta) and moving image (green) over each other, before and after: grey is agreement."""
     fixed, moving = view.fixed.normalized(), view.moving.normalized()
 
-    def overlay(transform: Transform) -> DrawPlane:
-        def draw(axes: Axes, plane: Plane) -> None:
+    def overlay(transform: Transform) -> Draw:
+        def draw(plane: Plane) -> Float[ndarray, "v u 3"]:
             a, b = plane.values(fixed), plane.values(moving, transform)
-            axes.imshow(np.stack([a, b, a], axis=-1).transpose(1, 0, 2).clip(0, 1), origin="lower")
+            return np.stack([a, b, a], axis=-1)
 
         return draw
 
     before = AffineTransform.identity(fixed.grid.device)
-    rows = {"before, by the headers": overlay(before), "after": overlay(view.transform)}
-    return _figure(view, rows)
+    return _panels(view, {"before, by the headers": overlay(before), "after": overlay(view.transform)})
 
 
-def deformation(view: PairView) -> Figure:
+def deformation(view: PairView) -> list[Panel]:
     """The deformed grid (all but the affine part) and the logarithm of the Jacobian determinant."""
     fixed = view.fixed.normalized()
 
-    def draw_grid(axes: Axes, plane: Plane) -> None:
-        axes.imshow(plane.values(fixed).T, cmap="gray", origin="lower")
-        _draw_lines(axes, plane, view.transform)
+    def draw_grid(plane: Plane) -> Float[ndarray, "v u 3"]:
+        return _with_grid(grey(plane.values(fixed)), plane, view.transform)
 
-    def draw_jacobian(axes: Axes, plane: Plane) -> None:
-        axes.imshow(plane.values(fixed).T, cmap="gray", origin="lower")
-        determinant = plane.flat(jacobian_determinant(view.transform, plane.grid)).T
-        log = np.log2(determinant.clip(min=2.0**-4))
-        axes.imshow(log, cmap="RdBu_r", norm=TwoSlopeNorm(0, -2, 2), alpha=0.75, origin="lower")
-        if (determinant <= 0).any():
-            axes.contour(determinant <= 0, levels=[0.5], colors="yellow", linewidths=0.8)
+    def draw_jacobian(plane: Plane) -> Float[ndarray, "v u 3"]:
+        determinant = flat(jacobian_determinant(view.transform, plane.grid), plane.normal)
+        log = np.log2(determinant.clip(min=2.0**-LOG_JACOBIAN_LIMIT))
+        colours = diverging(log, LOG_JACOBIAN_LIMIT)
+        return outlined(blended(grey(plane.values(fixed)), colours, OPACITY), determinant <= 0, FOLD_COLOUR)
 
-    return _figure(view, {"deformed grid": draw_grid, "log₂ Jacobian": draw_jacobian})
+    return _panels(view, {"deformed grid": draw_grid, "log₂ Jacobian": draw_jacobian})
 
 
-def png(figure: Figure) -> bytes:
-    """The figure as a PNG file."""
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    return buffer.getvalue()
-
-
-def _figure(view: PairView, rows: dict[str, DrawPlane]) -> Figure:
-    planes = _planes(view)
-    figure = Figure(figsize=(11, 7.6), facecolor="black")
-    widths = [plane.flat(torch.zeros(plane.grid.shape)).shape[0] for plane in planes]
-    grid = figure.subplots(len(rows), len(planes), squeeze=False, width_ratios=widths)
-    figure.subplots_adjust(0.005, 0.005, 0.995, 0.955, wspace=0.01, hspace=0.09)
-    for (title, draw), row in zip(rows.items(), grid, strict=True):
-        for plane, axes in zip(planes, row, strict=True):
-            draw(axes, plane)
-            axes.set_title(f"{plane.name}, {title}", color="white", fontsize=10)
-            axes.text(0.99, 0.5, plane.right, color="white", transform=axes.transAxes, ha="right")
-            axes.text(0.5, 0.99, plane.up, color="white", transform=axes.transAxes, va="top")
-            axes.set_axis_off()
-    return figure
-
-
-def _planes(view: PairView) -> list[Plane]:
+def _panels(view: PairView, rows: dict[str, Draw]) -> list[Panel]:
     content = find_content(view.fixed.normalized())
-    lower, upper = content.box_world
-    spacing = float((upper - lower).max()) / POINTS
-    planes = []
-    for name, normal, right, up in PLANES:
-        shape = [max(2, round(float(length) / spacing)) for length in upper - lower]
-        shape[normal] = 1
-        origin = lower.clone()
-        origin[normal] = content.center_world[0, normal]
-        linear = torch.eye(3, dtype=torch.float64, device=lower.device) * spacing
-        grid = Grid((shape[0], shape[1], shape[2]), from_linear(linear[None], origin[None]))
-        planes.append(Plane(name, normal, right, up, grid))
-    return planes
+    grids = plane_grids(content.box_world, content.center_world[0], POINTS)
+    return [
+        Panel(f"{name}, {shown}", right, up, as_bytes(draw(Plane(normal, grids[normal]))))
+        for shown, draw in rows.items()
+        for normal, (name, right, up) in enumerate(PLANES)
+    ]
 
 
-def _draw_lines(axes: Axes, plane: Plane, transform: Transform) -> None:
+def _with_grid(
+    pixels: Float[ndarray, "v u 3"], plane: Plane, transform: Transform
+) -> Float[ndarray, "v u 3"]:
     """Lines of constant coordinates, moved by the part of ``transform`` that is not affine."""
     points = plane.grid.points_world()
     displacement = transform.affine_part().remainder(points, transform(points))
-    voxel = plane.grid.to_voxel(points + displacement)
+    voxel = plane.grid.to_voxel(points + displacement)[0]
     for axis in (k for k in range(3) if k != plane.normal):
-        coordinate = plane.flat(voxel[0, ..., axis])
-        levels = np.arange(0, max(plane.grid.shape), max(plane.grid.shape) / GRID_LINES)
-        axes.contour(coordinate.T, levels=levels, colors="#ffd24d", linewidths=0.6)
+        coordinate = flat(voxel[..., axis], plane.normal)
+        pixels = with_lines(pixels, coordinate, POINTS / GRID_LINES, LINE_COLOUR, LINE_WIDTH)
+    return pixels
