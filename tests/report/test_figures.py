@@ -97,7 +97,7 @@ def test_the_grid_lies_over_the_fixed_image():
 
 def test_planes_are_named_by_the_axis_across_them():
     view = view_of(AffineTransform.identity())
-    rows = (("before, by the headers", "after"), ("deformed grid", "log₂ Jacobian"))
+    rows = (("before, by the headers", "after"), ("deformed grid", "Jacobian determinant"))
     planes = ("sagittal", "coronal", "axial")
     for draw, titles in zip((figures.comparison, figures.deformation), rows, strict=True):
         wanted = [(title, name) for title in titles for name in planes]

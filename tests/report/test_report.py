@@ -93,7 +93,7 @@ def test_the_page_holds_each_figure_under_its_heading(view, summary):
         "Before and after",
         *(f"{plane}, {row}" for row in rows for plane in planes),
         "Deformation",
-        *(f"{plane}, {row}" for row in ("deformed grid", "log₂ Jacobian") for plane in planes),
+        *(f"{plane}, {row}" for row in ("deformed grid", "Jacobian determinant") for plane in planes),
         "Numbers",
     ]
     panels = figures.comparison(view) + figures.deformation(view)

@@ -113,7 +113,7 @@ def deformation(view: PairView) -> list[Panel]:
         colours = diverging(log, LOG_JACOBIAN_LIMIT)
         return outlined(blended(grey(plane.values(fixed)), colours, OPACITY), determinant <= 0, FOLD_COLOUR)
 
-    return _panels(view, {"deformed grid": draw_grid, "log₂ Jacobian": draw_jacobian})
+    return _panels(view, {"deformed grid": draw_grid, "Jacobian determinant": draw_jacobian})
 
 
 def _panels(view: PairView, rows: dict[str, Draw]) -> list[Panel]:
