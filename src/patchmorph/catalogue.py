@@ -62,13 +62,9 @@ def load_model(name: AnyPath, device: str = "auto", trust: Sequence[str] = ()) -
     Raises:
         PatchMorphError: no such model, or a file that is none or names a class that nobody trusts.
     """
-    chosen, trusted = choose_device(device), trusted_classes(trust)
-    packaged = packaged_models()
-    path = packaged.get(str(name), as_path(name, "model"))
-    if not path.is_file():
-        raise PatchMorphError(f"model must be one of {', '.join(packaged) or 'none'} or a file, got {name}")
+    chosen, path = choose_device(device), _model_path(name)
     header, metadata = read_header(path)
-    spec = _checked_spec(metadata, trusted, path)
+    spec = _checked_spec(metadata, trusted_classes(trust), path)
     listed = {network.name for network in spec.networks} <= OPTIONS.keys()
     with WithoutWeights() if listed else nullcontext():
         model = PatchMorphModel(spec)
@@ -78,6 +74,20 @@ def load_model(name: AnyPath, device: str = "auto", trust: Sequence[str] = ()) -
         for network in filter(None, (model.affine, model.dense[0])):
             check_answer(network, spec.patch_size, affine=network is model.affine)
     return model.to(chosen, memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
+
+
+def load_spec(name: AnyPath, trust: Sequence[str] = ()) -> ModelSpec:
+    """The specification of a model without its weights; see `load_model`."""
+    path = _model_path(name)
+    return _checked_spec(read_header(path)[1], trusted_classes(trust), path)
+
+
+def _model_path(name: AnyPath) -> Path:
+    packaged = packaged_models()
+    path = packaged.get(str(name), as_path(name, "model"))
+    if not path.is_file():
+        raise PatchMorphError(f"model must be one of {', '.join(packaged) or 'none'} or a file, got {name}")
+    return path
 
 
 def trusted_classes(trust: Sequence[str]) -> frozenset[str]:

@@ -13,6 +13,7 @@ from tiny import MODEL
 from patchmorph import catalogue
 from patchmorph.images.volume import Image
 from patchmorph.io.images import save_image
+from patchmorph.networks.model import ModelSpec, PatchMorphModel
 from patchmorph.training.config import TrainingConfig
 from patchmorph.training.data.subjects import find_subjects
 
@@ -66,8 +67,8 @@ def test_from_a_folder_of_images_to_a_registered_pair(run, folder, monkeypatch):
     first, validation = (yaml.safe_load(block) for block in blocks("yaml")[:2])
     (folder / "training.yaml").write_text(yaml.safe_dump(merged(first, validation, SMALL)))
     commands = [line.split()[1:] for block in blocks("bash") for line in block.splitlines()]
-    assert [command[0] for command in commands] == ["train", "train", "register", "evaluate"]
-    for command in commands:
+    assert [command[0] for command in commands] == ["train", "train", "register", "evaluate", "train"]
+    for command in commands[:-1]:
         assert run(*command)[0] == 0
     trained = catalogue.load_model("model/model.safetensors", "cpu")
     assert trained.spec.spacings_mm == MODEL["spacings_mm"]
@@ -80,6 +81,21 @@ def test_from_a_folder_of_images_to_a_registered_pair(run, folder, monkeypatch):
     figures = json.loads((folder / "figures" / "summary.json").read_text())
     assert figures["pairs"] == 1
     assert 0.4 < figures["mean"]["dice"] <= 1  # centres of mass align two nearly equal ellipsoids
+
+
+def test_a_model_is_fine_tuned(run, folder, monkeypatch):
+    """Here a small one in place of the packaged one."""
+    monkeypatch.chdir(folder)
+    torch.manual_seed(0)
+    given = PatchMorphModel(ModelSpec.model_validate(MODEL))
+    catalogue.save_model(given, folder / "packaged.safetensors")
+    (block,) = [block for block in blocks("yaml") if "tuned" in block]
+    content = merged(yaml.safe_load(block), {"optimization": SMALL["optimization"]})
+    (folder / "tuning.yaml").write_text(yaml.safe_dump(content))
+    (command,) = [line.split()[1:] for line in "".join(blocks("bash")).splitlines() if "--from" in line]
+    assert command[-2:] == ["--from", catalogue.SAME_CONTRAST]
+    assert run(*command[:-1], "packaged.safetensors")[0] == 0
+    assert catalogue.load_model("tuned/model.safetensors", "cpu").spec == given.spec
 
 
 @pytest.mark.parametrize("number", range(2, len(blocks("yaml"))))

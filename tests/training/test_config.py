@@ -1,7 +1,9 @@
 import pytest
 import yaml
 
+from patchmorph.catalogue import load_spec, save_model
 from patchmorph.errors import PatchMorphError
+from patchmorph.networks.model import ModelSpec, PatchMorphModel
 from patchmorph.training.config import load_config
 
 
@@ -26,6 +28,57 @@ def test_mistakes_in_a_configuration_are_named(config_file, change, message):
     config_file.write_text(yaml.safe_dump(yaml.safe_load(config_file.read_text()) | change))
     with pytest.raises(PatchMorphError, match=message):
         load_config(config_file)
+
+
+@pytest.fixture
+def data_alone(config_file, content):
+    """A configuration that names images and a folder, and nothing else."""
+    config_file.write_text(yaml.safe_dump({"data": content["data"], "run": {"output": "run"}}))
+    return config_file
+
+
+def test_a_fine_tuned_model_is_as_the_one_it_starts_from(data_alone):
+    config = load_config(data_alone, "t1-brain")
+    assert config.model == load_spec("t1-brain")
+    assert config.model.dense.name != load_config(data_alone).model.dense.name  # that by default
+    assert config.run.weights == "t1-brain"
+    assert config.optimization.steps == 1000
+    assert config.optimization.learning_rate == 1e-4
+
+
+@pytest.mark.parametrize("name", ["passes", "repeats"])
+def test_what_is_configured_is_kept_where_a_model_is_fine_tuned(data_alone, change, name):
+    change(model={"spacings_mm": [0.4, 0.2, 0.1], "reference_radius_mm": 6.0, name: [1, 1, 2]})
+    config = load_config(change(optimization={"steps": 7}), "t1-brain")
+    changed = {"spacings_mm": [0.4, 0.2, 0.1], "reference_radius_mm": 6.0, "passes": [1, 1, 2]}
+    assert config.model == load_spec("t1-brain").model_copy(update=changed)
+    assert (config.optimization.steps, config.optimization.learning_rate) == (7, 1e-4)
+
+
+def test_a_model_file_to_fine_tune_is_found_from_the_working_directory(data_alone, monkeypatch, tmp_path):
+    model = PatchMorphModel(ModelSpec(spacings_mm=[3.0]))
+    (tmp_path / "other").mkdir()
+    save_model(model, tmp_path / "other" / "model.safetensors")
+    monkeypatch.chdir(tmp_path / "other")
+    config = load_config(data_alone, "model.safetensors")
+    assert config.model == model.spec
+    assert config.run.weights == str(tmp_path / "other" / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("sections", "start", "message"),
+    [
+        ({"run": {"output": "run", "weights": "t1-brain"}}, "t1-brain", "run.weights must be left out"),
+        ({}, "t2-brain", "model must be one of .*t1-brain.* or a file, got t2-brain"),
+        ({"model": ["unet"]}, "t1-brain", "model: Input should be"),
+        ({"model": {"depth": 3}}, "t1-brain", "model.depth: Extra inputs"),
+        ({"run": None}, "t1-brain", "run.output: Field required"),
+    ],
+)
+def test_mistakes_in_what_is_fine_tuned_are_named(data_alone, sections, start, message):
+    data_alone.write_text(yaml.safe_dump(yaml.safe_load(data_alone.read_text()) | sections))
+    with pytest.raises(PatchMorphError, match=message):
+        load_config(data_alone, start)
 
 
 def test_older_names_of_the_passes_are_read(change):

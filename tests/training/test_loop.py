@@ -104,6 +104,19 @@ def test_training_starts_from_given_weights(trained, config_file):
         train(load_config(config_file), CPU)
 
 
+def test_the_command_fine_tunes_a_model(trained, config_file, content, run):
+    """The networks come from the model; with a rate of nearly nothing its weights stay."""
+    slow = {"learning_rate": 1e-12, "weight_decay": 1e-12, "steps": 1, "batch": 1}
+    sections = {"data": content["data"], "run": {"output": "tuned"}, "optimization": slow}
+    config_file.write_text(yaml.safe_dump(sections))
+    code, _, error = run("train", config_file, "--from", trained / "model.safetensors", "--device", "cpu")
+    assert (code, error) == (0, "")
+    first, tuned = weights(trained), weights(config_file.parent / "tuned")
+    assert first.keys() == tuned.keys()
+    for name, tensor in first.items():
+        torch.testing.assert_close(tuned[name], tensor, atol=1e-3, rtol=1e-3)  # stored as float16
+
+
 def test_a_frozen_affine_stage_keeps_the_weights_that_it_was_given(trained, config_file, change):
     options = {"freeze_affine": True, "learning_rate": 1e-2}
     dense = {"name": "unet", "options": {"encoder": [4, 4], "decoder": [4, 4]}}  # others may follow

@@ -19,6 +19,12 @@ SOME_FAILED = 1
 @app.command()
 def train(
     config: Annotated[Path, typer.Argument(help="YAML file, such as configs/t1-brain.yaml.")],
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from", help="Packaged model or model file to fine-tune: its networks, schedule and weights."
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Continue from the last checkpoint.")] = False,
     device: DeviceOption = "auto",
     trust: TrustOption = None,
@@ -27,7 +33,7 @@ def train(
     from patchmorph.training.config import load_config
     from patchmorph.training.loop import train as run_training
 
-    run_training(load_config(config), choose_device(device), resume, trust or ())
+    run_training(load_config(config, start, trust or ()), choose_device(device), resume, trust or ())
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """The YAML configuration of a training run."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from patchmorph.catalogue import load_spec, packaged_models
 from patchmorph.errors import PatchMorphError, problems
 from patchmorph.networks.model import ModelSpec
 from patchmorph.objective.objective import Objective
@@ -214,11 +216,24 @@ class TrainingConfig(_Section):
         return self
 
 
-def load_config(path: str | Path) -> TrainingConfig:
+FINE_TUNING = {"steps": 1000, "learning_rate": 1e-4, "warmup": 50}
+"""Settings of `Optimization` for a training that starts from another model, where they are not configured."""
+
+
+def load_config(
+    path: str | Path, start: str | Path | None = None, trust: Sequence[str] = ()
+) -> TrainingConfig:
     """Read and check a configuration.
 
+    Args:
+        path: of the YAML file.
+        start: a packaged model's name or a model file that is fine-tuned: its weights are the initial ones,
+            and what the section ``model`` does not configure is as in this model. ``None``: what the
+            configuration says.
+        trust: classes that ``start`` may name (see `patchmorph.catalogue.load_model`).
+
     Raises:
-        PatchMorphError: no such file, not YAML, or invalid values, each named.
+        PatchMorphError: no such file, not YAML, invalid values, each named, or a ``start`` that is no model.
     """
     path = Path(path)
     if not path.is_file():
@@ -233,7 +248,33 @@ def load_config(path: str | Path) -> TrainingConfig:
         raise PatchMorphError(
             f"configuration must be a table of sections, got {type(content).__name__} in {path}"
         )
+    if start is not None:
+        content = _fine_tuning(content, start, trust, path)
     try:
         return TrainingConfig.model_validate({**content, "folder": path.parent})
     except ValidationError as error:
         raise PatchMorphError(f"configuration must fit its schema, got {path}: {problems(error)}") from None
+
+
+def _fine_tuning(
+    content: dict[str, Any], start: str | Path, trust: Sequence[str], path: Path
+) -> dict[str, Any]:
+    """A configuration that continues from the model ``start``."""
+    sections = {name: content.get(name) or {} for name in ("model", "optimization", "run")}
+    if not all(isinstance(section, dict) for section in sections.values()):
+        return content  # whose error the schema names
+    if "weights" in sections["run"]:
+        raise PatchMorphError(f"run.weights must be left out where a model is fine-tuned, got both in {path}")
+    weights = str(start) if str(start) in packaged_models() else str(Path(start).absolute())
+    own = load_spec(start, trust).model_dump()
+    kept = {name: value for name, value in own.items() if not _names(name) & sections["model"].keys()}
+    return content | {
+        "model": kept | sections["model"],
+        "optimization": FINE_TUNING | sections["optimization"],
+        "run": sections["run"] | {"weights": weights},
+    }
+
+
+def _names(field: str) -> set[str]:
+    """All names that a configuration may give a field of the model."""
+    return {field, *map(str, getattr(ModelSpec.model_fields[field].validation_alias, "choices", ()))}
