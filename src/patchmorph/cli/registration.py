@@ -8,7 +8,8 @@ import typer
 
 from patchmorph import catalogue
 from patchmorph.cli.app import DeviceOption, FolderOption, ModelOption, TrustOption, app, console, print_table
-from patchmorph.cli.options import CHECKS, OUTPUT, MethodOptions, PairOptions, with_options
+from patchmorph.cli.groups import with_options
+from patchmorph.cli.options import CHECKS, OUTPUT, MethodOptions, PairOptions
 from patchmorph.evaluation.pairs import PairPaths
 from patchmorph.results.folder import ALL, DEFAULT, FILES, FORMATS, NIFTI, REPORT, UNCERTAINTY
 from patchmorph.results.summary import Summary

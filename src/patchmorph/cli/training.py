@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from patchmorph.cli.app import DeviceOption, FolderOption, TrustOption, app, console, print_table
-from patchmorph.cli.options import MethodOptions, with_options
+from patchmorph.cli.groups import with_options
+from patchmorph.cli.options import MethodOptions
 from patchmorph.evaluation.pairs import OPTIONAL, REQUIRED, load_pairs
 from patchmorph.io.atomic import check_folder, check_outputs
 from patchmorph.networks.devices import choose_device

@@ -6,14 +6,11 @@ from typing import Annotated
 
 import typer
 
-from patchmorph.cli.app import AssumeOption, app, console, print_table
+from patchmorph.cli.app import app, console, print_table
+from patchmorph.cli.groups import with_options
 from patchmorph.cli.images import (
     IMAGE_FORMATS,
-    FixedOrientation,
-    FixedSpacing,
-    MovingOrientation,
-    MovingSpacing,
-    Sides,
+    SideOptions,
     print_notes,
     print_written,
     read_pair,
@@ -41,21 +38,24 @@ from patchmorph.io.images import check_ending, save_image, space_code
 from patchmorph.io.series import CHOICES, warp_files
 from patchmorph.io.transforms.formats import load_transform
 from patchmorph.io.transforms.registry import format_of
-from patchmorph.spatial.grid import Grid
-from patchmorph.transforms.base import Transform
-from patchmorph.transforms.inverse import round_trip_mm
-from patchmorph.transforms.jacobian import DIFFERENCES, folding, jacobian_determinant, log_determinant
+from patchmorph.transforms.checks import (
+    MAX_ERROR_MM,
+    InverseCheck,
+    JacobianCheck,
+    finest_support,
+    mean_distance_mm,
+)
+from patchmorph.transforms.jacobian import DIFFERENCES, Differences, log_determinant
 
 Output = Annotated[
     Path, typer.Option("--output", "-o", help="Transform file; its ending determines the format.")
 ]
 ReferenceOption = Annotated[Path | None, typer.Option(help="Fixed image: its grid, for files that need it.")]
 Moving = Annotated[Path | None, typer.Option(help="Moving image: its grid, for files that need it.")]
-MAX_ERROR_MM = 0.01
-"""Largest error of a correct inverse; points above it are reported as failed."""
 
 
 @app.command()
+@with_options
 def apply(
     transform: TransformPath,
     images: Annotated[list[Path], typer.Argument(help="Images in the moving space, of three or more axes.")],
@@ -82,12 +82,9 @@ def apply(
             help="Vectors and tensors: turn them with the map, components along ras or lps axes; or none."
         ),
     ] = None,
-    assume_orientation: AssumeOption = None,
-    fixed_spacing: FixedSpacing = None,
-    fixed_orientation: FixedOrientation = None,
-    moving_spacing: MovingSpacing = None,
-    moving_orientation: MovingOrientation = None,
     of: EachFrom = None,
+    *,
+    options: SideOptions,
 ) -> None:
     """Resample images through a transform onto a reference grid, each frame interpolated once."""
     if interpolation not in CHOICES:
@@ -99,7 +96,7 @@ def apply(
     targets = targets_of(images, output)
     transforms = [transform, *(then or [])]
     check_outputs(targets, [*images, reference, *transforms])
-    sides = Sides.of(assume_orientation, fixed_orientation, fixed_spacing, moving_orientation, moving_spacing)
+    sides = options.sides()
     place = read_reference(reference, sides.fixed)
     series = [Frames(image, sides.moving) for image in images]
     for frames in series:
@@ -115,6 +112,7 @@ def apply(
 
 
 @app.command()
+@with_options
 def compose(
     transforms: Annotated[
         list[Path], typer.Argument(help="In the order in which they map points of the first fixed image.")
@@ -124,20 +122,18 @@ def compose(
     moving: Moving = None,
     to: To = None,
     of: EachFrom = None,
-    assume_orientation: AssumeOption = None,
-    fixed_spacing: FixedSpacing = None,
-    fixed_orientation: FixedOrientation = None,
-    moving_spacing: MovingSpacing = None,
-    moving_orientation: MovingOrientation = None,
+    *,
+    options: SideOptions,
 ) -> None:
     """Compose several transforms into one."""
     check_outputs([output], [*transforms, reference, moving])
-    sides = Sides.of(assume_orientation, fixed_orientation, fixed_spacing, moving_orientation, moving_spacing)
+    sides = options.sides()
     pair = read_pair(reference, moving, sides)
     save(load_chain(transforms, of, False, pair), output, to, pair)
 
 
 @app.command()
+@with_options
 def invert(
     transform: TransformPath,
     output: Output,
@@ -149,16 +145,13 @@ def invert(
         Path | None,
         typer.Option(help="Image of the inverse's round-trip error in mm, on the moving image's grid."),
     ] = None,
-    assume_orientation: AssumeOption = None,
-    fixed_spacing: FixedSpacing = None,
-    fixed_orientation: FixedOrientation = None,
-    moving_spacing: MovingSpacing = None,
-    moving_orientation: MovingOrientation = None,
+    *,
+    options: SideOptions,
 ) -> None:
     """Write the inverse: exact for velocity fields, to 0.0002 mm at each point for displacement fields."""
     outputs = [output] if missed is None else [output, missed]
     check_outputs(outputs, [transform, reference, moving])
-    sides = Sides.of(assume_orientation, fixed_orientation, fixed_spacing, moving_orientation, moving_spacing)
+    sides = options.sides()
     pair = read_pair(reference, moving, sides)
     form = format_of(output, to, writing=True)
     if missed is not None:
@@ -166,29 +159,32 @@ def invert(
         pair.need_moving("option --missed")
     forward = load_one(transform, of, pair)
     inverse = forward.inverse()
-    grid = pair.moving or _finest(forward)
+    grid = pair.moving or finest_support(forward)
     if grid is not None:
-        miss = round_trip_mm(forward, inverse, grid)
-        failed, unmapped = int((miss > MAX_ERROR_MM).sum()), int(miss.isnan().sum())
-        console.print(f"inverse misses by over {MAX_ERROR_MM} mm at {failed} of {miss.numel()} points")
-        if unmapped:
-            console.print(f"{unmapped} of {miss.numel()} points are not mapped")
+        check = InverseCheck.of(forward, inverse, grid)
+        _print_misses(check)
         if missed is not None:
             assert moving is not None
-            save_image(Image(miss[None, None], grid), missed, space_code(moving))
+            save_image(Image(check.miss_mm[None, None], grid), missed, space_code(moving))
             print_written(missed)
     save(inverse, output, to, pair.swapped())
     if grid is not None:
-        written = load_transform(output, form.tool, pair.swapped())
-        points = grid.points_world().reshape(1, -1, 3)[:, :: max(1, math.prod(grid.shape) // 100_000)]
-        off = float((written(points) - inverse(points)).norm(dim=-1).nanmean())
+        off = mean_distance_mm(load_transform(output, form.tool, pair.swapped()), inverse, grid)
         if off > MAX_ERROR_MM:
             console.print(
                 f"in this format the inverse is {off:.3f} mm off on average; .safetensors keeps it exact"
             )
 
 
+def _print_misses(check: InverseCheck) -> None:
+    points = check.miss_mm.numel()
+    console.print(f"inverse misses by over {MAX_ERROR_MM} mm at {check.failed} of {points} points")
+    if check.unmapped:
+        console.print(f"{check.unmapped} of {points} points are not mapped")
+
+
 @app.command()
+@with_options
 def convert(
     transform: TransformPath,
     output: Output,
@@ -196,11 +192,8 @@ def convert(
     moving: Moving = None,
     to: To = None,
     of: From = None,
-    assume_orientation: AssumeOption = None,
-    fixed_spacing: FixedSpacing = None,
-    fixed_orientation: FixedOrientation = None,
-    moving_spacing: MovingSpacing = None,
-    moving_orientation: MovingOrientation = None,
+    *,
+    options: SideOptions,
 ) -> None:
     """Write a transform as another tool's file.
 
@@ -208,13 +201,14 @@ def convert(
     fsl or greedy; .txt with --to mrtrix or niftyreg; .lta, .mgz (FreeSurfer); .aff12.1D (AFNI); .x5; .zarr.
     """
     check_outputs([output], [transform, reference, moving])
-    sides = Sides.of(assume_orientation, fixed_orientation, fixed_spacing, moving_orientation, moving_spacing)
+    sides = options.sides()
     pair = read_pair(reference, moving, sides)
     format_of(output, to, writing=True)
     save(load_one(transform, of, pair), output, to, pair)
 
 
 @app.command()
+@with_options
 def jacobian(
     transform: TransformPath,
     reference: Annotated[Path, typer.Option(help="Image whose grid the result is on.")],
@@ -226,46 +220,36 @@ def jacobian(
     inverse: Inverse = False,
     moving: Moving = None,
     of: From = None,
-    assume_orientation: AssumeOption = None,
-    fixed_spacing: FixedSpacing = None,
-    fixed_orientation: FixedOrientation = None,
-    moving_spacing: MovingSpacing = None,
-    moving_orientation: MovingOrientation = None,
+    *,
+    options: SideOptions,
 ) -> None:
     """Write the Jacobian determinant of a transform, and report where the transform folds."""
     if differences not in DIFFERENCES:
         raise PatchMorphError(f"differences must be {' or '.join(DIFFERENCES)}, got {differences}")
     check_ending(output)
     check_outputs([output], [transform, reference, moving])
-    sides = Sides.of(assume_orientation, fixed_orientation, fixed_spacing, moving_orientation, moving_spacing)
+    sides = options.sides()
     place = read_reference(reference, sides.fixed)
     grid = place.grid
     pair = GridPair(grid, None if moving is None else read_reference(moving, sides.moving).grid)
     chain = load_chain([transform], of and [of], inverse, pair.swapped() if inverse else pair)
-    by = {name: jacobian_determinant(chain, grid, name) for name in DIFFERENCES}
-    folds = folding(chain, grid)
-    known = {name: values[~values.isnan()] for name, values in by.items()}
-    if any(values.numel() == 0 for values in known.values()):
+    check = JacobianCheck.of(chain, grid)
+    if not check.is_mapped:
         raise PatchMorphError(f"{reference} must lie where the transform maps points, got no mapped voxel")
-    determinant = log_determinant(by[differences]) if log else by[differences]
+    determinant = check.determinants[differences]
+    determinant = log_determinant(determinant) if log else determinant
     save_image(Image(determinant[None, None], grid), output, place.code)
     print_written(output)
-    percentages = {
-        f"folding, % of voxels by {name} differences": 100 * float((values <= 0).float().mean())
-        for name, values in known.items()
-    }
-    cells = {
-        "non-diffeomorphic voxels": folds.voxels,
-        "non-diffeomorphic tetrahedra": folds.tetrahedra,
-        "non-diffeomorphic volume, %": 100 * folds.volume_share,
-    }
-    lowest, highest = float(known[differences].min()), float(known[differences].max())
-    unmapped = by[differences].numel() - known[differences].numel()
-    outside = {"voxels that are not mapped": unmapped} if unmapped else {}
-    print_table(str(output), {"smallest": lowest, "largest": highest} | percentages | cells | outside)
+    print_table(str(output), _figures(check, differences))
 
 
-def _finest(transform: Transform) -> Grid | None:
-    """The finest of the grids that support fields of ``transform``; ``None`` if there are none."""
-    grids = [grid for part in transform.parts() if (grid := part.support()) is not None]
-    return min(grids, key=lambda grid: float(grid.spacing_mm.min()), default=None)
+def _figures(check: JacobianCheck, differences: Differences) -> dict[str, float]:
+    """What is printed of a Jacobian determinant, by name."""
+    mapped, unmapped = check.mapped(differences), check.unmapped(differences)
+    figures: dict[str, float] = {"smallest": float(mapped.min()), "largest": float(mapped.max())}
+    for name in DIFFERENCES:
+        figures[f"folding, % of voxels by {name} differences"] = check.folding_percent(name)
+    figures["non-diffeomorphic voxels"] = check.folding.voxels
+    figures["non-diffeomorphic tetrahedra"] = check.folding.tetrahedra
+    figures["non-diffeomorphic volume, %"] = 100 * check.folding.volume_share
+    return figures | ({"voxels that are not mapped": unmapped} if unmapped else {})
