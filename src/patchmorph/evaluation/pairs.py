@@ -1,12 +1,16 @@
 """The files of a pair, and a table of pairs."""
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from patchmorph.errors import PatchMorphError
+from patchmorph.io.bids import stem
 from patchmorph.io.tables import Row, files_of, read_rows
 
 REQUIRED = ("fixed", "moving")
+FOLDER_NAME = re.compile(r"\w[\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,10 @@ COLUMNS = tuple(field.name for field in fields(PairPaths))
 OPTIONAL = COLUMNS[len(REQUIRED) :]
 
 
+NAME = "name"
+"""Column with the names of pairs."""
+
+
 def load_pairs(path: str | Path) -> list[PairPaths]:
     """Read a CSV table of pairs with some of `COLUMNS`; its paths are relative to its folder.
 
@@ -40,8 +48,34 @@ def load_pairs(path: str | Path) -> list[PairPaths]:
         PatchMorphError: no such file, missing or unknown columns, no rows, a listed file that does not exist,
             or labels for one image only.
     """
-    path = Path(path)
-    return [_pair(row, path.parent) for row in read_rows(path, "table of pairs", REQUIRED, OPTIONAL)]
+    return [pair for _, pair in _rows(Path(path))]
+
+
+def load_named_pairs(path: str | Path) -> dict[str, PairPaths]:
+    """The same by name: that in the column ``name``, else ``MOVING_to_FIXED`` by the names of the files.
+
+    Raises:
+        PatchMorphError: as for `load_pairs`, two pairs of one name, or a name that is none of a folder.
+    """
+    pairs: dict[str, PairPaths] = {}
+    for row, pair in _rows(Path(path)):
+        name = row.cells.get(NAME) or f"{stem(pair.moving)}_to_{stem(pair.fixed)}"
+        if not FOLDER_NAME.fullmatch(name):
+            raise PatchMorphError(
+                f"{NAME} must be letters, digits, dots, dashes and underscores, got {name!r} in {row.where}"
+            )
+        if name in pairs:
+            raise PatchMorphError(
+                f"pairs must have different names (column {NAME}), got {name} twice, again in {row.where}"
+            )
+        pairs[name] = pair
+    return pairs
+
+
+def _rows(path: Path) -> Iterator[tuple[Row, PairPaths]]:
+    for row in read_rows(path, "table of pairs", REQUIRED, (*OPTIONAL, NAME)):
+        files = Row(row.where, {column: cell for column, cell in row.cells.items() if column != NAME})
+        yield row, _pair(files, path.parent)
 
 
 def _pair(row: Row, folder: Path) -> PairPaths:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from patchmorph.errors import PatchMorphError
+from patchmorph.io.bids import companion, find_images
 from patchmorph.io.tables import read_files
 from patchmorph.training.config import TrainingConfig
 
@@ -66,27 +67,5 @@ def _from_manifest(path: Path) -> list[Subject]:
 
 def _from_bids(folder: Path, suffix: str) -> list[Subject]:
     """Images by suffix, each with the ``_dseg`` and ``_mask`` in its folder that have the same entities."""
-    images = [
-        path for ending in (".nii", ".nii.gz") for path in folder.glob(f"sub-*/**/sub-*_{suffix}{ending}")
-    ]
-    if not images:
-        raise PatchMorphError(f"BIDS folder must hold sub-*_{suffix}.nii[.gz], got none in {folder}")
-    return [Subject(image, _companion(image, "dseg"), _companion(image, "mask")) for image in images]
-
-
-def _companion(image: Path, kind: str) -> Path | None:
-    """The file of a kind whose entities (`_entities`) equal those of an image."""
-    found = [
-        path
-        for path in sorted(image.parent.glob(f"sub-*_{kind}.nii*"))
-        if _entities(path) == _entities(image)
-    ]
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
-        raise PatchMorphError(f"{kind} of {image.name} must be one file, got {names}; use a manifest")
-    return found[0] if found else None
-
-
-def _entities(path: Path) -> set[str]:
-    parts = set(path.name.split("_"))
-    return {part for part in parts if part.partition("-")[0] in ("sub", "ses", "acq", "run", "space", "res")}
+    images = find_images(folder, suffix)
+    return [Subject(image, companion(image, "dseg"), companion(image, "mask")) for image in images]

@@ -1,0 +1,162 @@
+"""Registration of a cohort on the workers of a Dask scheduler: one task a pair."""
+
+import contextlib
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from patchmorph.cluster.cohort import RESULTS, Task
+from patchmorph.cluster.ledger import FAILED, Ledger, Outcome
+from patchmorph.errors import PatchMorphError, one_line
+from patchmorph.io.atomic import UNFINISHED, whole_file
+from patchmorph.io.extras import extra
+from patchmorph.jobs import register_files
+from patchmorph.progress import advance, step
+
+RETRIES = 2
+"""Further attempts at a pair whose worker fails for another reason than its input."""
+CORES_PER_WORKER = 2
+CONNECT_SECONDS = 10
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Where tasks run.
+
+    Attributes:
+        scheduler: address of a running scheduler, such as ``tcp://host:8786``, or the file that it wrote
+            (``--scheduler-file``); ``None``: processes on this computer, which end with the batch.
+        count: number of these processes; ``None``: one for each GPU, or for each two processor cores.
+    """
+
+    scheduler: str | None = None
+    count: int | None = None
+
+
+def register_cohort(tasks: list[Task], folder: Path, workers: Workers) -> Iterator[Outcome]:
+    """Register the pairs that are not done, and record each in the cohort's table as soon as it has ended.
+
+    Pairs that cannot be registered are outcomes too, and stop nobody. The table of an earlier run in
+    ``folder`` tells which pairs are done; pairs that are no longer in the cohort leave it.
+
+    Args:
+        tasks: the pairs.
+        folder: of the cohort.
+        workers: where they run.
+
+    Yields:
+        How each pair ended, in the order of their ends.
+
+    Raises:
+        PatchMorphError: the extra ``large`` is not installed, or the scheduler cannot be reached.
+    """
+    ledger = Ledger(folder)
+    clear_unfinished(folder)
+    waiting = [task for task in tasks if not ledger.is_done(task.name, task.fingerprint, task.request.output)]
+    ledger.keep(task.name for task in tasks)
+    if not waiting:
+        return
+    with step("register pairs", len(waiting)) as pairs, _client(workers, waiting) as client:
+        futures = {client.submit(register_task, task, retries=RETRIES, pure=False): task for task in waiting}
+        for future in extra("distributed", "large").as_completed(futures):
+            task = futures.pop(future)
+            error = future.exception()
+            outcome = future.result() if error is None else _failed(task, f"{type(error).__name__}: {error}")
+            if outcome.verdict != FAILED:
+                link_results(task, folder)
+            ledger.add(outcome)
+            advance(pairs)
+            yield outcome
+    clear_unfinished(folder)
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Remove what workers that were killed have left among the results."""
+    for pattern in (f"{UNFINISHED}*", f"*/{UNFINISHED}*"):
+        for path in (folder / RESULTS).glob(pattern):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def register_task(task: Task) -> Outcome:
+    """Register one pair on a worker; an input that cannot be used is an outcome, not an error."""
+    request = replace(task.request, method=replace(task.request.method, device=_device(task)))
+    try:
+        summary = register_files(request)
+    except PatchMorphError as error:
+        return _failed(task, str(error))
+    return Outcome.of(task.name, summary, task.fingerprint, (request.paths.fixed, request.paths.moving))
+
+
+def link_results(task: Task, folder: Path) -> None:
+    """Give results their further names, as hard links where the file system has them, else as copies."""
+    for name, link in task.links.items():
+        source, target = task.request.output / name, folder / link
+        if source.is_file():
+            with whole_file(target) as temporary:
+                try:
+                    os.link(source, temporary)
+                except OSError:
+                    temporary.write_bytes(source.read_bytes())
+
+
+def _failed(task: Task, reason: str) -> Outcome:
+    paths = task.request.paths
+    return Outcome(
+        task.name,
+        FAILED,
+        one_line(reason),
+        fixed=str(paths.fixed),
+        moving=str(paths.moving),
+        fingerprint=task.fingerprint,
+    )
+
+
+def _device(task: Task) -> str:
+    """The device of this worker: workers of this computer, which have numbers for names, share its GPUs."""
+    device, name = task.request.method.device, str(extra("distributed", "large").get_worker().name)
+    gpus = torch.cuda.device_count()
+    if device in ("auto", "cuda") and gpus > 1 and name.isdigit():
+        return f"cuda:{int(name) % gpus}"
+    return device
+
+
+@contextlib.contextmanager
+def _client(workers: Workers, tasks: list[Task]) -> Iterator[Any]:
+    """A client of the scheduler, or of processes of its own."""
+    distributed = extra("distributed", "large")
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # failures are outcomes
+    if workers.scheduler is not None:
+        where = "scheduler_file" if Path(workers.scheduler).is_file() else "address"
+        try:
+            client = distributed.Client(**{where: workers.scheduler}, timeout=CONNECT_SECONDS)
+        except (OSError, ValueError) as error:
+            got = f"{workers.scheduler}: {one_line(error)}"
+            raise PatchMorphError(f"scheduler must be the address of a running one, got {got}") from None
+        with client:
+            yield client
+        return
+    count = workers.count or _default_count(tasks)
+    threads = max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) // count))
+    cluster = distributed.LocalCluster(
+        n_workers=min(count, len(tasks)),
+        threads_per_worker=1,
+        host=LOOPBACK,
+        dashboard_address=f"{LOOPBACK}:0",
+        memory_limit=0,  # the system's own
+        env={"OMP_NUM_THREADS": str(threads)},
+        silence_logs=logging.CRITICAL,
+    )
+    with cluster, distributed.Client(cluster) as client:
+        yield client
+
+
+def _default_count(tasks: list[Task]) -> int:
+    on_gpu = tasks[0].request.method.device != "cpu" and torch.cuda.is_available()
+    return torch.cuda.device_count() if on_gpu else max(1, (os.cpu_count() or 1) // CORES_PER_WORKER)

@@ -1,0 +1,139 @@
+"""The pairs of a cohort as tasks: from a table or a BIDS folder, each with a name and a fingerprint."""
+
+import hashlib
+import json
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from patchmorph.api import Method
+from patchmorph.catalogue import AUTO, NO_MODEL, load_spec
+from patchmorph.errors import PatchMorphError
+from patchmorph.evaluation.pairs import PairPaths, load_named_pairs
+from patchmorph.io.bids import derivative_names, find_images, stem
+from patchmorph.io.templates import image_path
+from patchmorph.jobs import RegistrationRequest
+from patchmorph.registration.options import RegistrationOptions
+from patchmorph.results.folder import WARPED, image_name, saved
+from patchmorph.version import VERSION
+
+SUMMARY_NAME = "summary"
+"""Of what is saved: it tells that a pair is done."""
+RESULTS = "results"
+"""Folder of the results folders, in that of the cohort."""
+BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Task:
+    """One pair of a cohort.
+
+    Attributes:
+        name: of the pair in the cohort, and of its results folder.
+        request: the registration.
+        fingerprint: of the contents of its files and of all options: equal where nothing has changed.
+        links: further names of results, from the cohort's folder on, by their names in the results folder.
+    """
+
+    name: str
+    request: RegistrationRequest
+    fingerprint: str
+    links: dict[str, Path]
+
+
+def tasks_of(
+    source: Path, template: RegistrationRequest, fixed: str | None = None, suffix: str = "T1w"
+) -> list[Task]:
+    """The pairs of a cohort.
+
+    Args:
+        source: a table of pairs (see `load_named_pairs`), or a BIDS folder.
+        template: how each pair is registered; its paths are replaced, and its output is the cohort's folder.
+        fixed: image or template that the images of a BIDS folder are registered to.
+        suffix: of these images.
+
+    Raises:
+        PatchMorphError: no such source, an invalid table or option, pairs of one name, or a ``fixed`` that is
+            missing for a folder or given for a table.
+    """
+    template = replace(
+        template,
+        save=tuple(dict.fromkeys((*template.save, SUMMARY_NAME))),
+        method=_anywhere(template.method),
+    )
+    _check_options(template)
+    if source.is_dir():
+        return _bids_tasks(source, template, fixed, suffix)
+    if fixed is not None:
+        raise PatchMorphError(f"--fixed must come with a BIDS folder, got the table {source}")
+    return [_task(name, paths, template) for name, paths in load_named_pairs(source).items()]
+
+
+def _check_options(template: RegistrationRequest) -> None:
+    """Reject, once and before any work, what every pair would be rejected for."""
+    saved(template.save)
+    image_name(WARPED, template.image_format)
+    if template.method.model not in (AUTO, NO_MODEL):
+        load_spec(template.method.model, template.method.trust)
+    chosen = vars(template.method)
+    RegistrationOptions(**{field.name: chosen[field.name] for field in fields(RegistrationOptions)})
+
+
+def _anywhere(method: Method) -> Method:
+    """The method with absolute paths, for workers in other folders."""
+    files = {"model": method.model, "initial_transform": method.initial_transform}
+    found = {name: str(path.absolute()) for name, text in files.items() if (path := Path(text)).is_file()}
+    return replace(method, **found)
+
+
+def _bids_tasks(folder: Path, template: RegistrationRequest, fixed: str | None, suffix: str) -> list[Task]:
+    if fixed is None:
+        raise PatchMorphError(f"--fixed must name an image or a template, got nothing for {folder}")
+    space = "".join(letter for letter in stem(Path(fixed)) if letter.isalnum())
+    tasks = []
+    for image in find_images(folder, suffix):
+        task = _task(stem(image), PairPaths(image_path(fixed), image), template)
+        place = image.parent.relative_to(folder)
+        names = derivative_names(image, space)
+        tasks.append(replace(task, links={name: place / link for name, link in names.items()}))
+    names = [task.name for task in tasks]
+    for name in names:
+        if names.count(name) > 1:
+            raise PatchMorphError(f"images must have different names, got {name} twice in {folder}")
+    return tasks
+
+
+def _task(name: str, paths: PairPaths, template: RegistrationRequest) -> Task:
+    absolute = PairPaths(**{part: path.absolute() for part, path in paths.given().items()})  # on any worker
+    output = template.output.absolute() / RESULTS / name
+    request = replace(template, paths=absolute, output=output, overwrite=True)
+    return Task(name, request, fingerprint(request), {})
+
+
+def fingerprint(request: RegistrationRequest) -> str:
+    """SHA-256 of the files' contents, of the options and of the version."""
+    digest = hashlib.sha256()
+    options = [VERSION, request.arguments(), request.image_format]
+    method = request.method
+    named = {"model": Path(method.model), "initial_transform": Path(method.initial_transform)}
+    for name, path in sorted((request.paths.given() | named).items()):
+        digest.update(name.encode())
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            _add(digest, file)
+    # Paths are no content: images that were moved need no new registration.
+    digest.update(json.dumps(_without_paths(options, request), sort_keys=True, default=str).encode())
+    return digest.hexdigest()
+
+
+def _without_paths(options: list, request: RegistrationRequest) -> list:
+    files = {str(path) for path in request.paths.given().values()}
+    version, arguments, image_format = options
+    kept = {name: value for name, value in arguments.items() if str(value) not in files}
+    return [version, kept, image_format]
+
+
+def _add(digest: "hashlib._Hash", path: Path) -> None:
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)

@@ -1,0 +1,94 @@
+"""The table of a cohort: a row for each pair that is done, from which a later run goes on."""
+
+import csv
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from patchmorph.io.atomic import whole_file
+from patchmorph.io.tables import read_rows
+from patchmorph.results.summary import SUMMARY, Summary
+
+TABLE = "cohort.csv"
+FAILED = "failed"
+"""Stands for the verdict of a pair that could not be registered."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a pair ended.
+
+    Attributes:
+        name: of the pair.
+        verdict: that of its summary, or `FAILED`.
+        reasons: of the verdict, or why the pair could not be registered; one line.
+        similarity_after: see `Summary`; as those that follow, empty for pairs that failed.
+        folding_percent: see there.
+        seconds: of the registration, with reading and writing.
+        fixed: path of the image.
+        moving: likewise.
+        fingerprint: see `patchmorph.cluster.cohort.Task`.
+    """
+
+    name: str
+    verdict: str
+    reasons: str = ""
+    similarity_after: float | str = ""
+    folding_percent: float | str = ""
+    seconds: float | str = ""
+    fixed: str = ""
+    moving: str = ""
+    fingerprint: str = ""
+
+    @classmethod
+    def of(cls, name: str, summary: Summary, fingerprint: str, paths: tuple[Path, Path]) -> "Outcome":
+        """The outcome of a registration with this summary."""
+        return cls(
+            name,
+            summary.verdict,
+            "; ".join(summary.reasons),
+            round(summary.similarity_after, 4),
+            round(summary.folding_percent, 5),
+            round(sum(summary.seconds.values()), 2),
+            str(paths[0]),
+            str(paths[1]),
+            fingerprint,
+        )
+
+
+class Ledger:
+    """The table in the folder of a cohort, written anew, whole, after each pair.
+
+    Args:
+        folder: of the cohort.
+    """
+
+    def __init__(self, folder: Path):
+        self.path = folder / TABLE
+        columns = [field.name for field in fields(Outcome)]
+        rows = read_rows(self.path, "table of the cohort", columns) if self.path.exists() else []
+        self._outcomes = {row.cells["name"]: Outcome(**row.cells) for row in rows}
+
+    def is_done(self, name: str, fingerprint: str, folder: Path) -> bool:
+        """Whether a pair was registered with this fingerprint, and ``folder`` still holds its results."""
+        outcome = self._outcomes.get(name)
+        if outcome is None or outcome.verdict == FAILED or outcome.fingerprint != fingerprint:
+            return False
+        return (folder / SUMMARY).is_file()
+
+    def add(self, outcome: Outcome) -> None:
+        """Record how a pair ended."""
+        self._outcomes[outcome.name] = outcome
+        self.keep(self._outcomes)
+
+    def keep(self, names: Iterable[str]) -> None:
+        """Write the rows of these pairs, in their order, without others."""
+        self._outcomes = {name: self._outcomes[name] for name in names if name in self._outcomes}
+        with whole_file(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, [field.name for field in fields(Outcome)])
+            writer.writeheader()
+            writer.writerows(asdict(outcome) for outcome in self._outcomes.values())
+
+    def outcomes(self) -> list[Outcome]:
+        """All rows."""
+        return list(self._outcomes.values())

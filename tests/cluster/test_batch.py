@@ -1,0 +1,225 @@
+"""A cohort is registered whatever happens to a pair or a worker, and each pair once."""
+
+import csv
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from distributed import Client, LocalCluster
+
+from patchmorph.cluster import batch
+from patchmorph.errors import PatchMorphError
+from patchmorph.io.transforms.formats import load_transform
+from patchmorph.results.summary import Summary
+
+
+def rows(folder: Path) -> dict[str, dict[str, str]]:
+    """The table of a cohort by the names of pairs."""
+    return {row["name"]: row for row in csv.DictReader((folder / "cohort.csv").read_text().splitlines())}
+
+
+def summary(verdict: str) -> Summary:
+    return Summary(
+        fixed="a",
+        moving="b",
+        verdict=verdict,
+        reasons=["too rough, by far"] if verdict != "pass" else [],
+        similarity_before=0.2,
+        similarity_after=0.9,
+        folding_percent=0.01,
+        sd_log_jacobian=0.3,
+        evidence={},
+        notes=[],
+        without_counterpart_percent=0.0,
+        arguments={},
+        versions={},
+        device="cpu",
+        peak_memory_gib=None,
+        seconds={"load": 1.0, "register": 2.0},
+    )
+
+
+@pytest.fixture
+def registered(monkeypatch) -> list[str]:
+    """Names of the pairs that were registered, each in no time: the verdict is in the file of the mask."""
+    names = []
+
+    def register(request) -> Summary:
+        names.append(request.output.name)
+        text = request.paths.moving.read_bytes()
+        if text.startswith(b"damaged"):
+            raise PatchMorphError("image must be whole, got half of it")
+        if text.startswith(b"bug"):
+            raise KeyError("nobody expected this")
+        found = summary("fail" if text.startswith(b"wrong") else "pass")
+        request.output.mkdir(parents=True, exist_ok=True)
+        found.save(request.output)
+        for name in ("warped.nii.gz", "transform.h5"):
+            (request.output / name).write_text(f"{name} of {request.output.name}")
+        return found
+
+    monkeypatch.setattr(batch, "register_files", register)
+    return names
+
+
+@pytest.fixture
+def command(run, folder, scheduler):
+    """``batch`` on the table of the folder, on workers in this process."""
+
+    def call(*options) -> tuple[int, str, str]:
+        return run("batch", folder / "pairs.csv", "-o", folder / "out", "--scheduler", scheduler, *options)
+
+    return call
+
+
+def test_every_pair_is_registered_once(command, registered, folder):
+    code, out, _ = command()
+    assert code == 0
+    assert sorted(registered) == [f"moving{k}_to_fixed" for k in range(3)]
+    assert "3 pairs: 3 pass, 0 check, 0 fail, 0 failed" in out
+    row = rows(folder / "out")["moving1_to_fixed"]
+    assert (row["verdict"], row["similarity_after"], row["seconds"]) == ("pass", "0.9", "3.0")
+    assert row["moving"] == str(folder / "moving1.nii.gz")
+    assert command()[0] == 0
+    assert len(registered) == 3
+
+
+def test_a_pair_that_fails_stops_nobody_and_is_tried_again(command, registered, folder):
+    whole = (folder / "moving1.nii.gz").read_bytes()
+    (folder / "moving1.nii.gz").write_text("damaged")
+    code, out, _ = command()
+    assert code == 1
+    assert "moving1_to_fixed: failed: image must be whole, got half of it" in out
+    assert [row["verdict"] for row in rows(folder / "out").values()].count("pass") == 2
+    assert registered.count("moving1_to_fixed") == 1  # its input does not get better
+    registered.clear()
+    assert command()[0] == 1
+    assert registered == ["moving1_to_fixed"]
+    (folder / "moving1.nii.gz").write_bytes(whole)
+    registered.clear()
+    assert command()[0] == 0
+    assert registered == ["moving1_to_fixed"]
+
+
+def test_an_unexpected_error_is_retried_and_then_reported(command, registered, folder):
+    (folder / "moving0.nii.gz").write_text("bug")
+    assert command()[0] == 1
+    assert registered.count("moving0_to_fixed") == 1 + batch.RETRIES
+    assert rows(folder / "out")["moving0_to_fixed"]["reasons"] == "KeyError: 'nobody expected this'"
+
+
+def test_a_pair_with_the_verdict_fail_is_done_but_the_command_says_so(command, registered, folder):
+    (folder / "moving2.nii.gz").write_text("wrong")
+    for count in (3, 0):
+        registered.clear()
+        code, out, _ = command()
+        assert (code, len(registered)) == (1, count)
+        assert "3 pairs: 2 pass, 0 check, 1 fail, 0 failed" in out
+    assert rows(folder / "out")["moving2_to_fixed"]["reasons"] == "too rough, by far"
+
+
+def test_a_pair_is_registered_again_where_its_options_or_results_are_others(command, registered, folder):
+    command()
+    registered.clear()
+    (folder / "out" / "results" / "moving1_to_fixed" / "summary.json").unlink()
+    assert command()[0] == 0
+    assert registered == ["moving1_to_fixed"]
+    registered.clear()
+    command("--seed", 3)
+    assert len(registered) == 3
+
+
+def test_pairs_that_leave_the_cohort_leave_its_table(command, registered, folder):
+    command()
+    lines = (folder / "pairs.csv").read_text().splitlines(keepends=True)
+    (folder / "pairs.csv").write_text("".join(lines[:2]))
+    assert "1 pairs: 1 pass" in command()[1]
+    assert list(rows(folder / "out")) == ["moving0_to_fixed"]
+    assert (folder / "out" / "results" / "moving2_to_fixed").exists()
+
+
+def test_results_of_a_bids_folder_have_the_names_of_derivatives(run, bids, registered, scheduler):
+    out = bids.parent / "out"
+    fixed = ("--fixed", bids.parent / "atlas_1mm.nii.gz")
+    assert run("batch", bids, "-o", out, "--scheduler", scheduler, *fixed)[0] == 0
+    linked = out / "sub-02" / "ses-b" / "anat" / "sub-02_ses-b_space-atlas1mm_T1w.nii.gz"
+    assert linked.read_text() == "warped.nii.gz of sub-02_ses-b_T1w"
+    assert linked.samefile(out / "results" / "sub-02_ses-b_T1w" / "warped.nii.gz")
+    assert len(list(out.glob("sub-*/**/*_xfm.h5"))) == 3
+    assert '"DatasetType": "derivative"' in (out / "dataset_description.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ("--scheduler", "tcp://127.0.0.1:1"),
+            "scheduler must be the address of a running one, got tcp://127",
+        ),
+        (("--scheduler", "nonsense://x"), "scheduler must be the address of a running one, got nonsense"),
+        (("--scheduler", "tcp://127.0.0.1:1", "--workers", 2), "--workers must be left out"),
+        (("--model", "missing.safetensors"), "model must be one of"),
+    ],
+)
+def test_what_stops_all_pairs_is_one_line(run, folder, options, message, monkeypatch):
+    monkeypatch.setattr(batch, "CONNECT_SECONDS", 1)
+    code, _, error = run("batch", folder / "pairs.csv", "-o", folder / "out", *options)
+    assert code == 2
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_a_scheduler_is_found_by_its_file(run, registered, folder, scheduler):
+    with Client(scheduler, set_as_default=False) as client:
+        client.write_scheduler_file(folder / "scheduler.json")
+    options = ("-o", folder / "out", "--scheduler", folder / "scheduler.json")
+    assert run("batch", folder / "pairs.csv", *options)[0] == 0
+    assert len(registered) == 3
+
+
+def test_what_a_killed_worker_left_is_removed(command, registered, folder):
+    left = [folder / "out" / "results" / name for name in (".unfinished-a", "moving0_to_fixed/.unfinished-b")]
+    for path in left:
+        path.mkdir(parents=True)
+        (path / "warped.nii.gz").write_text("half of it")
+    assert command()[0] == 0
+    assert not any(path.exists() for path in left)
+
+
+def kill_a_busy_worker(address: str, killed: list[int]) -> None:
+    """Kill the first worker that has a task."""
+    with Client(address, set_as_default=False) as client:
+        processes = client.run(os.getpid)
+        until = time.monotonic() + 60
+        while not killed and time.monotonic() < until:
+            busy = [worker for worker, tasks in client.processing().items() if tasks]
+            for worker in busy[:1]:
+                os.kill(processes[worker], signal.SIGKILL)
+                killed.append(processes[worker])
+            time.sleep(0.05)
+
+
+def test_a_worker_that_dies_loses_no_pair(run, folder):
+    """Real registrations in processes of their own."""
+    killed: list[int] = []
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", silence_logs=50
+    ) as cluster:
+        address = cluster.scheduler_address
+        thread = threading.Thread(target=kill_a_busy_worker, args=(address, killed))
+        thread.start()
+        options = ("--scheduler", address, "--transform", "rigid", "--initial-transform", "header")
+        options += ("--save", "itk")
+        code, out, error = run("batch", folder / "pairs.csv", "-o", folder / "out", *options)
+        thread.join()
+    assert killed
+    assert (code, error) == (0, ""), out
+    assert "3 pairs: 3 pass" in out
+    for k in range(3):
+        results = folder / "out" / "results" / f"moving{k}_to_fixed"
+        assert load_transform(results / "transform.h5").parts()
+        assert Summary.load(results).verdict == "pass"
+    assert not list(folder.rglob(".unfinished-*"))
