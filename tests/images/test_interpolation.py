@@ -7,12 +7,12 @@ from synthetic import AFFINES, grid_around
 from patchmorph.images.interpolation import interpolator
 from patchmorph.images.volume import Image
 from patchmorph.spatial.affine import apply_affine
+from patchmorph.spatial.bsplines import spline_coefficients
 from patchmorph.spatial.sampling import (
     sample_cubic,
     sample_label,
     sample_linear,
     sample_nearest,
-    spline_coefficients,
 )
 
 GRID = grid_around((20, 21, 22), AFFINES["oblique"] * 2, (5.0, -3, 2))

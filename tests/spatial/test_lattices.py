@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from patchmorph.spatial.bsplines import sample_spline
 from patchmorph.spatial.grid import Grid
 from patchmorph.spatial.lattices import along_axes, sample_lattice
 from patchmorph.spatial.sampling import sample_linear
@@ -46,6 +47,17 @@ def test_a_lattice_beyond_the_array_reads_its_border_or_zeros():
         corner = data[..., -1, -1, -1] if shift > 0 else data[..., 0, 0, 0]
         assert (sample_lattice(data, matrix, (0, 1, 2), LATTICE, "border") == corner).all()
         assert (sample_lattice(data, matrix, (0, 1, 2), LATTICE, "zeros") == 0).all()
+
+
+def test_splines_have_the_values_at_the_points():
+    data = torch.rand(1, 3, *SHAPE, generator=torch.Generator().manual_seed(0))
+    for matrix in matrices():
+        axes = along_axes(matrix, LATTICE)
+        assert axes is not None
+        expected = sample_spline(data, Grid(LATTICE, matrix).points_world())
+        found = sample_lattice(data, matrix, axes, LATTICE, "border", spline=True)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+        assert expected.std() > 0.01
 
 
 @pytest.mark.parametrize("tilt", [1e-3, 0.2, 1.0])

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from patchmorph.images.volume import AbstractVolume
+from patchmorph.spatial.bsplines import spline_coefficients
 from patchmorph.spatial.sampling import (
     Interpolation,
     sample_cubic,
     sample_label,
     sample_linear,
     sample_nearest,
-    spline_coefficients,
 )
 
 SMOOTH: tuple[Interpolation, ...] = ("linear", "cubic")

@@ -9,13 +9,13 @@ import functools
 import math
 from typing import Literal, get_args
 
-import numpy as np
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 from torch.nn import functional
 
 from patchmorph.spatial.affine import apply_affine
+from patchmorph.spatial.bsplines import sample_spline
 
 Outside = Literal["zeros", "border"]
 """Values beyond the array: zero (images) or the nearest value inside (fields)."""
@@ -102,37 +102,18 @@ def sample_nearest(
     return _gather(data, index, background)[None]
 
 
-def spline_coefficients(data: Num[Tensor, "1 c x y z"]) -> Float[Tensor, "1 c x y z"]:
-    """Coefficients of the cubic B-spline that interpolates the voxels (Unser, IEEE SPM 1999), on the CPU.
-
-    The array is mirrored at its faces, as in ITK and SciPy.
-    """
-    from scipy import ndimage  # imported here: it takes a quarter of a second, and few runs need it
-
-    channels = [ndimage.spline_filter(channel).astype(np.float32) for channel in data[0].cpu().numpy()]
-    return torch.from_numpy(np.stack(channels))[None]
-
-
 def sample_cubic(
     coefficients: Float[Tensor, "1 c x y z"],
     points_voxel: Float[Tensor, "1 *n 3"],
     background: int | float = 0,
 ) -> Float[Tensor, "1 c *n"]:
-    """Cubic B-spline interpolation from `spline_coefficients`; ``background`` beyond the voxels' outer faces.
+    """Cubic B-spline interpolation from `bsplines.spline_coefficients`.
 
-    Computed by SciPy on one CPU core: for final images, not for optimization.
+    Between the outermost voxel centres and the faces values are those at the centres; beyond, ``background``.
     """
-    from scipy import ndimage
-
-    points = points_voxel[0].reshape(-1, 3).cpu()
-    last = torch.tensor(coefficients.shape[2:]) - 1
-    inside = ((points >= -0.5) & (points < last + 0.5)).all(-1)
-    within = points[inside].clamp(min=torch.zeros(3), max=last.float()).T.numpy()
-    values = torch.full((1, coefficients.shape[1], len(points)), float(background))
-    for channel, array in enumerate(coefficients[0].numpy()):
-        found = ndimage.map_coordinates(array, within, np.float32, 3, "mirror", prefilter=False)
-        values[0, channel, inside] = torch.from_numpy(found)
-    return values.reshape(1, -1, *points_voxel.shape[1:-1]).to(points_voxel.device)
+    shape = torch.tensor(coefficients.shape[2:], device=points_voxel.device)
+    inside = ((points_voxel >= -0.5) & (points_voxel < shape - 0.5)).all(-1)[:, None]
+    return torch.where(inside, sample_spline(coefficients, points_voxel), background)
 
 
 def sample_label(

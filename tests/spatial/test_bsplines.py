@@ -1,0 +1,124 @@
+"""Splines have the values that SciPy's have, interpolate, are smooth, and keep NaN."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from patchmorph.spatial import bsplines
+from patchmorph.spatial.bsplines import bspline_weights, mirrored, sample_spline, spline_coefficients
+from patchmorph.spatial.sampling import sample_cubic
+
+SHAPES = [(7, 9, 11), (1, 5, 2), (3, 2, 1), (30, 8, 21)]
+
+
+def random(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def scipy_values(data, points):
+    """SciPy's splines of each channel, float64, at points ``[n, 3]``."""
+    where = points.double().T.numpy()
+    found = [
+        ndimage.map_coordinates(channel.double().numpy(), where, order=3, mode="mirror") for channel in data
+    ]
+    return torch.from_numpy(np.stack(found)).float()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_coefficients_are_those_of_scipy(shape):
+    data = random(1, 2, *shape)
+    expected = np.stack([ndimage.spline_filter(channel.numpy(), mode="mirror") for channel in data[0]])
+    np.testing.assert_allclose(spline_coefficients(data)[0].numpy(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.float32])
+def test_numbers_of_every_type_have_coefficients(dtype):
+    data = (random(1, 1, 5, 6, 7) * 200).to(dtype)
+    expected = ndimage.spline_filter(data[0, 0].numpy(), mode="mirror")
+    before = data.clone()
+    np.testing.assert_allclose(spline_coefficients(data)[0, 0].numpy(), expected, rtol=1e-6, atol=1e-4)
+    assert torch.equal(data, before)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_values_are_those_of_scipy(shape, monkeypatch):
+    data, points = random(1, 2, *shape), random(1, 5, 40, 3, seed=1) * (torch.tensor(shape) - 1)
+    expected = scipy_values(data[0], points.reshape(-1, 3)).reshape(1, 2, 5, 40)
+    coefficients = spline_coefficients(data)
+    torch.testing.assert_close(sample_spline(coefficients, points), expected, atol=1e-5, rtol=0)
+    monkeypatch.setattr(bsplines, "POINTS", 64)  # no whole number of chunks
+    torch.testing.assert_close(sample_spline(coefficients, points), expected, atol=1e-5, rtol=0)
+
+
+def test_voxels_keep_their_values_up_to_the_border_and_beyond_it():
+    data = random(1, 3, 4, 5, 6)
+    axes = [torch.arange(-2.0, n + 2) for n in data.shape[2:]]
+    points = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)[None]
+    nearest = [axis.clamp(0, n - 1).long() for axis, n in zip(axes, data.shape[2:], strict=True)]
+    expected = data[:, :, nearest[0]][:, :, :, nearest[1]][..., nearest[2]]
+    torch.testing.assert_close(sample_spline(spline_coefficients(data), points), expected, atol=1e-5, rtol=0)
+
+
+def test_a_cubic_polynomial_is_reproduced_away_from_the_border():
+    """The mirror bends it at the border; each voxel further in has 0.27 times as much of that."""
+    index = torch.arange(40.0)
+    line = ((index - 20) / 10) ** 3
+    coefficients = spline_coefficients(line.reshape(1, 1, 40, 1, 1))
+    points = torch.zeros(1, 100, 3)
+    points[0, :, 0] = 14 + 12 * random(100)
+    expected = ((points[..., 0] - 20) / 10) ** 3
+    torch.testing.assert_close(sample_spline(coefficients, points)[:, 0], expected, atol=1e-5, rtol=0)
+
+
+def test_weights_are_those_of_the_cubic_b_spline_and_sum_to_one():
+    part = torch.tensor([0.0, 0.5, 0.25])
+    weights = bspline_weights(part)
+    by_hand = torch.tensor([[8, 32, 8, 0], [1, 23, 23, 1]]) / 48
+    torch.testing.assert_close(weights[:, :2].T, by_hand)
+    torch.testing.assert_close(weights.sum(0), torch.ones(3))
+
+
+def test_indices_are_mirrored_at_the_outermost_voxels():
+    assert mirrored(torch.arange(-1, 6), 4).tolist() == [1, 0, 1, 2, 3, 2, 1]
+    assert mirrored(torch.arange(-1, 3), 1).tolist() == [0, 0, 0, 0]
+
+
+def test_points_that_are_not_numbers_stay_so_and_spoil_no_others():
+    coefficients, points = random(1, 2, 6, 6, 6), random(1, 50, 3) * 5
+    expected = sample_spline(coefficients, points)
+    points[0, 7, 1] = torch.nan
+    found = sample_spline(coefficients, points)
+    assert found[0, :, 7].isnan().all()
+    others = torch.arange(50) != 7
+    assert torch.equal(found[..., others], expected[..., others])
+    assert sample_spline(coefficients, torch.full((1, 2, 3), torch.nan)).isnan().all()
+    assert sample_spline(coefficients, torch.zeros(1, 0, 3)).shape == (1, 2, 0)
+
+
+@pytest.mark.parametrize(("arrays", "of_points"), [(1, 1), (1, 3), (3, 1), (3, 3)])
+def test_batches_of_splines_broadcast(arrays, of_points):
+    coefficients, points = random(arrays, 2, 4, 5, 6), random(of_points, 7, 2, 3) * 3
+    values = sample_spline(coefficients, points)
+    assert values.shape == (max(arrays, of_points), 2, 7, 2)
+    for entry, value in enumerate(values):
+        alone = sample_spline(coefficients[entry % arrays][None], points[entry % of_points][None])
+        torch.testing.assert_close(value, alone[0])
+
+
+def test_points_of_the_world_are_mapped_to_voxels_first():
+    coefficients, points = random(1, 1, 6, 7, 8), random(1, 30, 3) * 4
+    to_voxel = torch.diag(torch.tensor([0.5, 2.0, 1.0, 1], dtype=torch.float64))[None]
+    to_voxel[0, 0, 3] = 1
+    by_hand = points * torch.tensor([0.5, 2, 1]) + torch.tensor([1.0, 0, 0])
+    found = sample_spline(coefficients, points, to_voxel)
+    torch.testing.assert_close(found, sample_spline(coefficients, by_hand))
+
+
+def test_images_have_the_background_beyond_their_outer_faces():
+    coefficients = spline_coefficients(random(1, 1, 5, 5, 5))
+    points = torch.tensor([[[-0.6, 2, 2], [-0.4, 2, 2], [0.0, 2, 2], [2, 4.4, 2], [2, 4.6, 2]]])
+    found = sample_cubic(coefficients, points, -7)[0, 0]
+    assert found[0] == found[4] == -7
+    torch.testing.assert_close(found[1], found[2])
+    assert sample_cubic(coefficients, points, float("nan"))[0, 0, 0].isnan()
