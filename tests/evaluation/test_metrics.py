@@ -53,6 +53,24 @@ def test_a_fold_counts_as_a_determinant_of_a_billionth_in_the_logarithm(fold):
     assert metrics.sd_log_jacobian(determinant, mask) == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_lattice_shows_by_the_steps_across_its_borders():
+    """By hand: steps of 0.1 along x and y, of 0.1 or 0.4 along z, across every third border."""
+    x, y, z = torch.meshgrid(*[torch.arange(12.0)] * 3, indexing="ij")
+    index = [(torch.arange(12) + 0.5) / 3] * 3
+    everywhere = torch.ones(12, 12, 12, dtype=torch.bool)
+    flat = 0.1 * (x - y + z)
+    assert metrics.seam_ratio(flat, index, everywhere) == pytest.approx(1, rel=1e-4)
+    jumps = flat + 0.3 * (z / 3).floor()
+    assert metrics.seam_ratio(jumps, index, everywhere) == pytest.approx(
+        (0.1 + 0.1 + 0.4) / 3 / 0.1, rel=1e-4
+    )
+    shifted = [*index[:2], index[2] + 1 / 3]
+    assert metrics.seam_ratio(jumps, shifted, everywhere) < 1
+    inside = everywhere & (z < 3)  # no border along z
+    assert metrics.seam_ratio(jumps, index, inside) == pytest.approx(1, rel=1e-4)
+    assert math.isnan(metrics.seam_ratio(jumps, index, ~everywhere))
+
+
 def test_tre_is_a_distance():
     assert metrics.tre_mm(torch.tensor([[3.0, 4, 0]]), torch.zeros(1, 3)).tolist() == [5.0]
     mapped = torch.tensor([[[1.0, 2, 3], [0, 0, 0]]])

@@ -6,7 +6,14 @@ import torch
 from scipy import ndimage
 
 from patchmorph.spatial import bsplines
-from patchmorph.spatial.bsplines import bspline_weights, mirrored, sample_spline, spline_coefficients
+from patchmorph.spatial.bsplines import (
+    bspline_weights,
+    mirrored,
+    nearest_linear,
+    nearest_spline,
+    sample_spline,
+    spline_coefficients,
+)
 from patchmorph.spatial.sampling import sample_cubic
 
 SHAPES = [(7, 9, 11), (1, 5, 2), (3, 2, 1), (30, 8, 21)]
@@ -122,3 +129,85 @@ def test_images_have_the_background_beyond_their_outer_faces():
     assert found[0] == found[4] == -7
     torch.testing.assert_close(found[1], found[2])
     assert sample_cubic(coefficients, points, float("nan"))[0, 0, 0].isnan()
+
+
+def test_odd_ends_continue_straight_on():
+    """By hand: c[-1] = 2 c[0] - c[1], so the spline has its first coefficient as value at its first voxel."""
+    data, points = random(1, 2, 5, 6, 7), random(1, 200, 3, seed=1) * torch.tensor([4.0, 5, 6])
+    padded = data
+    for axis in (2, 3, 4):
+        count = padded.shape[axis]
+        first, second = (padded.narrow(axis, k, 1) for k in (0, 1))
+        last, other = (padded.narrow(axis, count - k, 1) for k in (1, 2))
+        padded = torch.cat([2 * first - second, padded, 2 * last - other], dim=axis)
+    expected = sample_spline(padded, points + 1)
+    torch.testing.assert_close(sample_spline(data, points, ends="odd"), expected, atol=1e-5, rtol=0)
+    corners = torch.tensor([[[0.0, 0, 0], [4, 5, 6]]])
+    at_corners = torch.stack([data[..., 0, 0, 0], data[..., -1, -1, -1]], dim=-1)
+    torch.testing.assert_close(sample_spline(data, corners, ends="odd"), at_corners)
+
+
+def line_of(values, kernel, points):
+    """Sums of shifted kernels with heights ``values`` along a line of voxels."""
+    apart = points[:, None] - torch.arange(len(values))
+    return kernel(apart) @ values
+
+
+def hat(x):
+    return (1 - x.abs()).clamp(min=0)
+
+
+def bump(x):
+    """The cubic B-spline, as the convolution of two hats, summed over fine steps."""
+    steps = torch.linspace(-1, 1, 401, dtype=torch.float64)
+    return (hat(steps) * hat(x[..., None] - steps)).sum(-1) / 200
+
+
+def least_squares(values, kernel, target):
+    """Heights of kernels that are nearest to another function, by brute force on fine points."""
+    points = torch.linspace(-4, len(values) + 3, 40 * (len(values) + 7) + 1, dtype=torch.float64)
+    apart = points[:, None] - torch.arange(len(values))
+    return torch.linalg.lstsq(kernel(apart), line_of(values, target, points)[:, None]).solution[:, 0]
+
+
+def in_the_middle(count=24):
+    values = torch.zeros(count, dtype=torch.float64)
+    values[count // 2 - 2 : count // 2 + 2] = torch.tensor([1.0, -0.5, 2, 0.3], dtype=torch.float64)
+    return values
+
+
+def test_the_nearest_spline_is_that_of_least_squares():
+    values = in_the_middle()
+    expected = least_squares(values, bump, hat)
+    found = nearest_spline(values.reshape(1, 1, -1, 1, 1))[0, 0, :, 0, 0]
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
+    assert (expected - values).abs().max() > 0.1
+
+
+def test_the_nearest_linear_interpolation_is_that_of_least_squares():
+    coefficients = in_the_middle()
+    expected = least_squares(coefficients, hat, bump)
+    values = torch.conv1d(coefficients[None, None], torch.tensor([[[1, 4, 1]]]).double() / 6, padding=1)
+    found = nearest_linear(values.reshape(1, 1, -1, 1, 1))[0, 0, :, 0, 0]
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
+    assert (expected - values[0, 0]).abs().max() > 0.05
+
+
+@pytest.mark.parametrize("nearest", [nearest_spline, nearest_linear])
+@pytest.mark.parametrize("shape", [(9, 7, 8), (1, 2, 3), (3, 1, 2), (2, 3, 1)])
+def test_ramps_stay_what_they_are_up_to_their_ends(nearest, shape):
+    axes = torch.meshgrid(*[torch.arange(float(n)) for n in shape], indexing="ij")
+    ramp = (0.5 * axes[0] - 2 * axes[1] + axes[2] + 3)[None, None]
+    torch.testing.assert_close(nearest(ramp), ramp, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("axis", [2, 3, 4])
+def test_each_axis_is_treated_alike(axis):
+    values = in_the_middle(12).float()
+    for nearest in (nearest_spline, nearest_linear):
+        line = nearest(values.reshape(1, 1, -1, 1, 1)).flatten()
+        shape = [5] * 5
+        shape[axis] = 12
+        sheet = values.reshape([-1 if k == axis else 1 for k in range(5)]).expand(1, 2, *shape[2:])
+        found = nearest(sheet).select({2: 3, 3: 2, 4: 2}[axis], 1).select(-1 if axis != 4 else 2, 1)
+        torch.testing.assert_close(found[0, 0].flatten(), line, atol=1e-5, rtol=0)

@@ -1,6 +1,7 @@
 """Metrics: pure functions of labels, points, intensities and Jacobian determinants."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -72,6 +73,29 @@ def log_jacobian(determinant: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
 def sd_log_jacobian(determinant: Float[Tensor, "x y z"], mask: Bool[Tensor, "x y z"]) -> float:
     """Standard deviation of the log-Jacobian in ``mask``."""
     return float(log_jacobian(determinant[mask]).std())
+
+
+def seam_ratio(
+    values: Float[Tensor, "x y z"], lattice_index: Sequence[Float[Tensor, " _"]], mask: Bool[Tensor, "x y z"]
+) -> float:
+    """Mean absolute step between neighbouring voxels across the borders of a lattice, over that elsewhere.
+
+    About 1 where the lattice does not show; NaN without a step of either kind.
+
+    Args:
+        values: such as the log-Jacobian.
+        lattice_index: for each axis the place of its voxels in the lattice, whose borders are the integers.
+        mask: voxels between which steps count.
+    """
+    across, elsewhere = [], []
+    for axis, index in enumerate(lattice_index):
+        count = len(index) - 1
+        counted = mask.narrow(axis, 0, count) & mask.narrow(axis, 1, count)
+        steps, border = values.diff(dim=axis).abs(), index.floor().diff() != 0
+        for kind, found in ((border, across), (~border, elsewhere)):
+            chosen = kind.nonzero()[:, 0]
+            found.append(steps.index_select(axis, chosen)[counted.index_select(axis, chosen)])
+    return float(torch.cat(across).double().mean() / torch.cat(elsewhere).double().mean())
 
 
 def tre_mm(mapped: Float[Tensor, "*n 3"], truth: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n"]:

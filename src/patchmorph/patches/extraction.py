@@ -12,7 +12,6 @@ from torch.nn import functional
 from patchmorph.images.abstract import AbstractImage
 from patchmorph.spatial.affine import from_linear, invert_affine, rotate_vectors
 from patchmorph.spatial.grid import Grid
-from patchmorph.spatial.sampling import sample_lattice
 from patchmorph.transforms.base import AffineTransform, Transform, compose
 from patchmorph.transforms.velocity import VelocityField
 
@@ -59,9 +58,7 @@ def map_points(
     *before, last = transform.parts()
     if points.is_cuda or torch.is_grad_enabled() or not isinstance(last, VelocityField):
         return transform(points)
-    displacement = sample_lattice(
-        last.flow.displacement, last.grid.world_to_voxel @ patch.voxel_to_world, patch.shape
-    )
+    displacement = last.flow.along_axes(patch)
     if displacement is None or not before or any(n % BLOCK for n in patch.shape):
         return transform(points)
     outer, affine = compose(*before), transform.affine_part()

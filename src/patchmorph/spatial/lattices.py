@@ -44,7 +44,7 @@ def sample_lattice(
     """The values that `sample_linear` or `sample_spline` has at the points of a lattice.
 
     Args:
-        data: finite values; coefficients of a spline if ``spline``.
+        data: finite values; coefficients of a spline with odd ends if ``spline``.
         to_voxel: lattice indices to voxel indices of ``data``, float64.
         axes: see `along_axes`.
         shape: points of the lattice along each axis.
@@ -72,10 +72,12 @@ def _linear_taps(voxel: Float[Tensor, " m"], count: int) -> tuple[Int[Tensor, "t
 
 
 def _spline_taps(voxel: Float[Tensor, " m"], count: int) -> tuple[Int[Tensor, "t m"], Float[Tensor, "t m"]]:
-    """The four voxels around each point of one axis, mirrored at its ends, and their weights."""
+    """The voxels around each point of one axis and their weights; beyond its ends c[−k] is 2 c[0] − c[k]."""
     lower = voxel.floor()
-    index = lower.long() + torch.arange(-1, TAPS - 1)[:, None]
-    return mirrored(index, count), bspline_weights(voxel - lower)
+    index, weights = lower.long() + torch.arange(-1, TAPS - 1)[:, None], bspline_weights(voxel - lower)
+    beyond = (index < 0) | (index >= count)
+    voxels = torch.cat([mirrored(index, count), index.clamp(0, count - 1)])
+    return voxels, torch.cat([torch.where(beyond, -weights, weights), torch.where(beyond, 2 * weights, 0)])
 
 
 def _weights(

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from patchmorph.spatial.bsplines import sample_spline
 from patchmorph.spatial.grid import Grid, VoxelBox
 from patchmorph.spatial.lattices import along_axes, sample_lattice
 from patchmorph.spatial.sampling import Outside, sample_linear
@@ -21,19 +22,29 @@ MIN_DETERMINANT = 1e-2
 
 
 class DisplacementField(Transform):
-    """``φ(x) = x + u(x)``, with u trilinear between grid points.
+    """``φ(x) = x + u(x)``, with u trilinear between grid points, or a cubic B-spline (`spatial.bsplines`).
 
     Attributes:
-        displacement: ``[B, 3, X, Y, Z]``, mm along the world axes (x, y, z).
+        displacement: u at the grid points, or the coefficients of its spline with odd ends,
+            ``[B, 3, X, Y, Z]``, mm along the world axes (x, y, z).
         grid: grid of the vectors.
         outside: ``border``: u keeps its border value beyond the grid (our fields); ``zeros``: u is zero there
-            (fields of other tools).
+            (fields of other tools, which are trilinear).
+        spline: whether u is a spline.
     """
 
-    def __init__(self, displacement: Float[Tensor, "b 3 x y z"], grid: Grid, outside: Outside = "border"):
+    def __init__(
+        self,
+        displacement: Float[Tensor, "b 3 x y z"],
+        grid: Grid,
+        outside: Outside = "border",
+        spline: bool = False,
+    ):
+        assert outside == "border" or not spline
         self.displacement = displacement
         self.grid = grid
         self.outside: Outside = outside
+        self.spline = spline
 
     def __repr__(self) -> str:
         largest = float(self.displacement.norm(dim=1).nan_to_num().max())
@@ -41,7 +52,10 @@ class DisplacementField(Transform):
 
     def at(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
         """u at ``points`` (RAS+ mm), in mm along the world axes."""
-        return sample_linear(self.displacement, points, self.outside, self.grid.world_to_voxel).movedim(1, -1)
+        to_voxel = self.grid.world_to_voxel
+        if self.spline:
+            return sample_spline(self.displacement, points, to_voxel, "odd").movedim(1, -1)
+        return sample_linear(self.displacement, points, self.outside, to_voxel).movedim(1, -1)
 
     def __call__(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
         """The mapped ``points``."""
@@ -49,15 +63,21 @@ class DisplacementField(Transform):
 
     def at_grid(self, grid: Grid) -> Float[Tensor, "_ x y z 3"]:
         """The mapped points of ``grid``."""
-        points = grid.points_world()
-        if len(self.displacement) > 1 or len(points) > 1 or not self._is_finite:
-            return self(points)
+        moved = self.along_axes(grid)
+        return self(grid.points_world()) if moved is None else grid.points_world() + moved.movedim(1, -1)
+
+    def along_axes(self, grid: Grid) -> Float[Tensor, "1 3 x y z"] | None:
+        """u at the points of ``grid``, interpolated along one axis after the other.
+
+        ``None`` where the axes of ``grid`` are not those of the field, or there are several of either.
+        """
+        if len(self.displacement) > 1 or len(grid.voxel_to_world) > 1 or not self._is_finite:
+            return None
         to_voxel = self.grid.world_to_voxel @ grid.voxel_to_world
         axes = along_axes(to_voxel, grid.shape)
         if axes is None:
-            return self(points)
-        moved = sample_lattice(self.displacement, to_voxel, axes, grid.shape, self.outside)
-        return points + moved.movedim(1, -1)
+            return None
+        return sample_lattice(self.displacement, to_voxel, axes, grid.shape, self.outside, self.spline)
 
     @functools.cached_property
     def _is_finite(self) -> bool:
@@ -83,22 +103,25 @@ class DisplacementField(Transform):
         """The displacement field of any transform, evaluated at the points of ``grid``."""
         displacement = torch.empty(1, 3, *grid.shape, device=grid.device)
         for box, block in grid.blocks():
-            points = block.points_world()
-            displacement[(..., *box.slices)] = (transform(points) - points).movedim(-1, 1)
+            moved = transform.at_grid(block) - block.points_world()
+            displacement[(..., *box.slices)] = moved.movedim(-1, 1)
         return cls(displacement, grid)
 
     def block(self, box: VoxelBox, halo: int = 0) -> "DisplacementField":
         """The part of the field in ``box`` and up to ``halo`` grid points around it.
 
-        It equals the whole field at points inside the box; ``outside`` applies beyond its own grid.
+        It equals the whole field at points inside the box; a spline does with a halo of at least one.
+        ``outside`` applies beyond its own grid.
         """
         wider = box.widened(halo, self.grid.shape)
         values = self.displacement[(..., *wider.slices)]
-        return DisplacementField(values, self.grid.crop(wider.start, wider.shape), self.outside)
+        return DisplacementField(values, self.grid.crop(wider.start, wider.shape), self.outside, self.spline)
 
     def to(self, device: torch.device | str) -> "DisplacementField":
         """The same field on another device."""
-        return DisplacementField(self.displacement.to(device), self.grid.to(device), self.outside)
+        return DisplacementField(
+            self.displacement.to(device), self.grid.to(device), self.outside, self.spline
+        )
 
 
 class InverseDisplacement(Transform):
@@ -115,7 +138,7 @@ class InverseDisplacement(Transform):
     def __call__(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
         """The points that the field maps to ``points``."""
         targets = points.reshape(len(points), -1, 3)
-        extended = DisplacementField(self.forward.displacement, self.forward.grid)
+        extended = DisplacementField(self.forward.displacement, self.forward.grid, spline=self.forward.spline)
         found = solve(extended, targets, self._nearest_inverse(targets), self.tolerance_mm)
         if self.forward.outside == "zeros" and not self.forward.fades:
             voxel = self.forward.grid.to_voxel(found)

@@ -6,30 +6,29 @@ from itertools import groupby
 
 import torch
 
+from patchmorph.spatial.bsplines import nearest_linear
 from patchmorph.spatial.grid import Grid, triple
 from patchmorph.transforms.base import AffineTransform, Transform, compose
 from patchmorph.transforms.displacement import DisplacementField, InverseDisplacement
 from patchmorph.transforms.velocity import InverseFlow, VelocityField
 
-REFINEMENT = 1.6
-"""Spacing of a field over that of its tabulated inverse, which has finer detail where the field contracts."""
+REFINEMENT = 1.5
+"""Spacing of a field over that of its table, which is trilinear where a spline or an inverse bends."""
 
 TOLERANCE_MM = 0.01
-"""Tolerance of tabulated inverses; their interpolation error is ten times as large (docs/decisions/005)."""
-
-InverseParts = InverseFlow | InverseDisplacement
+"""Tolerance of tabulated inverses; their interpolation error is larger (docs/decisions/005, 018)."""
 
 
 def as_fields(transform: Transform) -> tuple[AffineTransform | DisplacementField, ...]:
-    """The parts, outermost first, each affine or a displacement field on its own grid.
+    """The parts, outermost first, each affine or a trilinear displacement field on its own grid.
 
-    A velocity field becomes the displacement field of its flow, so that a coarse part stays small. Inverses
-    of fields have no grid of their own: adjacent inverses are tabulated together, on one grid that is
-    `REFINEMENT` times finer than their finest field.
+    A trilinear velocity field becomes the displacement field of its flow. Splines and inverses are trilinear
+    on no grid: adjacent ones are tabulated together, on one grid that is `REFINEMENT` times finer than their
+    finest field, with the values whose interpolation is nearest to them (`bsplines.nearest_linear`).
     """
     fields: list[AffineTransform | DisplacementField] = []
-    for without_grid, parts in groupby(transform.parts(), lambda part: isinstance(part, InverseParts)):
-        for part in [_tabulated(list(parts))] if without_grid else parts:
+    for bends, parts in groupby(transform.parts(), _bends):
+        for part in [_tabulated(list(parts))] if bends else parts:
             field = part.flow if isinstance(part, VelocityField) else part
             assert isinstance(field, AffineTransform | DisplacementField), (
                 f"{type(part).__name__} has no field"
@@ -38,20 +37,35 @@ def as_fields(transform: Transform) -> tuple[AffineTransform | DisplacementField
     return tuple(fields)
 
 
-def _domain_corners(part: Transform) -> torch.Tensor:
-    """Corners of the domain of an inverse, RAS+ mm: its field's grid, mapped if u is not zero there."""
-    assert isinstance(part, InverseParts)
-    corners = part.forward.grid.corners_world()[0]
-    return corners if part.support() is not None else part.forward(corners[None].float())[0].double()
+def _bends(part: Transform) -> bool:
+    """Whether ``part`` is neither affine nor trilinear on a grid of its own."""
+    return isinstance(part, InverseFlow | InverseDisplacement) or (
+        isinstance(part, VelocityField | DisplacementField) and part.spline
+    )
+
+
+def _domain(part: Transform) -> tuple[float, torch.Tensor]:
+    """The spacing of a part's field and the corners of the part's domain (RAS+ mm)."""
+    inverse = isinstance(part, InverseFlow | InverseDisplacement)
+    field = part.forward if inverse else part
+    assert isinstance(field, VelocityField | DisplacementField)
+    corners = field.grid.corners_world()[0]
+    if inverse and part.support() is None:  # the field is not zero at its faces, and moves them
+        corners = field(corners[None].float())[0].double()
+    return float(field.grid.spacing_mm.min()), corners
+
+
+def _roughly(part: Transform) -> Transform:
+    """``part``, to `TOLERANCE_MM` if it is solved for."""
+    return part.within(TOLERANCE_MM) if isinstance(part, InverseFlow | InverseDisplacement) else part
 
 
 def _tabulated(parts: Sequence[Transform]) -> DisplacementField:
-    """The composition of inverses as one displacement field on an axis-aligned grid over all of them."""
-    grids = [part.forward.grid for part in parts if isinstance(part, InverseParts)]
-    corners = torch.cat([_domain_corners(part) for part in parts])
+    """The composition of ``parts`` as one displacement field on an axis-aligned grid over their domains."""
+    spacings, domains = zip(*map(_domain, parts), strict=True)
+    corners, spacing = torch.cat(domains), min(spacings) / REFINEMENT
     lower, upper = corners.amin(0), corners.amax(0)
-    spacing = min(float(grid.spacing_mm.min()) for grid in grids) / REFINEMENT
     shape = triple(math.ceil(length / spacing) + 1 for length in (upper - lower).tolist())
-    inverses = [part.within(TOLERANCE_MM) for part in parts if isinstance(part, InverseParts)]
-    transform = compose(*inverses)
-    return DisplacementField.tabulate(transform, Grid.centered(shape, spacing, (lower + upper)[None] / 2))
+    grid = Grid.centered(shape, spacing, (lower + upper)[None] / 2)
+    table = DisplacementField.tabulate(compose(*map(_roughly, parts)), grid)
+    return DisplacementField(nearest_linear(table.displacement), grid)

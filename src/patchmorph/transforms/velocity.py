@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchmorph.spatial.affine import rotate_vectors
+from patchmorph.spatial.bsplines import nearest_spline
 from patchmorph.spatial.grid import Grid, VoxelBox, triple
 from patchmorph.spatial.sampling import sample_linear
 from patchmorph.transforms.base import Transform
@@ -22,6 +23,8 @@ class VelocityField(Transform):
         grid: grid of the vectors.
         steps: number of squarings when the velocity is integrated.
         variance: variance of the velocity, mm²; ``None`` if it was not estimated.
+        spline: whether the flow is the cubic B-spline nearest to its trilinear interpolation between grid
+            points (`bsplines.nearest_spline`; docs/decisions/018), or this interpolation itself.
     """
 
     def __init__(
@@ -30,11 +33,13 @@ class VelocityField(Transform):
         grid: Grid,
         steps: int = 6,
         variance: Float[Tensor, "b 1 x y z"] | None = None,
+        spline: bool = False,
     ):
         self.velocity = velocity
         self.grid = grid
         self.steps = steps
         self.variance = variance
+        self.spline = spline
 
     def __repr__(self) -> str:
         largest = float(self.velocity.norm(dim=1).max())
@@ -43,18 +48,25 @@ class VelocityField(Transform):
     @functools.cached_property
     def flow(self) -> DisplacementField:
         """The displacement field of φ on the velocity's grid."""
-        return DisplacementField(integrate(self.velocity, self.grid, self.steps), self.grid)
+        return self._flow(self.velocity, self.grid)
+
+    def _flow(self, velocity: Float[Tensor, "b 3 u v w"], grid: Grid) -> DisplacementField:
+        displacement = integrate(velocity, grid, self.steps)
+        if self.spline:
+            return DisplacementField(nearest_spline(displacement), grid, spline=True)
+        return DisplacementField(displacement, grid)
 
     def block(self, box: VoxelBox, halo: int) -> DisplacementField:
         """The flow in ``box``, integrated only from the velocity up to ``halo`` grid points around it.
 
-        It equals that part of ``flow`` where no path through the box leaves the halo.
+        It equals that part of ``flow`` where no path through the box leaves the halo. A spline extends one
+        grid point beyond the box; what is cut off changes it by half as much for each grid point of the halo.
         """
         wider = box.widened(halo, self.grid.shape)
         grid = self.grid.crop(wider.start, wider.shape)
-        flow = DisplacementField(integrate(self.velocity[(..., *wider.slices)], grid, self.steps), grid)
+        flow = self._flow(self.velocity[(..., *wider.slices)], grid)
         inner = triple(a - b for a, b in zip(box.start, wider.start, strict=True))
-        return flow.block(VoxelBox.at(inner, box.shape))
+        return flow.block(VoxelBox.at(inner, box.shape), 1 if self.spline else 0)
 
     def __call__(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
         """The mapped ``points``."""
@@ -75,7 +87,9 @@ class VelocityField(Transform):
     def to(self, device: torch.device | str) -> "VelocityField":
         """The same field on another device."""
         variance = None if self.variance is None else self.variance.to(device)
-        return VelocityField(self.velocity.to(device), self.grid.to(device), self.steps, variance)
+        return VelocityField(
+            self.velocity.to(device), self.grid.to(device), self.steps, variance, self.spline
+        )
 
 
 class InverseFlow(Transform):
@@ -88,7 +102,7 @@ class InverseFlow(Transform):
     def __init__(self, forward: VelocityField, tolerance_mm: float = TOLERANCE_MM):
         self.forward = forward
         self.tolerance_mm = tolerance_mm
-        self.backward = VelocityField(-forward.velocity, forward.grid, forward.steps)
+        self.backward = VelocityField(-forward.velocity, forward.grid, forward.steps, spline=forward.spline)
 
     def __call__(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
         """The points that the flow maps to ``points``."""
@@ -130,7 +144,7 @@ def merged(outer: VelocityField, inner: VelocityField) -> VelocityField:
     )
     variances = [field.variance for field in (outer, inner) if field.variance is not None]
     variance = torch.stack(variances).sum(0) if variances else None
-    return VelocityField(velocity, outer.grid, max(outer.steps, inner.steps), variance)
+    return VelocityField(velocity, outer.grid, max(outer.steps, inner.steps), variance, outer.spline)
 
 
 def _along(

@@ -6,6 +6,7 @@ from safetensors.torch import save_file
 from synthetic import grid_around, rotation, smooth_velocity
 
 from patchmorph.errors import PatchMorphError
+from patchmorph.io.tensors import read_tensors
 from patchmorph.io.transforms.formats import load_transform, save_transform
 from patchmorph.io.transforms.native import stored
 from patchmorph.transforms.base import AffineTransform
@@ -64,13 +65,41 @@ def test_variance_is_kept(tmp_path):
     assert torch.equal(loaded.variance, flow.variance)
 
 
+def test_splines_come_back_as_splines_and_only_their_files_have_version_2(tmp_path, chain):
+    flow = chain.parts()[1]
+    for field, version in ((flow, 1), (spline_of(flow), 2)):
+        for kind in (field, field.flow):
+            file = tmp_path / "field.safetensors"
+            save_transform(rotation() @ kind.inverse() @ kind, file)
+            assert read_tensors(file, "transform")[1]["version"] == version
+            _, back, forth = load_transform(file).parts()
+            assert back.forward.spline is forth.spline is field.spline
+            torch.testing.assert_close(forth(points()), kind(points()), atol=2e-3, rtol=0)
+    difference = (spline_of(flow)(points()) - flow(points())).abs().max()
+    assert difference > 0.01  # so that one read for the other would show
+
+
+def spline_of(flow):
+    return VelocityField(flow.velocity, flow.grid, flow.steps, spline=True)
+
+
+@pytest.mark.parametrize("change", [{"spline": "yes"}, {"spline": True, "outside": "zeros"}])
+def test_splines_of_other_kinds_are_refused(tmp_path, chain, change):
+    save_transform(chain.parts()[2], tmp_path / "field.safetensors")
+    tensors, metadata = read_tensors(tmp_path / "field.safetensors", "transform")
+    metadata["parts"][0] |= change
+    save_file(tensors, tmp_path / "field.safetensors", {"patchmorph": json.dumps(metadata)})
+    with pytest.raises(PatchMorphError, match="must be a whole file"):
+        load_transform(tmp_path / "field.safetensors")
+
+
 def test_other_tensors_are_refused(tmp_path):
     save_file({"0.matrix": torch.eye(4)}, tmp_path / "plain.safetensors")
     with pytest.raises(PatchMorphError, match="transform must carry PatchMorph's metadata"):
         load_transform(tmp_path / "plain.safetensors")
     for said, message in (
         ({"spec": {}}, "got no transform, version None"),
-        ({"format": "patchmorph-transform", "version": 2}, "got patchmorph-transform, version 2"),
+        ({"format": "patchmorph-transform", "version": 3}, "got patchmorph-transform, version 3"),
         (
             {"format": "patchmorph-transform", "version": 1, "parts": [{"kind": "affine"}]},
             "must be a whole file",

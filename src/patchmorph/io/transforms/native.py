@@ -1,9 +1,11 @@
 """PatchMorph's own transform file (``.safetensors``): the chain itself, part by part.
 
 Affine maps are float64. Each field keeps its own grid and is stored as int16 in units of its largest value /
-32767: steps of 0.0004 mm for a largest value of 12 mm. Velocity fields stay velocity fields. An inverse is
-stored as its field and a flag, so it stays exact. Gaps are stored as their voxels. World: RAS+ mm, fixed →
-moving.
+32767: steps of 0.0004 mm for a largest value of 12 mm. Velocity fields stay velocity fields, and a flag says
+whether a field is a spline. An inverse is stored as its field and a flag, so it stays exact. Gaps are stored
+as their voxels. World: RAS+ mm, fixed → moving.
+
+Files with splines are of version 2, so that programs that have none reject them; others are of version 1.
 """
 
 from pathlib import Path
@@ -22,6 +24,7 @@ from patchmorph.transforms.gaps import Gaps
 from patchmorph.transforms.velocity import InverseFlow, VelocityField
 
 FORMAT = "patchmorph-transform"
+VERSIONS = (1, 2)
 INT16_MAX = 2**15 - 1
 
 
@@ -29,7 +32,8 @@ def write_native(transform: Transform, path: Path, pair: GridPair) -> None:
     """Write the parts of ``transform`` (see the module docstring)."""
     tensors: dict[str, Tensor] = {}
     parts = [_describe(part, str(k), tensors) for k, part in enumerate(transform.parts())]
-    write_tensors(path, tensors, {"format": FORMAT, "version": 1, "parts": parts})
+    version = 2 if any(part.get("spline") for part in parts) else 1
+    write_tensors(path, tensors, {"format": FORMAT, "version": version, "parts": parts})
 
 
 def read_native(path: Path, pair: GridPair) -> Transform:
@@ -39,9 +43,9 @@ def read_native(path: Path, pair: GridPair) -> Transform:
         PatchMorphError: not such a file, another version, or an incomplete file.
     """
     tensors, metadata = read_tensors(path, "transform")
-    if metadata.get("format") != FORMAT or metadata.get("version") != 1:
+    if metadata.get("format") != FORMAT or metadata.get("version") not in VERSIONS:
         found = f"{metadata.get('format', 'no transform')}, version {metadata.get('version')}"
-        raise PatchMorphError(f"transform must be {FORMAT}, version 1, got {found} in {path}")
+        raise PatchMorphError(f"transform must be {FORMAT}, version 1 or 2, got {found} in {path}")
     if not metadata["parts"]:
         raise PatchMorphError(f"transform must have parts, got none in {path}")
     return compose(*(_restore(part, str(k), tensors) for k, part in enumerate(metadata["parts"])))
@@ -75,7 +79,7 @@ def _describe(part: Transform, name: str, tensors: dict[str, Tensor]) -> dict[st
     unit = float(values.abs().max()) / INT16_MAX or 1.0
     tensors[f"{name}.values"] = (values.double() / unit).round().short()
     tensors[f"{name}.voxel_to_world"] = field.grid.voxel_to_world.clone()
-    return entry | {"inverse": inverse, "unit_mm": unit}
+    return entry | {"inverse": inverse, "unit_mm": unit} | ({"spline": True} if field.spline else {})
 
 
 def _restore(entry: dict[str, Any], name: str, tensors: dict[str, Tensor]) -> Transform:
@@ -95,11 +99,14 @@ def _restore(entry: dict[str, Any], name: str, tensors: dict[str, Tensor]) -> Tr
         return Gaps(numbers.bool(), grid)
     values = (numbers.double() * entry["unit_mm"]).float()
     field: VelocityField | DisplacementField
+    spline = _one_of((True, False), entry.get("spline", False))
     if kind == "velocity":
         variance = tensors.get(f"{name}.variance")
-        field = VelocityField(values, grid, entry["steps"], None if variance is None else variance.float())
+        variance = None if variance is None else variance.float()
+        field = VelocityField(values, grid, entry["steps"], variance, spline)
     else:
-        field = DisplacementField(values, grid, _one_of(get_args(Outside), entry["outside"]))
+        outside = _one_of(("border",) if spline else get_args(Outside), entry["outside"])
+        field = DisplacementField(values, grid, outside, spline)
     return field.inverse() if _one_of((True, False), entry["inverse"]) else field
 
 

@@ -154,7 +154,7 @@ class DenseNetworkStage(Stage):
         velocity = smooth(blend.velocity(), self.smoothing)[:, :, *block]
         fade = rim(grid.shape, max(1, int(content.margin_mm / spacing_mm)), grid.device)
         variance = velocity_variance(blend)[:, :, *block] if self.with_variance else None
-        return _followed(transform, VelocityField(velocity * fade, grid, self.steps, variance))
+        return _followed(transform, VelocityField(velocity * fade, grid, self.steps, variance, spline=True))
 
     def _batches(
         self,
