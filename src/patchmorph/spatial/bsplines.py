@@ -8,7 +8,7 @@ field that ends with zeros is zero between them, too.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import torch
@@ -23,6 +23,11 @@ POLE = 3**0.5 - 2
 GAIN = (1 - POLE) * (1 - 1 / POLE)
 Ends = Literal["mirror", "odd"]
 """How arrays continue beyond their outermost voxels."""
+BASIS = tuple(
+    tuple(number / 6 for number in row)
+    for row in ((1, 4, 1, 0), (-3, 0, 3, 0), (3, -6, 3, 0), (-1, 3, -3, 1))
+)
+"""β at the four voxels around a point (columns), as polynomials (rows: powers) of its place between two."""
 TAPS = 4
 """Voxels along each axis that a point depends on."""
 POINTS = 2**14
@@ -138,28 +143,54 @@ def sample_spline(
 def _sampled(
     coefficients: Float[Tensor, "c x y z"], voxel: Float[Tensor, "n 3"], ends: Ends
 ) -> Float[Tensor, "c n"]:
-    """The spline at voxel indices: a weighted sum of 16 rows of the table of a part of the array."""
-    channels = len(coefficients)
-    last = torch.tensor(coefficients.shape[1:], device=voxel.device)[:, None] - 1
+    """The spline at voxel indices: for each point a weighted sum of 16 rows of a `_table`."""
+    channels, device = len(coefficients), voxel.device
     values = voxel.new_empty(channels, len(voxel))
+    if not len(voxel):
+        return values
+    last = torch.tensor(coefficients.shape[1:], device=device) - 1
+    inside = voxel.clamp(torch.zeros_like(last), last)
+    lower, upper = torch.aminmax(inside.nan_to_num(0), dim=0)
+    start = lower.floor().int()
+    table, shape = _table(coefficients, start.tolist(), (upper.floor().int() + TAPS).tolist(), ends)
+    plane, row = shape[1] * shape[2], shape[2]
+    taps = torch.arange(TAPS, dtype=torch.int32, device=device)
+    neighbours = (taps[:, None] * plane + taps * row).reshape(-1)
+    of_channel = torch.eye(channels, device=device).repeat(1, TAPS)
     for first in range(0, len(voxel), POINTS):
-        inside = voxel[first : first + POINTS].T.contiguous().clamp(torch.zeros_like(last), last)
-        lower = inside.floor()
-        x, y, z = bspline_weights(inside - lower).unbind(1)
-        lower = lower.nan_to_num(0).int()
-        start = lower.amin(1, keepdim=True)
-        table, shape = _table(coefficients, start[:, 0].tolist(), (lower.amax(1) + TAPS).tolist(), ends)
-        i, j, k = lower - start
-        taps = torch.arange(TAPS, dtype=torch.int32, device=voxel.device)
-        rows = ((i * shape[1] + j) * shape[2] + k)[:, None] + (
-            taps[:, None] * (shape[1] * shape[2]) + taps * shape[2]
-        ).reshape(-1)
-        across = (x[:, None] * y).reshape(TAPS**2, -1).T.contiguous()
-        sums = functional.embedding_bag(rows, table, mode="sum", per_sample_weights=across)
-        values[:, first : first + POINTS] = (
-            sums.T.contiguous().reshape(TAPS, channels, -1) * z[:, None]
-        ).sum(0)
+        chunk = inside[first : first + POINTS]
+        lower = chunk.floor()
+        x, y, z = _weights(chunk - lower, channels)
+        i, j, k = (lower.nan_to_num(0).int() - start).unbind(1)
+        rows = (i * plane + j * row + k)[:, None] + neighbours
+        sums = functional.embedding_bag(rows, table, mode="sum", per_sample_weights=x.mul_(y))
+        values[:, first : first + POINTS] = of_channel @ sums.mul_(z).T
     return values
+
+
+def _weights(part: Float[Tensor, "n 3"], channels: int) -> Iterator[Float[Tensor, "n m"]]:
+    """β at the voxels around points: along x and along y for their 16 rows, along z for a row's numbers.
+
+    By matrix products, in which a weight is repeated where several rows or channels have it.
+    """
+    square = part.square()
+    powers = torch.cat([part, square, square * part], dim=1)
+    for constant, matrix in _repeated_basis(channels, part.device):
+        yield torch.addmm(constant, powers, matrix)
+
+
+@functools.lru_cache(maxsize=64)
+def _repeated_basis(channels: int, device: torch.device) -> tuple[tuple[Tensor, Tensor], ...]:
+    """For x, y and z: the weights of points at voxels, and the matrix from powers of x, y, z to weights."""
+    basis, rows, numbers = torch.tensor(BASIS), torch.ones(1, TAPS), torch.ones(1, channels)
+    found = []
+    for axis, repeated in enumerate(
+        (torch.kron(basis, rows), torch.kron(rows, basis), torch.kron(basis, numbers))
+    ):
+        matrix = torch.zeros(9, repeated.shape[1])
+        matrix[axis::3] = repeated[1:]
+        found.append((repeated[0].to(device), matrix.to(device)))
+    return tuple(found)
 
 
 def _table(
@@ -190,14 +221,7 @@ def mirrored(index: Int[Tensor, "*n"], count: int) -> Int[Tensor, "*n"]:
     return (last - (last - index.abs()).abs()).clamp(min=0)
 
 
-def bspline_weights(part: Float[Tensor, "*n"]) -> Float[Tensor, "4 *n"]:
+def bspline_weights(part: Float[Tensor, " n"]) -> Float[Tensor, "4 n"]:
     """β at the four voxels around points that lie ``part`` of a voxel beyond the second of them."""
-    rest = 1 - part
-    return torch.stack(
-        [
-            rest * rest.square() / 6,
-            2 / 3 - part.square() * (2 - part) / 2,
-            2 / 3 - rest.square() * (2 - rest) / 2,
-            part * part.square() / 6,
-        ]
-    )
+    powers = torch.stack([torch.ones_like(part), part, part.square(), part**3])
+    return torch.tensor(BASIS, dtype=part.dtype).T @ powers
