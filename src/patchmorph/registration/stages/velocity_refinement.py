@@ -150,7 +150,7 @@ class VelocityDescent(Descent):
     def transform(self) -> Transform:
         """The map of the current velocity."""
         return self.outer @ VelocityField(
-            self.velocity * self.spacing_mm, self.grid, SQUARINGS, self.variance
+            self.velocity * self.spacing_mm, self.grid, SQUARINGS, self.variance, spline=True
         )
 
     def _images(self, pair: PreparedPair) -> tuple[Tensor, Tensor]:
