@@ -1,18 +1,17 @@
 """Conversion of transforms to affine maps and displacement fields, which the files of other tools contain."""
 
-import math
 from collections.abc import Sequence
 from itertools import groupby
 
 import torch
 
 from patchmorph.spatial.bsplines import nearest_linear
-from patchmorph.spatial.grid import Grid, triple
+from patchmorph.spatial.grid import Grid
 from patchmorph.transforms.base import AffineTransform, Transform, compose
 from patchmorph.transforms.displacement import DisplacementField, InverseDisplacement
 from patchmorph.transforms.velocity import InverseFlow, VelocityField
 
-REFINEMENT = 1.5
+REFINEMENT = 1.6
 """Spacing of a field over that of its table, which is trilinear where a spline or an inverse bends."""
 
 TOLERANCE_MM = 0.01
@@ -64,8 +63,6 @@ def _tabulated(parts: Sequence[Transform]) -> DisplacementField:
     """The composition of ``parts`` as one displacement field on an axis-aligned grid over their domains."""
     spacings, domains = zip(*map(_domain, parts), strict=True)
     corners, spacing = torch.cat(domains), min(spacings) / REFINEMENT
-    lower, upper = corners.amin(0), corners.amax(0)
-    shape = triple(math.ceil(length / spacing) + 1 for length in (upper - lower).tolist())
-    grid = Grid.centered(shape, spacing, (lower + upper)[None] / 2)
-    table = DisplacementField.tabulate(compose(*map(_roughly, parts)), grid)
-    return DisplacementField(nearest_linear(table.displacement), grid)
+    box = torch.stack([corners.amin(0) - spacing / 2, corners.amax(0) + spacing / 2])
+    table = DisplacementField.tabulate(compose(*map(_roughly, parts)), Grid.covering(box, spacing))
+    return DisplacementField(nearest_linear(table.displacement), table.grid)
