@@ -6,6 +6,8 @@ import torch
 from synthetic import grid_around, rotation, smooth_velocity
 
 from patchmorph.evaluation.metrics import seam_ratio
+from patchmorph.io.grids import GridPair
+from patchmorph.io.transforms.formats import load_transform, save_transform
 from patchmorph.spatial.grid import Grid, VoxelBox
 from patchmorph.transforms.base import AffineTransform, compose
 from patchmorph.transforms.displacement import DisplacementField, InverseDisplacement
@@ -134,6 +136,14 @@ def test_splines_and_inverses_next_to_each_other_share_a_table_and_trilinear_fie
     assert fields[0] is fields[3] is plain.flow
     points = points_in(grid)
     assert (fields[1](points) - points).norm(dim=-1).mean() < 0.1  # forth and back
+
+
+def test_dense_files_hold_what_a_spline_is_at_their_voxels(tmp_path):
+    field = rough(grid_around(SHAPE, np.eye(3) * 4), 1.0).flow
+    save_transform(field, tmp_path / "field.nii.gz", pair=GridPair(field.grid))
+    points = field.grid.points_world()
+    found = load_transform(tmp_path / "field.nii.gz")(points)
+    torch.testing.assert_close(found, field(points), atol=2e-4, rtol=0)
 
 
 def test_tables_of_splines_are_splines_no_more():

@@ -201,6 +201,16 @@ def test_the_velocity_fades_over_the_margin_and_is_whole_inside(moving):
     torch.testing.assert_close(field(center) - center, torch.tensor([[[0.0, 4, 0]]]), atol=1e-2, rtol=0)
 
 
+def test_flows_of_dense_stages_are_splines_also_where_two_passes_are_merged(moving):
+    pair = given_pair(moving, moving, box_content(-60, 60, 6.0))
+    stage = DenseNetworkStage(Wave(0, 1), 4.0, 32, 0.25, 0.0, 6, skip_empty=False, precision="fp32")
+    once = stage.refine(pair, shifted(3, 0, 0))
+    for transform in (once, stage.refine(pair, once)):
+        (_, flow) = transform.parts()
+        assert isinstance(flow, VelocityField)
+        assert flow.spline
+
+
 def test_smoothing_and_squarings_of_a_dense_stage_count(moving):
     pair = given_pair(moving, moving, box_content(-60, 60, 6.0))
     stage = DenseNetworkStage(Wave(0, 1), 4.0, 32, 0.25, 0.0, 6, skip_empty=False, precision="fp32")

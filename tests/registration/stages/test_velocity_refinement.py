@@ -81,6 +81,7 @@ def test_the_last_velocity_of_the_same_resolution_is_continued(pair):
     second = refine(pair, first, passes=3)
     assert [type(part) for part in second.parts()] == [AffineTransform, VelocityField]
     assert error_mm(pair, second) < error_mm(pair, first)
+    assert all(part.spline for part in second.parts() if isinstance(part, VelocityField))
 
 
 def test_refinement_ends_when_it_gains_nothing(pair, monkeypatch):
