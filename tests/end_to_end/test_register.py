@@ -84,12 +84,13 @@ def test_another_contrast_is_detected_and_the_map_is_found(mni):
 
 
 def test_apply_gives_the_warped_image_again(run, brains, tmp_path):
-    transform = brains.results / "transform.h5"
     again, back = tmp_path / "again.nii.gz", tmp_path / "back.nii.gz"
-    assert run("apply", transform, brains.moving, "--reference", brains.fixed, "-o", again)[0] == 0
-    warped, applied = (load_image(path).data for path in (brains.results / "warped.nii.gz", again))
-    # The file holds the fields in double precision, so the same points within rounding.
-    torch.testing.assert_close(applied, warped, atol=0.01, rtol=0)
+    warped = load_image(brains.results / "warped.nii.gz").data
+    # Our own file holds the map to rounding, that of other tools to hundredths of a millimetre.
+    for name, tolerance in (("transform.h5", 0.05), ("transform.safetensors", 0.01)):
+        transform = brains.results / name
+        assert run("apply", transform, brains.moving, "--reference", brains.fixed, "-o", again)[0] == 0
+        torch.testing.assert_close(load_image(again).data, warped, atol=tolerance, rtol=0)
     assert run("apply", transform, again, "--reference", brains.moving, "-o", back, "--inverse")[0] == 0
     moving, returned = (load_image(path).data.flatten() for path in (brains.moving, back))
     assert torch.corrcoef(torch.stack([moving, returned]))[0, 1] > 0.97
