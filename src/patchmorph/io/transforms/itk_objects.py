@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.io.extras import extra
+from patchmorph.io.extras import simpleitk
 from patchmorph.io.formats.itk_volumes import array_of, itk_image, ras_matrix
 from patchmorph.io.grids import LPS, check_square, matrix_of
 from patchmorph.io.transforms.itk_records import COMPOSITE, FIELDS
@@ -36,7 +36,7 @@ def to_itk(transform: Transform) -> Any:
     Raises:
         PatchMorphError: a sheared grid, or SimpleITK is not installed.
     """
-    sitk = extra("SimpleITK", "itk")
+    sitk = simpleitk()
     composite = sitk.CompositeTransform(3)
     for part in as_fields(transform):
         if isinstance(part, AffineTransform):
@@ -50,7 +50,7 @@ def to_itk(transform: Transform) -> Any:
 
 def _affine_to_itk(part: AffineTransform) -> Any:
     matrix = part.matrix[0].cpu().numpy()
-    affine = extra("SimpleITK", "itk").AffineTransform(3)
+    affine = simpleitk().AffineTransform(3)
     affine.SetMatrix((FLIP @ matrix[:3, :3] @ FLIP).flatten().tolist())
     affine.SetTranslation((FLIP @ matrix[:3, 3]).tolist())
     return affine
@@ -59,7 +59,7 @@ def _affine_to_itk(part: AffineTransform) -> Any:
 def _flatten(transform: Any) -> list[Any]:
     if transform.GetName() != COMPOSITE:
         return [transform]
-    composite = extra("SimpleITK", "itk").CompositeTransform(transform)
+    composite = simpleitk().CompositeTransform(transform)
     parts = [composite.GetNthTransform(k) for k in range(composite.GetNumberOfTransforms())]
     return [flat for part in parts for flat in _flatten(part)]
 
@@ -70,7 +70,7 @@ def _part(transform: Any, path: Path) -> Transform:
     if transform.GetName() not in FIELDS:
         name = transform.GetName()
         raise PatchMorphError(f"transform must be affine or a displacement field, got {name} in {path}")
-    field = extra("SimpleITK", "itk").DisplacementFieldTransform(transform)
+    field = simpleitk().DisplacementFieldTransform(transform)
     return _from_field(field.GetDisplacementField())
 
 
