@@ -68,7 +68,7 @@ def of_values(size: int) -> dict[str, list]:
     turn = torch.linalg.matrix_exp(torch.tensor([[0.0, -0.1, 0.03], [0.1, 0, -0.05], [-0.03, 0.05, 0]]))
     plane = torch.arange(float(size)) - size / 2
     lattice = torch.cartesian_prod(torch.arange(4.0), plane, plane)
-    points = (lattice @ turn.T + size / 2)[None]
+    points = (0.8 * lattice @ turn.T + size / 2)[None]
     coefficients, array = spline_coefficients(values), values[0, 0].numpy()
     theirs, places = coefficients[0, 0].numpy(), points[0].T.numpy()
     return {
