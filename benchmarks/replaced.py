@@ -78,7 +78,7 @@ def of_values(size: int) -> dict[str, list]:
         ),
         "cubic planes": compared(
             lambda: sample_cubic(coefficients, points)[0, 0].numpy(),
-            lambda: ndimage.map_coordinates(theirs, places, np.float32, 3, "mirror", prefilter=False),
+            lambda: their_samples(theirs, places),
         ),
     }
 
@@ -123,6 +123,11 @@ def within(array: np.ndarray) -> np.ndarray:
 def nearest(array: np.ndarray) -> np.ndarray:
     """Indices of the nearest known voxels, from which gaps were filled."""
     return np.asarray(ndimage.distance_transform_edt(array, return_distances=False, return_indices=True))
+
+
+def their_samples(coefficients: np.ndarray, places: np.ndarray) -> np.ndarray:
+    found = ndimage.map_coordinates(coefficients, places, np.float32, 3, "mirror", prefilter=False)
+    return np.asarray(found)
 
 
 def their_closing(array: np.ndarray) -> np.ndarray:
