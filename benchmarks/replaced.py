@@ -50,7 +50,7 @@ def of_masks(size: int) -> dict[str, list]:
         "components by corners": compared(
             lambda: connected_components(array, diagonal=True)[0], lambda: label(array, corners)
         ),
-        "holes": compared(lambda: of(fill_holes(mask)), lambda: ndimage.binary_fill_holes(array)),
+        "holes": compared(lambda: of(fill_holes(mask)), lambda: np.asarray(ndimage.binary_fill_holes(array))),
         "dilation": compared(lambda: of(grown(mask, RADIUS)), lambda: within(array)),
         "closing": compared(lambda: of(closed(mask, RADIUS)), lambda: their_closing(array)),
         "opening": compared(lambda: of(opened(mask, RADIUS)), lambda: within(~within(~array))),
