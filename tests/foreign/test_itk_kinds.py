@@ -51,20 +51,19 @@ TEXTS = {
 
 
 def displaced(dtype=np.float64) -> sitk.Transform:
-    """A field on a turned grid of 2 × 3 × 4 mm."""
-    vectors = np.random.default_rng(0).normal(size=(9, 8, 7, 3)).astype(dtype)
+    """A field on a turned grid that holds all points of the tests."""
+    vectors = np.random.default_rng(0).normal(scale=9, size=(9, 8, 7, 3)).astype(dtype)
     field = sitk.GetImageFromArray(vectors.astype(np.float64), isVector=True)
-    field.SetSpacing((2.0, 3.0, 4.0))
-    field.SetOrigin((-9.0, -8.0, -7.0))
+    field.SetSpacing((60.0, 65.0, 70.0))
+    field.SetOrigin((-190.0, -230.0, -270.0))
     field.SetDirection(sitk.Euler3DTransform((0, 0, 0), 0.1, 0.2, 0.3).GetMatrix())
     return sitk.DisplacementFieldTransform(field)
 
 
 def mapped(transform: sitk.Transform) -> np.ndarray:
-    points, flip = world_points(20), np.array([-1, -1, 1])
-    return (
-        np.array([transform.TransformPoint((p * flip).tolist()) for p in points[0].double().numpy()]) * flip
-    )
+    flip = np.array([-1, -1, 1])
+    points = world_points(20)[0].double().numpy() * flip
+    return np.array([transform.TransformPoint(point.tolist()) for point in points]) * flip
 
 
 def same_map(path, expected: sitk.Transform) -> None:
