@@ -13,10 +13,10 @@ RUN grep '^torch==' constraints.txt > torch.txt \
     && pip install --no-cache-dir --index-url "$TORCH_INDEX" --requirement torch.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY src ./src
-RUN pip install --no-cache-dir --constraint constraints.txt '.[report,formats]'
+RUN pip install --no-cache-dir --constraint constraints.txt '.[report,formats,itk]'
 
 # Caches of libraries go where any user may write.
-ENV HOME=/tmp MPLCONFIGDIR=/tmp/matplotlib
+ENV HOME=/tmp
 USER 65534:65534
 WORKDIR /data
 ENTRYPOINT ["patchmorph"]

@@ -14,9 +14,9 @@ from patchmorph.io.images import load_grid
 from patchmorph.io.labels import choose_interpolation
 from patchmorph.io.series import CHOICES
 from patchmorph.io.templates import image_path
-from patchmorph.io.transforms import itk
 from patchmorph.io.transforms.ants import write_ants
 from patchmorph.io.transforms.formats import load_transform
+from patchmorph.io.transforms.itk_objects import from_itk, to_itk
 from patchmorph.registration.result import Registration
 from patchmorph.spatial.grid import Grid
 from patchmorph.spatial.sampling import Interpolation
@@ -112,7 +112,7 @@ def to_simpleitk_transform(transform: AnyTransform) -> Any:
     Raises:
         PatchMorphError: no transform, or one with a field on a sheared grid.
     """
-    return itk.to_itk(as_transform(transform).to("cpu"))
+    return to_itk(as_transform(transform).to("cpu"))
 
 
 def as_transform(given: AnyTransform) -> Transform:
@@ -128,7 +128,7 @@ def as_transform(given: AnyTransform) -> Transform:
     if isinstance(given, str | os.PathLike):
         return load_transform(os.fsdecode(given))
     if is_simpleitk(given, "Transform"):
-        return itk.from_itk(given, Path("transform"))
+        return from_itk(given, Path("transform"))
     kinds = "a patchmorph.Registration or transform, a path, or a SimpleITK transform"
     raise PatchMorphError(f"transform must be {kinds}, got {type(given).__name__}")
 

@@ -14,7 +14,7 @@ from patchmorph.evaluation.labels import PairLabels
 from patchmorph.evaluation.pairs import COLUMNS, REQUIRED, PairPaths
 from patchmorph.evaluation.quality import Quality, warp_and_measure
 from patchmorph.io.atomic import check_folder, check_outputs, whole_folder
-from patchmorph.io.images import load_image, save_image, space_code
+from patchmorph.io.images import check_ending, load_image, save_image, space_code
 from patchmorph.io.templates import image_path
 from patchmorph.io.transforms.native import stored
 from patchmorph.networks.model import PatchMorphModel
@@ -180,7 +180,7 @@ def _write_labels(labels: PairLabels, registration: Registration, path: Path, co
 def _check_output(request: RegistrationRequest) -> None:
     """Reject what cannot be written, an output that is an input, and options that would have no effect."""
     check_folder(request.output)
-    image_name(WARPED, request.image_format)
+    check_ending(request.output / image_name(WARPED, request.image_format))
     saved(request.save)
     method = request.method
     by_name = request.paths.initial_transform is None and method.initial_transform in INITIAL_MAPS

@@ -72,7 +72,7 @@ def test_the_conda_recipe_requires_what_the_package_requires():
     assert dict(split(each) for each in run) == required
     assert recipe["context"]["python_min"] == PROJECT["requires-python"].removeprefix(">=")
     extras = PROJECT["optional-dependencies"]
-    optional = dict(split(each) for name in ("report", "train") for each in extras[name])
+    optional = dict(split(each) for name in ("report", "train", "itk") for each in extras[name])
     assert dict(split(each) for each in recipe["requirements"]["run_constraints"]) == optional
     assert recipe["build"]["python"]["entry_points"] == ["patchmorph = patchmorph.cli:main"]
 

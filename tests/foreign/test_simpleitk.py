@@ -87,11 +87,11 @@ def test_what_is_no_transform_is_refused(tmp_path, chain, capfd):
     with pytest.raises(PatchMorphError, match="must be an existing file"):
         load_transform(tmp_path / "missing.h5")
     (tmp_path / "text.h5").write_text("no transform")
-    with pytest.raises(PatchMorphError, match="must be a file that ITK reads"):
+    with pytest.raises(PatchMorphError, match="must be a whole file of itk"):
         load_transform(tmp_path / "text.h5")
     save_transform(chain, tmp_path / "whole.h5")
     (tmp_path / "cut.h5").write_bytes((tmp_path / "whole.h5").read_bytes()[:5000])
-    with pytest.raises(PatchMorphError, match="must be a file that ITK reads"):
+    with pytest.raises(PatchMorphError, match="must be a whole file of itk"):
         load_transform(tmp_path / "cut.h5")
     assert capfd.readouterr().err == ""
     sitk.WriteTransform(sitk.Euler2DTransform(), str(tmp_path / "flat.tfm"))

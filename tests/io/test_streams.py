@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from niftis import write_nifti
-from synthetic import grid_around
+from synthetic import grid_around, rotation
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.images.volume import Image
@@ -138,9 +138,8 @@ def test_a_damaged_series_leaves_no_result(tmp_path, frames):
 
 @pytest.mark.parametrize("tool", ["itk", "fsl"])
 def test_a_damaged_field_is_no_transform(tmp_path, tool):
-    pair, shift = GridPair(GRID, GRID), AffineTransform.translation(torch.tensor([[3.0, 2, 1]]))
-    path = tmp_path / "field.nii.gz"
-    save_transform(shift, path, tool, pair)
+    pair, path = GridPair(GRID, GRID), tmp_path / "field.nii.gz"
+    save_transform(rotation(), path, tool, pair)  # a stream of many different numbers: each bit of it counts
     content = path.read_bytes()
     for place in (-8, -2, len(content) // 2):
         damaged = bytearray(content)

@@ -8,7 +8,7 @@ from patchmorph.images.volume import Image
 from patchmorph.spatial.affine import apply_affine
 from patchmorph.spatial.sampling import INTERPOLATIONS
 from patchmorph.transforms.displacement import DisplacementField
-from patchmorph.transforms.gaps import Gaps, missing_voxels
+from patchmorph.transforms.gaps import Gaps, filled_gaps, missing_voxels
 from patchmorph.transforms.inverse import round_trip_mm
 from patchmorph.transforms.jacobian import DIFFERENCES, folding, jacobian_determinant, log_determinant
 from patchmorph.transforms.resample import resample
@@ -103,3 +103,16 @@ def test_missing_voxels_are_counted_over_all_parts():
     assert missing_voxels(FLOW) == 0
     assert missing_voxels(rotation() @ FLOW @ GAPS) == MISSING.sum()
     assert missing_voxels((FLOW @ GAPS).inverse().to("cpu")) == MISSING.sum()
+
+
+def test_gaps_are_filled_from_the_smallest_block_with_known_voxels():
+    values = torch.arange(8.0).reshape(1, 1, 8, 1, 1).expand(1, 2, 8, 3, 2).clone()
+    missing = torch.zeros(1, 1, 8, 3, 2, dtype=torch.bool)
+    missing[:, :, 1] = missing[:, :, 4:] = True
+    values[missing.expand_as(values)] = torch.nan
+    filled = filled_gaps(values, missing)
+    block = (0 + (2 + 3) / 2) / 2  # a mean of means
+    expected = torch.tensor([0, 0, 2, 3, *[block] * 4])
+    torch.testing.assert_close(filled, expected.reshape(1, 1, 8, 1, 1).expand_as(filled))
+    assert torch.equal(filled_gaps(values, torch.ones_like(missing)), torch.zeros_like(values))
+    assert torch.equal(filled_gaps(filled, torch.zeros_like(missing)), filled)

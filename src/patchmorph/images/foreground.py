@@ -6,8 +6,10 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn import functional
 
 from patchmorph.errors import PatchMorphError
+from patchmorph.images.components import connected_components, on_faces
 from patchmorph.images.volume import FACES, AbstractVolume, Face, Image
 from patchmorph.spatial.grid import Grid, triple
 
@@ -92,12 +94,10 @@ def find_content(image: AbstractVolume) -> Content:
 
 def find_main_content(image: AbstractVolume) -> Image | None:
     """A mask of a normalised image's content without small separate pieces; ``None`` if there are none."""
-    from scipy import ndimage  # a quarter of a second that most commands can do without
-
     level = image.level(_longest_mm(image) / LEVEL_VOXELS)
     values = level.values().float()[0, 0].cpu().numpy()
     inside = values > FOREGROUND
-    pieces, count = ndimage.label(inside, structure=np.ones((3, 3, 3)))  # type: ignore[misc]
+    pieces, count = connected_components(inside, diagonal=True)
     if count < 2:
         return None
     sizes, sums = (np.bincount(pieces.ravel(), weight, count + 1) for weight in (None, values.ravel()))
@@ -107,11 +107,7 @@ def find_main_content(image: AbstractVolume) -> Image | None:
     kept = sizes >= np.where(is_marker, MARKER_FRACTION, FRAGMENT_FRACTION) * sizes.max()
     if kept[1:].all():
         return None
-    grown = ndimage.binary_dilation(
-        kept[pieces], structure=np.ones((3, 3, 3))
-    )  # voxels that are partly inside
-    mask = torch.from_numpy(grown).float().to(image.grid.device)
-    return Image(mask[None, None], level.grid, f"content of {image.name}")
+    return _grown(kept[pieces], level.grid, f"content of {image.name}")
 
 
 def find_surroundings(empty: AbstractVolume) -> Image:
@@ -119,18 +115,18 @@ def find_surroundings(empty: AbstractVolume) -> Image:
 
     These are the pieces on the faces of the array and large ones; the rest are defects inside.
     """
-    from scipy import ndimage  # a quarter of a second that most commands can do without
-
     level = empty.level(_longest_mm(empty) / LEVEL_VOXELS)
-    labelled, count = ndimage.label(level.values()[0, 0].cpu().numpy() > 0.5)  # type: ignore[misc]
-    pieces: np.ndarray = np.asarray(labelled)
-    around: np.ndarray = np.bincount(pieces.ravel(), minlength=count + 1) > MAX_DEFECT_FRACTION * pieces.size
-    for axis in range(3):
-        on_faces: np.ndarray = np.unique(pieces.take((0, -1), axis))
-        around[on_faces] = True
+    pieces, count = connected_components(level.values()[0, 0].cpu().numpy() > 0.5)
+    sizes = np.bincount(pieces.ravel(), minlength=count + 1)
+    around = on_faces(pieces, count) | (sizes > MAX_DEFECT_FRACTION * pieces.size)
     around[0] = False
-    grown = ndimage.binary_dilation(around[pieces], structure=np.ones((3, 3, 3)))
-    return Image(torch.from_numpy(grown).float().to(level.grid.device)[None, None], level.grid, empty.name)
+    return _grown(around[pieces], level.grid, empty.name)
+
+
+def _grown(mask: np.ndarray, grid: Grid, name: str) -> Image:
+    """A mask with the voxels around it, which are partly inside."""
+    values = torch.from_numpy(mask)[None, None].float().to(grid.device)
+    return Image(functional.max_pool3d(values, 3, stride=1, padding=1), grid, name)
 
 
 def _longest_mm(image: AbstractVolume) -> float:

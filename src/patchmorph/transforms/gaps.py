@@ -3,6 +3,7 @@
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn import functional
 
 from patchmorph.spatial.grid import Grid
 from patchmorph.spatial.sampling import sample_linear
@@ -51,3 +52,24 @@ class Gaps(Transform):
 def missing_voxels(transform: Transform) -> int:
     """Number of voxels that the fields of ``transform`` have no value for."""
     return sum(int(part.missing.sum()) for part in transform.parts() if isinstance(part, Gaps))
+
+
+def filled_gaps(
+    values: Float[Tensor, "1 c x y z"], missing: Bool[Tensor, "1 1 x y z"]
+) -> Float[Tensor, "1 c x y z"]:
+    """``values``, in missing voxels those of the smallest block (2³, 4³, … voxels) that has known ones.
+
+    A block has the mean of its known halves; zero if nothing is known. No mapped point depends on them, but
+    the inverse of a field reads them. This is the first half of pull-push (Gortler et al., SIGGRAPH 1996).
+    """
+    known = torch.where(missing, 0, values)
+    if missing.numel() == 1 or not missing.any():
+        return known
+    x, y, z = missing.shape[2:]
+    block = (min(2, x), min(2, y), min(2, z))
+    sums, shares = (
+        functional.avg_pool3d(each, block, ceil_mode=True) for each in (known, (~missing).float())
+    )
+    blocks = filled_gaps(sums / shares.clamp(min=1 / 8), shares == 0)
+    repeated = functional.interpolate(blocks, scale_factor=tuple(map(float, block)))
+    return torch.where(missing, repeated[..., :x, :y, :z], known)

@@ -47,6 +47,7 @@ class ImageFormat(NamedTuple):
         recognises: whether a file or folder is of this kind, by its path and its first bytes.
         open: a volume whose voxels are read on access.
         write: ``None`` if the format is only read.
+        check_writer: checks that what writes it is installed.
     """
 
     name: str
@@ -54,6 +55,7 @@ class ImageFormat(NamedTuple):
     recognises: Callable[[Path, bytes], bool]
     open: Callable[[Path], SpatialImage]
     write: Write | None = None
+    check_writer: Callable[[Path], None] = lambda path: None
 
 
 class Deferred:

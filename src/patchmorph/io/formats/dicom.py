@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from patchmorph.errors import PatchMorphError
+from patchmorph.io.extras import simpleitk
 from patchmorph.io.formats.base import Deferred, ImageFormat, LibraryVolume
 from patchmorph.io.formats.itk_volumes import array_of, number_type, open_itk, run, spacing_of
 from patchmorph.io.grids import LPS
@@ -87,7 +88,7 @@ def _open_frames(path: Path) -> LibraryVolume:
 
 def _slices(path: Path) -> list[Slice]:
     """The slices of the one series in a folder, or of the named one."""
-    import SimpleITK as sitk  # noqa: N813
+    sitk = simpleitk(f"read the DICOM series {path}")
 
     folder, wanted = split_series(path)
     reader = sitk.ImageSeriesReader()
@@ -120,7 +121,7 @@ def _header(path: Path) -> dict[str, str]:
 
 
 def _information(path: Path) -> Any:
-    import SimpleITK as sitk  # noqa: N813
+    sitk = simpleitk()
 
     reader = sitk.ImageFileReader()
     reader.SetImageIO(READER)
@@ -182,7 +183,7 @@ def _in_order(slices: list[Slice], path: Path) -> list[Slice]:
 
 def _read(slices: list[Slice], path: Path, even: bool) -> np.ndarray:
     """The voxels; as float32 where the scale of the values differs between slices."""
-    import SimpleITK as sitk  # noqa: N813
+    sitk = simpleitk()
 
     reader = sitk.ImageSeriesReader()
     reader.SetImageIO(READER)

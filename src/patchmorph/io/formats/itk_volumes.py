@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from patchmorph.errors import PatchMorphError
+from patchmorph.io.extras import simpleitk
 from patchmorph.io.formats.base import Deferred, Layout, LibraryVolume, unreadable
 from patchmorph.io.grids import LPS
 from patchmorph.io.quiet import quiet_libraries
@@ -48,7 +49,7 @@ def open_itk(
     Raises:
         PatchMorphError: a file that ITK cannot read, or voxels that are no plain numbers.
     """
-    import SimpleITK as sitk  # noqa: N813
+    sitk = simpleitk(f"read the {kind} {path}")
 
     reader = sitk.ImageFileReader()
     reader.SetImageIO(image_io)
@@ -91,7 +92,7 @@ def number_type(pixel_id: int, path: Path) -> np.dtype:
     Raises:
         PatchMorphError: complex numbers, labels of ITK's own kind.
     """
-    import SimpleITK as sitk  # noqa: N813
+    sitk = simpleitk(f"read {path}")
 
     name = sitk.GetPixelIDValueAsString(pixel_id)
     found = TYPES.get(name.removeprefix("vector of "))
@@ -116,7 +117,7 @@ def spacing_of(matrix: np.ndarray) -> tuple[float, ...]:
 
 def array_of(image: Any) -> np.ndarray:
     """The voxels of a SimpleITK image ``[X, Y, Z, …, components]``."""
-    import SimpleITK as sitk  # noqa: N813
+    sitk = simpleitk()
 
     array = sitk.GetArrayFromImage(image)
     dimension = image.GetDimension()
@@ -130,7 +131,7 @@ def itk_image(array: np.ndarray, matrix: np.ndarray) -> Any:
         array: number types that ITK lacks (truth values, half precision) become the next larger one.
         matrix: voxel to world, RAS+ mm.
     """
-    import SimpleITK as sitk  # noqa: N813
+    sitk = simpleitk()
 
     array = array.astype({"b1": "u1", "f2": "f4"}.get(array.dtype.str[1:], array.dtype), copy=False)
     image = sitk.GetImageFromArray(array.transpose(2, 1, 0, *range(3, array.ndim)), isVector=array.ndim > 3)
@@ -142,13 +143,22 @@ def itk_image(array: np.ndarray, matrix: np.ndarray) -> Any:
     return image
 
 
+def check_itk(path: Path) -> None:
+    """Check, before any work starts, that SimpleITK can write a file.
+
+    Raises:
+        PatchMorphError: it is not installed.
+    """
+    simpleitk(f"write {path}")
+
+
 def write_itk(frames: Iterable[np.ndarray], layout: Layout, temporary: Path) -> None:
     """Write an image by ITK, packed where it is one file; frames become the components of its pixels.
 
     Raises:
         PatchMorphError: what ITK cannot write.
     """
-    import SimpleITK as sitk  # noqa: N813
+    sitk = simpleitk()
 
     arrays = [frame.astype(layout.dtype, copy=False) for frame in frames]
     array = arrays[0] if len(arrays) == 1 else np.stack(arrays, axis=-1)

@@ -11,7 +11,7 @@ from pathlib import Path
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.formats.base import ImageFormat, LibraryVolume, shape_of, unreadable
 from patchmorph.io.formats.headers_text import check_size, header_lines
-from patchmorph.io.formats.itk_volumes import open_itk, write_itk
+from patchmorph.io.formats.itk_volumes import check_itk, open_itk, write_itk
 from patchmorph.io.streams import CHUNK
 
 MATRICES = ("TransformMatrix", "Rotation", "Orientation")
@@ -95,4 +95,4 @@ def _recognises(path: Path, start: bytes) -> bool:
     return b"NDims" in start and re.match(rb"\s*\w+ *=", start) is not None
 
 
-METAIMAGE = ImageFormat(KIND, (".mha", ".mhd"), _recognises, open_metaimage, write_itk)
+METAIMAGE = ImageFormat(KIND, (".mha", ".mhd"), _recognises, open_metaimage, write_itk, check_itk)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from patchmorph.io.formats.base import ImageFormat, LibraryVolume, shape_of
 from patchmorph.io.formats.headers_text import check_size, header_lines
-from patchmorph.io.formats.itk_volumes import open_itk, write_itk
+from patchmorph.io.formats.itk_volumes import check_itk, open_itk, write_itk
 from patchmorph.io.streams import check_rest
 
 MAGIC = b"NRRD000"
@@ -78,5 +78,5 @@ def _why(fields: dict[str, str]) -> str:
 
 
 NRRD = ImageFormat(
-    "NRRD", (".nrrd", ".nhdr"), lambda path, start: start.startswith(MAGIC), open_nrrd, write_itk
+    "NRRD", (".nrrd", ".nhdr"), lambda path, start: start.startswith(MAGIC), open_nrrd, write_itk, check_itk
 )

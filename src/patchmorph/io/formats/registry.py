@@ -55,9 +55,10 @@ def writer_of(path: Path) -> Write:
     """What writes an image file of this name.
 
     Raises:
-        PatchMorphError: an ending of no format that can be written.
+        PatchMorphError: an ending of no format that can be written, or a library that is not installed.
     """
     for form in FORMATS:
         if form.write is not None and path.name.endswith(form.endings):
+            form.check_writer(path)
             return form.write
     raise PatchMorphError(f"image file must end in {', '.join(ENDINGS)}, got {path}")

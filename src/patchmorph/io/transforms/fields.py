@@ -22,7 +22,7 @@ from patchmorph.io.transforms.parts import apply_matrix, displacement_field, vox
 from patchmorph.io.volumes import open_volume, read_voxels
 from patchmorph.spatial.grid import Grid, triple
 from patchmorph.transforms.base import Transform
-from patchmorph.transforms.gaps import Gaps
+from patchmorph.transforms.gaps import Gaps, filled_gaps
 
 THINNED_POINTS = 20_000
 """Points that suffice to tell positions from displacements."""
@@ -53,7 +53,9 @@ def read_field(convention: Convention, path: Path, pair: GridPair) -> Transform:
     if not missing.any():
         return displacement_field(displacement, matrix_of(grid))
     gaps = Gaps(torch.from_numpy(missing)[None, None], grid)
-    return displacement_field(_filled(displacement, missing), matrix_of(grid)) @ gaps
+    values = torch.from_numpy(displacement).movedim(-1, 0)[None]
+    filled = filled_gaps(values, gaps.missing)[0].movedim(0, -1).numpy()
+    return displacement_field(filled, matrix_of(grid)) @ gaps
 
 
 def detected_tool(path: Path) -> str | None:
@@ -132,14 +134,3 @@ def _axes(convention: Convention, grid: Grid, pair: GridPair, path: Path) -> tup
         check_not_oblique(GridPair(grid), path)
     flip = LPS if convention.axes == "lps" else np.eye(4)
     return flip, flip
-
-
-def _filled(displacement: np.ndarray, missing: np.ndarray) -> np.ndarray:
-    """``displacement`` with that of the nearest mapped voxel in each missing one; zero if there is none."""
-    if missing.all():
-        return np.zeros_like(displacement)
-    nearest = np.zeros((3, *missing.shape), dtype=np.int32)
-    from scipy import ndimage  # a quarter of a second that most files can do without
-
-    ndimage.distance_transform_edt(missing, return_distances=False, return_indices=True, indices=nearest)
-    return displacement[tuple(nearest)]
