@@ -17,7 +17,7 @@ import torch
 Part, Result = TypeVar("Part"), TypeVar("Result")
 
 AHEAD = 2
-"""Parts for each core that are computed before their results are taken: these are held in memory."""
+"""Parts, besides one for each core, whose results may wait in memory until they are taken."""
 
 
 def in_order(
@@ -46,7 +46,7 @@ def in_order(
     waiting, parts = deque[Future[Result]](), iter(parts)
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
-            waiting.extend(pool.submit(run, part) for part in itertools.islice(parts, AHEAD * threads))
+            waiting.extend(pool.submit(run, part) for part in itertools.islice(parts, threads + AHEAD))
             while waiting:
                 yield waiting.popleft().result()
                 waiting.extend(pool.submit(run, part) for part in itertools.islice(parts, 1))

@@ -22,6 +22,7 @@ from patchmorph.registration.acceptance import MAX_BRAIN_WINDOW
 from patchmorph.registration.brain import find_brain
 from patchmorph.registration.masks import counted_region
 from patchmorph.registration.pair import PreparedImage, PreparedPair
+from patchmorph.workers import in_order
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,10 @@ def prepare_pair(
     for image in (fixed, moving):
         if image.channels != 1:
             raise PatchMorphError(f"image must have one channel, got {image.channels} in {image.name}")
-    images = []
-    for side, image, selection in zip(("fixed", "moving"), (fixed, moving), selections, strict=True):
-        with step(f"prepare the {side} image"):
-            images.append(prepare_image(image, selection, brain_network))
-    return PreparedPair(*images)
+    sides = zip((fixed, moving), selections, strict=True)
+    with step("prepare both images"):
+        images = in_order(lambda side: prepare_image(*side, brain_network), sides, fixed.grid.device)
+        return PreparedPair(*images)
 
 
 def prepare_image(

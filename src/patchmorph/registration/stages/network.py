@@ -169,14 +169,13 @@ class DenseNetworkStage(Stage):
 
         Images are sampled once for all of them, since they overlap.
         """
-        on_cuda = lattice.grid.device.type == "cuda"
-        batch, found = CUDA_BATCH if on_cuda else BATCH, []
+        batch, found = CUDA_BATCH if lattice.grid.device.type == "cuda" else BATCH, []
         origin, region = lattice.region(row, VELOCITY_STRIDE)
         images = extract_pair(pair.fixed.image, pair.moving.image, region, self.spacing_mm, transform)
         for first in range(0, len(row), batch):
             starts = row[first : first + batch]
             blocks = [lattice.block(start, origin, VELOCITY_STRIDE) for start in starts]
-            if on_cuda and len(row) > 1:
+            if batch == CUDA_BATCH and len(row) > 1:
                 blocks += blocks[-1:] * (batch - len(blocks))
             patches = torch.stack([images[(0, slice(None), *block)] for block in blocks])
             velocities = patch_velocity(self.network, patches, region, self.precision, self.symmetric)
