@@ -7,7 +7,6 @@ voxels, along the patch's array axes, origin at its centre.
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
 
 from patchmorph.images.abstract import AbstractImage
 from patchmorph.spatial.affine import from_linear, invert_affine, rotate_vectors
@@ -68,11 +67,12 @@ def map_points(
     moved = affine(points + displacement.movedim(1, -1))
     if isinstance(outer, AffineTransform):
         return moved
-    middles = last(patch.coarsen(BLOCK).widened(1).points_world())
+    coarse = patch.coarsen(BLOCK).widened(1)
+    middles = last(coarse.points_world())
     remainder = (outer(middles) - affine(middles)).movedim(-1, 1)
-    fine = functional.interpolate(remainder, scale_factor=BLOCK, mode="trilinear", align_corners=False)
-    inner = slice(BLOCK, -BLOCK)
-    return moved + fine[..., inner, inner, inner].movedim(1, -1)
+    fine = sample_lattice(remainder, coarse.world_to_voxel @ patch.voxel_to_world, patch.shape)
+    assert fine is not None, "a grid and its blocks have the same axes"
+    return moved + fine.movedim(1, -1)
 
 
 def matrix_to_world(matrix: Float[Tensor, "b 4 4"], patch: Grid) -> Float[Tensor, "b 4 4"]:

@@ -152,7 +152,8 @@ class DenseNetworkStage(Stage):
         blend, rows = Blend(lattice), list(self._rows(pair, lattice))
         predict = functools.partial(self._predicted, pair, transform, lattice)
         with step("patches", sum(map(len, rows))) as patches:
-            for row in in_order(predict, rows, lattice.grid.device):
+            concurrent = getattr(self.network, "is_static", False)  # others may keep a state
+            for row in in_order(predict, rows, lattice.grid.device) if concurrent else map(predict, rows):
                 for starts, velocities in row:
                     blend.add(starts, velocities)
                     advance(patches, len(starts))
@@ -196,8 +197,11 @@ class DenseNetworkStage(Stage):
     def _occupied(self, pair: PreparedPair, lattice: PatchLattice) -> np.ndarray:
         """Where in the lattice, ``[X, Y, Z]``, there is content of the fixed image or some not far away."""
         values = extract(pair.fixed.image, lattice.grid, self.spacing_mm * VELOCITY_STRIDE)
-        size = 2 * CONTENT_MARGIN + 1
-        near = functional.max_pool3d(foreground(values).float(), size, 1, CONTENT_MARGIN)
+        near = foreground(values).float()
+        for axis in range(3):  # one after the other, which takes a fifth of the time
+            size, margin = [1, 1, 1], [0, 0, 0]
+            size[axis], margin[axis] = 2 * CONTENT_MARGIN + 1, CONTENT_MARGIN
+            near = functional.max_pool3d(near, size, 1, margin)
         return near[0, 0].bool().cpu().numpy()
 
 
