@@ -14,7 +14,8 @@ from typing import TypeVar
 
 import torch
 
-Part, Result = TypeVar("Part"), TypeVar("Result")
+Part = TypeVar("Part")
+Result = TypeVar("Result")
 
 AHEAD = 2
 """Parts, besides one for each core, whose results may wait in memory until they are taken."""

@@ -229,6 +229,12 @@ class Image(AbstractVolume):
         """The same image with another ``background``."""
         return self._copy(self.data, self.grid, self.field_of_view, background)
 
+    def stored_as(self, data: Num[Tensor, "1 c x y z"], grid: Grid, faces: tuple[Face, ...]) -> "Image":
+        """The same image with its voxels in another order; statistics of the voxels are shared."""
+        image = Image(data, grid, self.name, faces, grid, self.notes, self.doubts, self.background)
+        vars(image)["_statistics"] = self._statistics
+        return image
+
     def _copy(
         self, data: Num[Tensor, "1 c x y z"], grid: Grid, field_of_view: Grid, background: float | None
     ) -> "Image":
