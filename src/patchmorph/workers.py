@@ -52,8 +52,6 @@ def in_order(
                 yield waiting.popleft().result()
                 waiting.extend(pool.submit(run, part) for part in itertools.islice(parts, 1))
         finally:
-            for future in waiting:
-                future.cancel()
             torch.set_num_threads(threads)  # of threads that start later; each has a number of its own
 
 

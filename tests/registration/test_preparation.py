@@ -315,6 +315,7 @@ def turned(image: Image, order: tuple[int, int, int], flips: tuple[int, ...], sh
         matrix[:, :3, 3] += matrix[:, :3, axis] * (data.shape[2 + axis] - 1)
         matrix[:, :3, axis] *= -1
     matrix[:, :3, 3] += shift_mm
+    matrix[:, :3, :3] += shift_mm / 1000
     return Image(data.flip([2 + axis for axis in flips]), Grid(tuple(data.shape[2:]), matrix), image.name)
 
 
