@@ -102,6 +102,19 @@ def test_the_affine_stage_recovers_a_pose_from_a_start_that_turns(turned, moving
     assert error_mm(once, truth, points) > 0.5  # so that the later passes were needed
 
 
+def test_an_affine_network_computes_on_one_core_however_many_there_are(moving):
+    class Watched(Scripted):
+        def forward(self, pair):
+            cores.append(torch.get_num_threads())
+            return super().forward(pair)
+
+    before, cores = torch.get_num_threads(), list[int]()
+    torch.set_num_threads(3)
+    AffineNetworkStage(Watched([SHIFT]), 8.0, 16, 2, "fp32").refine(given_pair(moving, moving), IDENTITY)
+    assert (cores, torch.get_num_threads()) == ([1, 1], 3)
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("side", ["fixed", "moving", "neither"])
 def test_an_affine_network_has_more_passes_where_an_image_is_truncated(moving, side):
     truncated = Image(moving.data, moving.grid, truncated_faces=((0, 1),))
