@@ -32,7 +32,8 @@ from patchmorph.results.folder import (
     check_results,
     image_name,
     saved,
-    write_results,
+    write_images,
+    write_transforms,
 )
 from patchmorph.results.log import recorded
 from patchmorph.results.summary import Summary, device_name, peak_memory_gib, versions
@@ -139,13 +140,16 @@ def _write(
 ) -> Summary:
     """Write the files but for the summary, which is returned, and the log."""
     transform = stored(registration.transform)  # which all files hold alike
+    registration = replace(registration, history=(*registration.history[:-1], transform))
     code = space_code(request.paths.fixed)
-    with ThreadPoolExecutor(1) as beside:  # one core draws while the map is evaluated
+    with ThreadPoolExecutor(2) as beside:  # what needs no warped image, while the map is evaluated
         pictures = beside.submit(_pictures, registration, transform) if "report" in request.saved else None
+        transforms = beside.submit(write_transforms, transform, folder, request.saved)
         with step("warp and measure"):
             warped, quality = warp_and_measure(registration)
         with step("images and transforms"):
-            write_results(registration, warped, transform, folder, request.saved, request.image_format, code)
+            write_images(registration, warped, folder, request.saved, request.image_format, code)
+            transforms.result()
         summary = _summary(request, registration, quality, seconds)
         if labels.moving is not None:
             with step("labels"):

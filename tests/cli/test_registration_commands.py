@@ -99,7 +99,7 @@ def test_the_log_names_each_stage_and_what_it_consists_of(run, files, tmp_path):
     assert run(*command, "-o", tmp_path)[0] == 0
     lines = (tmp_path / "patchmorph.log").read_text().splitlines()
     names = [line[24:].rpartition(":")[0].strip() for line in lines if line.endswith(" s")]
-    wanted = ["read", "prepare the fixed image", "prepare the moving image", "search of the pose"]
+    wanted = ["read", "prepare both images", "search of the pose"]
     assert names[:4] == wanted
     kinds = ("affine network", "network on", "refinement at")
     stages = [name for name in names[4:] if name.startswith(kinds)]

@@ -44,6 +44,16 @@ def test_waiting_threads_give_their_core_away_unless_the_user_chose_otherwise():
     assert python(code, OMP_WAIT_POLICY="ACTIVE").strip() == "ACTIVE"
 
 
+def test_what_a_command_loads_is_left_out_of_the_search_for_garbage():
+    """Which goes on for what comes later."""
+    code = (
+        "import gc, sys; from patchmorph.cli import app; sys.argv[1:] = ['models']\n"
+        "try: app()\nexcept SystemExit: pass\n"
+        "print(gc.isenabled(), gc.get_freeze_count() > 100_000, 'torch' in sys.modules)"
+    )
+    assert python(code).splitlines()[-1] == "True True True"
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_list_says_of_each_command_what_its_own_help_begins_with(name):
     summary = COMMANDS[name].summary

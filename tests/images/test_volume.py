@@ -6,7 +6,7 @@ from patchmorph.errors import PatchMorphError
 from patchmorph.images.intensity import Window
 from patchmorph.images.volume import Image
 from patchmorph.spatial.affine import apply_affine
-from patchmorph.spatial.grid import VoxelBox
+from patchmorph.spatial.grid import Grid, VoxelBox
 from patchmorph.spatial.sampling import sample_linear
 
 
@@ -246,3 +246,22 @@ def test_an_image_is_zero_outside_at_any_resolution(linear, spacing):
     directions = torch.cat([torch.eye(3), -torch.eye(3)])[None] * 200
     assert image.sample(center + directions, spacing).abs().max() == 0
     torch.testing.assert_close(image.sample(center, spacing), torch.ones(1, 1, 1))
+
+
+@pytest.mark.parametrize("spacing_mm", [2.0, 5.0])
+def test_a_grid_of_points_is_sampled_as_its_points_are(linear, spacing_mm):
+    """Parallel to the array, oblique to it and mirrored; partly and wholly outside."""
+    image = smooth_image(grid_around((40, 34, 38), linear * 2)).normalized()
+    center = image.grid.center_world
+    grids = {
+        "along the world": Grid.centered((20, 21, 22), 1.7, center),
+        "beyond a face": Grid.centered((20, 21, 22), 1.7, center + 30),
+        "outside": Grid.centered((5, 4, 6), 1.7, center + 300),
+        "of the image": grid_around((15, 16, 17), -linear * 1.3, (3.0, 2, 1)),
+        "several": Grid.centered((6, 7, 8), 1.7, center.repeat(2, 1)),
+    }
+    for name, grid in grids.items():
+        found = image.sample_grid(grid, spacing_mm)
+        expected = image.sample(grid.points_world(), spacing_mm)
+        torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+        assert (expected.max() > 0) == (name != "outside")

@@ -17,12 +17,11 @@ from patchmorph.evaluation.pairs import PairPaths
 from patchmorph.images.volume import Image
 from patchmorph.io.images import load_image, save_image
 from patchmorph.io.transforms.formats import load_transform
-from patchmorph.io.transforms.native import stored
 from patchmorph.jobs import RegistrationRequest, register_files
 from patchmorph.registration.pair import PreparedPair
 from patchmorph.registration.result import Registration
 from patchmorph.report import page
-from patchmorph.results.folder import ALL, DEFAULT, FILES, saved, write_results
+from patchmorph.results.folder import ALL, DEFAULT, FILES, saved, write_images
 from patchmorph.results.summary import Summary
 from patchmorph.transforms.base import AffineTransform
 from patchmorph.transforms.displacement import DisplacementField
@@ -221,7 +220,7 @@ def test_uncertainty_is_written_where_it_was_kept(tmp_path, brain, variance):
     field = VelocityField(torch.zeros(1, 3, *grid.shape), grid, variance=kept)
     registration = registered(brain, brain, field)
     save = DEFAULT if variance is None else (*DEFAULT, "uncertainty")
-    write_results(registration, registration.warped(), stored(field), tmp_path, save)
+    write_images(registration, registration.warped(), tmp_path, save)
     path = tmp_path / "uncertainty.nii.gz"
     assert path.exists() == (variance is not None)
     if variance is not None:  # the standard deviation in mm

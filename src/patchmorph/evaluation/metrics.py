@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -32,6 +32,10 @@ class Moments:
         self.sum_aa += float((a * a).sum())
         self.sum_bb += float((b * b).sum())
         self.sum_ab += float((a * b).sum())
+
+    def __add__(self, other: "Moments") -> "Moments":
+        """The sums over the pairs of both."""
+        return Moments(*(getattr(self, sums.name) + getattr(other, sums.name) for sums in fields(self)))
 
     def correlation(self) -> float:
         """Pearson correlation; 0 if either side is constant."""

@@ -1,7 +1,9 @@
 """Quality measures of a registration that need no labels, computed block by block."""
 
+import functools
 import math
-from collections.abc import Iterator
+import operator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -13,9 +15,9 @@ from patchmorph.images.foreground import foreground
 from patchmorph.images.interpolation import interpolator
 from patchmorph.images.volume import AbstractVolume, Image
 from patchmorph.registration.result import Registration
-from patchmorph.transforms.blocks import MappedBlock, mapped_blocks
+from patchmorph.transforms.blocks import MappedBlock, over_blocks
 from patchmorph.transforms.jacobian import determinant_of_map
-from patchmorph.transforms.resample import resample_at
+from patchmorph.transforms.resample import Resampling
 
 
 @dataclass(frozen=True)
@@ -48,59 +50,89 @@ def measure_quality(
         region: region of interest, positive inside, on the fixed grid; by default the fixed content.
     """
     measurement = _Measurement(registration, region)
-    for _ in measurement.watched():
-        pass
-    return measurement.quality(warped)
+    grid = registration.fixed.grid
+    return _quality(
+        over_blocks(lambda block: measurement.of(block, warped), registration.transform, grid, halo=1)
+    )
 
 
 @torch.no_grad()
 def warp_and_measure(registration: Registration) -> tuple[Image, Quality]:
     """The warped image and the quality of a registration, from one evaluation of its map."""
-    measurement = _Measurement(registration, None)
-    warped = resample_at(registration.moving, measurement.watched(), registration.fixed.grid)
-    return warped, measurement.quality(warped)
+    measurement, grid = _Measurement(registration, None), registration.fixed.grid
+    resampled = Resampling(registration.moving, grid)
+
+    def fill_and_measure(block: MappedBlock) -> _Sums:
+        resampled.fill(block.without_halo(1))
+        return measurement.of(block, resampled.image)
+
+    quality = _quality(over_blocks(fill_and_measure, registration.transform, grid, halo=1))
+    return resampled.image, quality
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """What is summed over the blocks of the fixed grid.
+
+    Attributes:
+        before: intensities of the fixed image and of the moving image, aligned by the headers alone.
+        after: intensities of the fixed image and of the warped image.
+        logs: log-Jacobians.
+        folds: voxels with a Jacobian determinant ≤ 0.
+    """
+
+    before: Moments
+    after: Moments
+    logs: Moments
+    folds: int = 0
+
+    def __add__(self, other: "_Sums") -> "_Sums":
+        return _Sums(
+            self.before + other.before,
+            self.after + other.after,
+            self.logs + other.logs,
+            self.folds + other.folds,
+        )
+
+
+def _quality(blocks: Iterable[_Sums]) -> Quality:
+    """The figures, after all blocks."""
+    sums = functools.reduce(operator.add, blocks, _Sums(Moments(), Moments(), Moments()))
+    return Quality(
+        sums.before.correlation(),
+        sums.after.correlation(),
+        100 * sums.folds / sums.logs.count if sums.logs.count else math.nan,
+        sums.logs.deviation(),
+    )
 
 
 class _Measurement:
-    """Sums over the blocks of the fixed grid."""
+    """Measures blocks of the fixed grid, mapped with a halo of one voxel; several at a time."""
 
     def __init__(self, registration: Registration, region: AbstractVolume | None):
-        self.transform, self.grid, self.region = registration.transform, registration.fixed.grid, region
+        self.grid, self.region = registration.fixed.grid, region
         self.fixed = registration.fixed.normalized()
         moving = registration.moving.level(float(self.grid.spacing_mm.min()))
         self._unregistered = interpolator(moving, "linear")
-        self._before, self._logs, self._folds = Moments(), Moments(), 0
 
-    def watched(self) -> Iterator[MappedBlock]:
-        """The mapped blocks of the grid, each measured as it passes."""
-        for block in mapped_blocks(self.transform, self.grid, halo=1):
-            values = self.fixed.read(block.box)
-            content = foreground(values)
-            inside = content if self.region is None else self.region.read(block.box) > 0
-            inner = block.without_halo(1)
-            if len(found := inside[0, 0].nonzero()):
-                determinant = determinant_of_map(block.mapped[0, 1:, 1:, 1:], self.grid)[found.unbind(1)]
-                self._folds += int((determinant <= 0).sum())
-                log = log_jacobian(determinant)
-                self._logs.add(log, log)
-            if len(found := content[0, 0].nonzero()):
-                at = found.unbind(1)
-                _add(self._before, values[0, 0][at], self._unregistered(inner.points[0][at][None])[0, 0])
-            yield inner
-
-    def quality(self, warped: AbstractVolume) -> Quality:
-        """The figures, after all blocks."""
-        after = Moments()
-        for box, values in self.fixed.blocks():
-            content = foreground(values)
-            _add(after, values[content], warped.read(box)[content].float())
-        count = self._logs.count
-        return Quality(
-            self._before.correlation(),
-            after.correlation(),
-            100 * self._folds / count if count else math.nan,
-            self._logs.deviation(),
-        )
+    @torch.no_grad()
+    def of(self, block: MappedBlock, warped: AbstractVolume) -> _Sums:
+        """The sums over a block."""
+        values = self.fixed.read(block.box)
+        content = foreground(values)[0, 0]
+        inside = content if self.region is None else self.region.read(block.box)[0, 0] > 0
+        before, after, logs, folds = Moments(), Moments(), Moments(), 0
+        if len(found := inside.nonzero()):
+            determinant = determinant_of_map(block.mapped[0, 1:, 1:, 1:], self.grid)[found.unbind(1)]
+            folds = int((determinant <= 0).sum())
+            log = log_jacobian(determinant)
+            logs.add(log, log)
+        if len(found := content.nonzero()):
+            at = found.unbind(1)
+            fixed, points = values[0, 0][at], block.without_halo(1).points[0][at]
+            _add(before, fixed, self._unregistered(points[None])[0, 0])
+            _add(after, fixed, warped.read(block.box)[0, 0][at].float())
+        return _Sums(before, after, logs, folds)
 
 
 def _add(moments: Moments, first: Float[Tensor, " n"], second: Float[Tensor, " n"]) -> None:

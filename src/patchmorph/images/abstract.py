@@ -5,6 +5,8 @@ from abc import ABC, abstractmethod
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from patchmorph.spatial.grid import Grid
+
 
 class AbstractImage(ABC):
     """An intensity at every point of the world.
@@ -19,6 +21,10 @@ class AbstractImage(ABC):
     @abstractmethod
     def sample(self, points_world: Float[Tensor, "#b *n 3"], spacing_mm: float) -> Float[Tensor, "_ c *n"]:
         """Intensity at ``points_world`` (RAS+ mm) without detail finer than ``spacing_mm``, zero outside."""
+
+    def sample_grid(self, grid: Grid, spacing_mm: float) -> Float[Tensor, "_ c x y z"]:
+        """`sample` at all points of ``grid``."""
+        return self.sample(grid.points_world(), spacing_mm)
 
     def in_field_of_view(self, points_world: Float[Tensor, "#b *n 3"]) -> Bool[Tensor, "_ *n"] | None:
         """Whether each point lies inside all truncated faces; ``None`` if no face is truncated."""

@@ -17,6 +17,7 @@ from patchmorph.images.normalization import background_within, normalizing_windo
 from patchmorph.images.padding import MAX_WINDOW
 from patchmorph.images.pyramid import downsample, level_spacing
 from patchmorph.spatial.grid import BLOCK_SIDE, Grid, VoxelBox, triple
+from patchmorph.spatial.lattices import along_axes, sample_lattice
 from patchmorph.spatial.sampling import sample_linear
 
 Face = tuple[int, int]
@@ -25,7 +26,6 @@ FACES: tuple[Face, ...] = tuple((axis, side) for axis in range(3) for side in (0
 
 CROP_MARGIN = 2
 """Voxels that are read beyond the outermost points: one for interpolation and one for rounding errors."""
-
 
 CUDA_SIDE = 256
 """Voxels along each side of the blocks of a volume on CUDA, where small blocks wait for launches. Views of
@@ -98,6 +98,16 @@ class AbstractVolume(Exportable):
         values, grid = self.level(spacing_mm).around(points_world)
         return sample_linear(values.float(), points_world, "zeros", grid.world_to_voxel)
 
+    def sample_grid(self, grid: Grid, spacing_mm: float) -> Float[Tensor, "_ c x y z"]:
+        """`sample` at all points of ``grid``; on a CPU axis by axis where its axes are those of the array."""
+        level = self.level(spacing_mm)
+        to_voxel = level.grid.world_to_voxel @ grid.voxel_to_world
+        if to_voxel.is_cuda or len(to_voxel) > 1 or not (axes := along_axes(to_voxel, grid.shape)):
+            return super().sample_grid(grid, spacing_mm)
+        values, part = level.around(grid.corners_world().float())
+        to_part = part.world_to_voxel @ grid.voxel_to_world
+        return sample_lattice(values.float(), to_part, axes, grid.shape, "zeros")
+
     def in_field_of_view(self, points_world: Float[Tensor, "#b *n 3"]) -> Bool[Tensor, "_ *n"] | None:
         """Whether each point lies inside all truncated faces (see `AbstractImage`)."""
         if not self.truncated_faces:
@@ -143,9 +153,8 @@ class AbstractVolume(Exportable):
     def _window_above(self, background: float | None, widest: float) -> Window:
         if background not in self._statistics:
             blocks = lambda: (values.float() for _, values in self.blocks())  # noqa: E731
-            if self.grid.device.type == "cuda":
-                blocks = sorted_blocks(blocks)
-            self._statistics[background] = voxel_statistics(blocks, background)
+            chosen = sorted_blocks(blocks) if self.grid.device.type == "cuda" else blocks
+            self._statistics[background] = voxel_statistics(chosen, background)
         return normalizing_window(self._statistics[background], self._faces, self.name, background, widest)
 
     @functools.cached_property
@@ -222,18 +231,22 @@ class Image(AbstractVolume):
 
     def to(self, device: torch.device | str) -> "Image":
         """The same image on another device."""
-        grid, field_of_view = (grid.to(device) for grid in (self.grid, self.field_of_view))
-        return self._copy(self.data.to(device), grid, field_of_view, self.background)
+        return self._copy(self.data.to(device), self.background)
 
     def with_background(self, background: float | None) -> "Image":
         """The same image with another ``background``."""
-        return self._copy(self.data, self.grid, self.field_of_view, background)
+        return self._copy(self.data, background)
 
-    def _copy(
-        self, data: Num[Tensor, "1 c x y z"], grid: Grid, field_of_view: Grid, background: float | None
-    ) -> "Image":
-        faces, remarks = self.truncated_faces, (self.notes, self.doubts)
-        return Image(data, grid, self.name, faces, field_of_view, *remarks, background)
+    def stored_as(self, data: Num[Tensor, "1 c x y z"], grid: Grid, faces: tuple[Face, ...]) -> "Image":
+        """The same image with its voxels in another order; statistics of the voxels are shared."""
+        image = Image(data, grid, self.name, faces, grid, self.notes, self.doubts, self.background)
+        vars(image)["_statistics"] = self._statistics
+        return image
+
+    def _copy(self, data: Num[Tensor, "1 c x y z"], background: float | None) -> "Image":
+        grid, field_of_view = (grid.to(data.device) for grid in (self.grid, self.field_of_view))
+        remarks = (self.notes, self.doubts, background)
+        return Image(data, grid, self.name, self.truncated_faces, field_of_view, *remarks)
 
 
 class MappedImage(AbstractVolume):

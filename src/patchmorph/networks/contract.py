@@ -8,7 +8,9 @@ estimated so far), with intensities from 0 to 1. The output is in the frame of t
 - an **affine** network returns generators ``[B, 4, 4]`` whose matrix exponential maps fixed to moving points,
   in patch voxels about the centre of the patch.
 
-A network has no access to coordinates, spacings or images, and may be any ``torch.nn.Module``.
+A network has no access to coordinates, spacings or images, and may be any ``torch.nn.Module``. One with an
+attribute ``is_static = True`` does the same for any values and keeps no state, so that it may run in several
+threads at once and a pass may be recorded.
 """
 
 import functools

@@ -23,8 +23,9 @@ def extract(
     image: AbstractImage, patch: Grid, spacing_mm: float, transform: Transform | None = None
 ) -> Float[Tensor, "b c x y z"]:
     """``image`` at the points of ``patch``, pulled through ``transform`` if one is given."""
-    points = patch.points_world()
-    return image.sample(points if transform is None else transform(points), spacing_mm)
+    if transform is None:
+        return image.sample_grid(patch, spacing_mm)
+    return image.sample(transform(patch.points_world()), spacing_mm)
 
 
 def extract_pair(
@@ -40,7 +41,7 @@ def extract_pair(
     """
     points = patch.points_world()
     mapped = map_points(transform, patch, points)
-    pair = torch.cat([fixed.sample(points, spacing_mm), moving.sample(mapped, spacing_mm)], dim=1)
+    pair = torch.cat([fixed.sample_grid(patch, spacing_mm), moving.sample(mapped, spacing_mm)], dim=1)
     for in_view in (fixed.in_field_of_view(points), moving.in_field_of_view(mapped)):
         pair = pair if in_view is None else pair * in_view[:, None]
     return pair

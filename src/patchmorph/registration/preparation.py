@@ -1,12 +1,13 @@
 """Preparation of an image: what of it is registered, normalised, without what shows no tissue."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
 from patchmorph.errors import PatchMorphError
+from patchmorph.images.canonical import canonical
 from patchmorph.images.foreground import (
     find_content,
     find_main_content,
@@ -22,6 +23,7 @@ from patchmorph.registration.acceptance import MAX_BRAIN_WINDOW
 from patchmorph.registration.brain import find_brain
 from patchmorph.registration.masks import counted_region
 from patchmorph.registration.pair import PreparedImage, PreparedPair
+from patchmorph.workers import in_order
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,10 @@ class Selection:
 
     mask: Image | None = None
     ignored: Image | None = None
+
+    def canonical(self) -> "Selection":
+        """The same selection by masks in the order in which images are compared."""
+        return Selection(*(mask and canonical(mask) for mask in (self.mask, self.ignored)))
 
 
 EVERYTHING = Selection()
@@ -67,11 +73,16 @@ def prepare_pair(
     for image in (fixed, moving):
         if image.channels != 1:
             raise PatchMorphError(f"image must have one channel, got {image.channels} in {image.name}")
-    images = []
-    for side, image, selection in zip(("fixed", "moving"), (fixed, moving), selections, strict=True):
-        with step(f"prepare the {side} image"):
-            images.append(prepare_image(image, selection, brain_network))
-    return PreparedPair(*images)
+    sides = zip((fixed, moving), selections, strict=True)
+    with step("prepare both images"):
+        images = in_order(lambda side: _prepared(*side, brain_network), sides, fixed.grid.device)
+        return PreparedPair(*images)
+
+
+def _prepared(image: Image, selection: Selection, brain_network: nn.Module | None) -> PreparedImage:
+    """`prepare_image` of the image in one storage order, whichever it was given in."""
+    prepared = prepare_image(canonical(image), selection.canonical(), brain_network)
+    return replace(prepared, original=image)
 
 
 def prepare_image(

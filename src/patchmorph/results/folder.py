@@ -89,28 +89,14 @@ def check_results(folder: Path, overwrite: bool) -> None:
         )
 
 
-def write_results(
-    registration: Registration,
-    warped: Image,
-    transform: Transform,
-    folder: Path,
-    save: Sequence[str] = DEFAULT,
-    image_format: str = NIFTI,
-    code: int = SCANNER,
-) -> None:
-    """Write the images and transforms among ``save``.
+def write_transforms(transform: Transform, folder: Path, save: Sequence[str] = DEFAULT) -> None:
+    """Write the transforms among ``save``.
 
     Args:
-        registration: what was found.
-        warped: its warped image.
-        transform: its transform as the files hold it (see `patchmorph.io.transforms.native.stored`).
+        transform: as the files hold it (see `patchmorph.io.transforms.native.stored`).
         folder: there already.
         save: keys of `FILES`.
-        image_format: one of `FORMATS`.
-        code: NIfTI's code of the fixed image's space.
     """
-    if "warped" in save:
-        save_image(warped, folder / image_name(WARPED, image_format), code)
     if "transform" in save:
         save_transform(transform, folder / TRANSFORM)
     if "itk" in save:
@@ -118,5 +104,27 @@ def write_results(
     if "inverse" in save:
         with step("inverse for other tools"):
             save_transform(transform.inverse(), folder / ITK_INVERSE)
+
+
+def write_images(
+    registration: Registration,
+    warped: Image,
+    folder: Path,
+    save: Sequence[str] = DEFAULT,
+    image_format: str = NIFTI,
+    code: int = SCANNER,
+) -> None:
+    """Write the images among ``save``.
+
+    Args:
+        registration: what was found.
+        warped: its warped image.
+        folder: there already.
+        save: keys of `FILES`.
+        image_format: one of `FORMATS`.
+        code: NIfTI's code of the fixed image's space.
+    """
+    if "warped" in save:
+        save_image(warped, folder / image_name(WARPED, image_format), code)
     if "uncertainty" in save:
         save_image(registration.uncertainty(), folder / image_name(UNCERTAINTY, image_format), code)

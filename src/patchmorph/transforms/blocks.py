@@ -1,14 +1,17 @@
 """The points of a grid under a transform, one block of the grid at a time, so that memory stays bounded."""
 
 import math
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from patchmorph.spatial.grid import Grid, VoxelBox, triple
 from patchmorph.transforms.base import AffineTransform, Transform, compose
+from patchmorph.workers import in_order
+
+Result = TypeVar("Result")
 
 
 class MappedBlock(NamedTuple):
@@ -32,15 +35,38 @@ class MappedBlock(NamedTuple):
         return MappedBlock(self.box, self.grid.widened(-halo), self.points[inner], self.mapped[inner])
 
 
+def over_blocks(
+    compute: Callable[[MappedBlock], Result], transform: Transform, grid: Grid, halo: int = 0
+) -> Iterator[Result]:
+    """``compute`` of each block of `mapped_blocks`, in their order; several at a time on a CPU.
+
+    Args:
+        compute: a function that may run in several threads at once.
+        transform: see `mapped_blocks`, as the others.
+        grid: likewise.
+        halo: likewise.
+    """
+
+    def map_and_compute(part: tuple[VoxelBox, Grid, Transform]) -> Result:
+        box, wider, local = part
+        with torch.no_grad():
+            points, mapped = wider.points_world(), local.at_grid(wider)
+        return compute(MappedBlock(box, wider, points, mapped))
+
+    return in_order(map_and_compute, _parts(transform, grid, halo), grid.device)
+
+
 def mapped_blocks(transform: Transform, grid: Grid, halo: int = 0) -> Iterator[MappedBlock]:
     """Map all points of ``grid`` block by block, each block widened by ``halo`` voxels on each side."""
+    return over_blocks(lambda block: block, transform, grid, halo)
+
+
+def _parts(transform: Transform, grid: Grid, halo: int) -> Iterator[tuple[VoxelBox, Grid, Transform]]:
+    """The box of each block, its grid with halo, and what maps its points."""
     for region, local in _regions(transform, grid, halo):
         for box, block in grid.crop(region.start, region.shape).blocks():
             start = triple(a + b for a, b in zip(region.start, box.start, strict=True))
-            wider = block.widened(halo)
-            with torch.no_grad():  # not around the yield, where it would apply to the caller, too
-                points, mapped = wider.points_world(), local.at_grid(wider)
-            yield MappedBlock(VoxelBox.at(start, box.shape), wider, points, mapped)
+            yield VoxelBox.at(start, box.shape), block.widened(halo), local
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from patchmorph.spatial.grid import Grid, VoxelBox, triple
 from patchmorph.transforms.base import Transform
-from patchmorph.transforms.blocks import mapped_blocks
+from patchmorph.transforms.blocks import MappedBlock, over_blocks
 
 Differences = Literal["forward", "central"]
 DIFFERENCES: tuple[Differences, ...] = get_args(Differences)
@@ -60,17 +60,23 @@ def determinant_blocks(
     transform: Transform, grid: Grid, differences: Differences = "forward"
 ) -> Iterator[tuple[VoxelBox, Float[Tensor, "x y z"]]]:
     """`jacobian_determinant` block by block, each block with its box in ``grid``."""
-    inner = slice(1, -1)
-    for block in mapped_blocks(transform, grid, halo=1):
-        if differences == "forward":
-            yield block.box, determinant_of_map(block.mapped[0, 1:, 1:, 1:], grid)
-            continue
-        slopes = []
-        for axis in range(3):
-            line = block.mapped[0][tuple(slice(None) if k == axis else inner for k in range(3))]
-            count = line.shape[axis] - 2
-            slopes.append((line.narrow(axis, 2, count) - line.narrow(axis, 0, count)) / 2)
-        yield block.box, _volume(slopes[0], slopes[1], slopes[2]) / _cell_mm3(grid)
+    compute = _forward_determinant if differences == "forward" else _central_determinant
+    return over_blocks(lambda block: (block.box, compute(block.mapped[0], grid)), transform, grid, halo=1)
+
+
+def _forward_determinant(mapped: Float[Tensor, "x2 y2 z2 3"], grid: Grid) -> Float[Tensor, "x y z"]:
+    """Determinant by forward differences, without the outermost points."""
+    return determinant_of_map(mapped[1:, 1:, 1:], grid)
+
+
+def _central_determinant(mapped: Float[Tensor, "x2 y2 z2 3"], grid: Grid) -> Float[Tensor, "x y z"]:
+    """Determinant by central differences, without the outermost points."""
+    slopes = []
+    for axis in range(3):
+        line = mapped[tuple(slice(None) if k == axis else slice(1, -1) for k in range(3))]
+        count = line.shape[axis] - 2
+        slopes.append((line.narrow(axis, 2, count) - line.narrow(axis, 0, count)) / 2)
+    return _volume(slopes[0], slopes[1], slopes[2]) / _cell_mm3(grid)
 
 
 def log_determinant(determinant: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
@@ -82,16 +88,20 @@ def log_determinant(determinant: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
 def folding(transform: Transform, grid: Grid) -> Folding:
     """Cells of ``grid`` that ``transform`` inverts, wholly or in part (see `Folding`)."""
     cell_mm3 = float(_cell_mm3(grid))
-    voxels = tetrahedra = cells = 0
-    volume = 0.0
-    for block in mapped_blocks(transform, grid.crop((0, 0, 0), triple(n - 1 for n in grid.shape)), halo=1):
+
+    def measure(block: MappedBlock) -> tuple[int, int, float, int]:
         ratios = _tetrahedra(block.mapped[0, 1:, 1:, 1:]) / cell_mm3
         mapped = ~ratios.isnan().any(0)
         ratios = ratios[:, mapped]
-        voxels += int((ratios <= 0).any(0).sum())
-        tetrahedra += int((ratios <= 0).sum())
-        volume -= float(ratios.clamp(max=0).double().sum()) * abs(cell_mm3) / 2
-        cells += int(mapped.sum())
+        inverted = ratios <= 0
+        volume = -float(ratios.clamp(max=0).double().sum()) * abs(cell_mm3) / 2
+        return int(inverted.any(0).sum()), int(inverted.sum()), volume, int(mapped.sum())
+
+    cells_only = grid.crop((0, 0, 0), triple(n - 1 for n in grid.shape))
+    voxels, tetrahedra, volume, cells = 0, 0, 0.0, 0
+    for counts in over_blocks(measure, transform, cells_only, halo=1):
+        voxels, tetrahedra = voxels + counts[0], tetrahedra + counts[1]
+        volume, cells = volume + counts[2], cells + counts[3]
     return Folding(
         voxels, tetrahedra, volume, voxels / max(cells, 1), volume / (max(cells, 1) * abs(cell_mm3))
     )
@@ -121,7 +131,8 @@ def _tetrahedra(mapped: Float[Tensor, "x1 y1 z1 3"]) -> Float[Tensor, "10 x y z"
 
 def _volume(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     """Signed volume of the parallelepiped with these edges."""
-    return (a * torch.linalg.cross(b, c)).sum(-1)
+    (ax, ay, az), (bx, by, bz), (cx, cy, cz) = (edge.unbind(-1) for edge in (a, b, c))
+    return ax * (by * cz - bz * cy) + ay * (bz * cx - bx * cz) + az * (bx * cy - by * cx)
 
 
 def determinant_of_map(mapped: Float[Tensor, "x1 y1 z1 3"], grid: Grid) -> Float[Tensor, "x y z"]:

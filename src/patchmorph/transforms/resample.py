@@ -1,6 +1,7 @@
 """Resampling of a volume through a transform onto a grid."""
 
 import math
+from collections import deque
 from collections.abc import Iterable
 
 import torch
@@ -11,7 +12,8 @@ from patchmorph.images.volume import AbstractVolume, Image
 from patchmorph.spatial.grid import Grid
 from patchmorph.spatial.sampling import Interpolation
 from patchmorph.transforms.base import Transform
-from patchmorph.transforms.blocks import MappedBlock, mapped_blocks
+from patchmorph.transforms.blocks import MappedBlock, over_blocks
+from patchmorph.workers import in_order
 
 
 def resample(
@@ -35,14 +37,15 @@ def resample(
     Returns:
         The resampled image on ``grid``.
     """
-    return resample_at(image, mapped_blocks(transform, grid), grid, interpolation, background)
+    resampled = Resampling(image, grid, interpolation, background)
+    deque(over_blocks(resampled.fill, transform, grid), maxlen=0)
+    return resampled.image
 
 
 LARGEST_BELOW_INT64 = 2**63 - 2**10
 """The largest float64 that int64 can hold."""
 
 
-@torch.no_grad()
 def resample_at(
     image: AbstractVolume,
     blocks: Iterable[MappedBlock],
@@ -51,12 +54,35 @@ def resample_at(
     background: int | float = 0,
 ) -> Image:
     """`resample` at mapped blocks, which may be used for several images."""
-    source = image.level(float(grid.spacing_mm.min())) if interpolation in SMOOTH else image
-    interpolate = interpolator(source, interpolation, background)
-    result = torch.empty((1, image.channels, *grid.shape), dtype=image.dtype, device=grid.device)
-    for block in blocks:
-        result[(..., *block.box.slices)] = _fitted(interpolate(block.mapped), image.dtype, background)
-    return Image(result, grid, image.name)
+    resampled = Resampling(image, grid, interpolation, background)
+    deque(in_order(resampled.fill, blocks, grid.device), maxlen=0)
+    return resampled.image
+
+
+class Resampling:
+    """An image that is resampled block by block, in any order and in several threads; see `resample`.
+
+    Attributes:
+        image: the resampled image, whose voxels are undefined where no block has been filled.
+    """
+
+    def __init__(
+        self,
+        image: AbstractVolume,
+        grid: Grid,
+        interpolation: Interpolation = "linear",
+        background: int | float = 0,
+    ):
+        source = image.level(float(grid.spacing_mm.min())) if interpolation in SMOOTH else image
+        self._interpolate, self._background = interpolator(source, interpolation, background), background
+        voxels = torch.empty((1, image.channels, *grid.shape), dtype=image.dtype, device=grid.device)
+        self.image = Image(voxels, grid, image.name)
+
+    @torch.no_grad()
+    def fill(self, block: MappedBlock) -> None:
+        """Compute the voxels of a block without halo."""
+        values = self._interpolate(block.mapped)
+        self.image.data[(..., *block.box.slices)] = _fitted(values, self.image.dtype, self._background)
 
 
 def _fitted(values: Tensor, dtype: torch.dtype, background: int | float) -> Tensor:

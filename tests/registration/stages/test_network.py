@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -10,11 +12,15 @@ from estimators import Scripted, Wave, estimating_model
 from pairs import given_pair, normalized
 from synthetic import AFFINES, grid_around, lopsided, rotation, smooth_velocity
 
+from patchmorph import workers
 from patchmorph.images.foreground import Content
 from patchmorph.images.volume import Image
+from patchmorph.networks.model import ModelSpec, NetworkSpec, PatchMorphModel
 from patchmorph.patches.blending import Blend
 from patchmorph.patches.lattice import PatchLattice
 from patchmorph.registration.options import RegistrationOptions
+from patchmorph.registration.pipeline import estimate_pose
+from patchmorph.registration.preparation import prepare_pair
 from patchmorph.registration.schedule import keeps_agreement, schedule
 from patchmorph.registration.stages import network
 from patchmorph.registration.stages.base import GuardedStage
@@ -96,6 +102,19 @@ def test_the_affine_stage_recovers_a_pose_from_a_start_that_turns(turned, moving
     assert error_mm(once, truth, points) > 0.5  # so that the later passes were needed
 
 
+def test_an_affine_network_computes_on_one_core_however_many_there_are(moving):
+    class Watched(Scripted):
+        def forward(self, pair):
+            cores.append(torch.get_num_threads())
+            return super().forward(pair)
+
+    before, cores = torch.get_num_threads(), list[int]()
+    torch.set_num_threads(3)
+    AffineNetworkStage(Watched([SHIFT]), 8.0, 16, 2, "fp32").refine(given_pair(moving, moving), IDENTITY)
+    assert (cores, torch.get_num_threads()) == ([1, 1], 3)
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("side", ["fixed", "moving", "neither"])
 def test_an_affine_network_has_more_passes_where_an_image_is_truncated(moving, side):
     truncated = Image(moving.data, moving.grid, truncated_faces=((0, 1),))
@@ -172,6 +191,54 @@ def test_batches_that_are_filled_up_give_the_same_velocity(moving, monkeypatch):
     found = stage.refine(pair, IDENTITY)(points)
     assert set(sizes) == {network.CUDA_BATCH}
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("is_static", [True, False])
+def test_patches_of_networks_without_state_are_computed_in_several_threads(moving, is_static, monkeypatch):
+    """With the same velocity; a network that may keep a state stays in the thread of the caller."""
+    threads = set[bool]()
+
+    class Watched(Wave):
+        def forward(self, pair):
+            threads.add(threading.get_ident() == caller)
+            time.sleep(0.01)
+            return super().forward(pair)
+
+    def velocity(count: int) -> torch.Tensor:
+        monkeypatch.setattr(workers.torch, "get_num_threads", lambda: count)
+        field = stage.refine(pair, IDENTITY).parts()[-1]
+        monkeypatch.undo()
+        return field.velocity
+
+    pair, caller = given_pair(moving, moving, box_content(-60, 60, 6.0)), threading.get_ident()
+    watched = Watched(0, 1, 2.0)
+    watched.is_static = is_static
+    stage = DenseNetworkStage(watched, 2.0, 32, 0.25, 0.0, 6, precision="fp32")
+    expected = velocity(1)
+    assert threads == {True}
+    threads.clear()
+    assert torch.equal(velocity(3), expected)
+    assert threads == {not is_static}
+
+
+def test_a_map_does_not_depend_on_the_number_of_threads(moving):
+    """Bit for bit: the pose, the affine network and the dense one."""
+    torch.manual_seed(0)
+    model = PatchMorphModel(ModelSpec(patch_size=32, spacings_mm=[6.0], dense=NetworkSpec(name="pyramid")))
+    for layer in (model.affine.generator, *(decoder.residual for decoder in model.dense[0].decoders)):
+        torch.nn.init.normal_(layer.weight, std=0.02)  # so that the networks move something
+    fixed = normalized(resample(moving, rotation(5), moving.grid))
+    before, found = torch.get_num_threads(), []
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        pair = prepare_pair(fixed, moving)
+        (*_, pose), stages = estimate_pose(pair), schedule(model, pair, RegistrationOptions())
+        affine = stages[0].stage.refine(pair, pose)
+        found.append((pose.matrix, affine.matrix, stages[1].refine(pair, affine).parts()[-1].velocity))
+    torch.set_num_threads(before)
+    assert found[0][2].abs().max() > 0.5
+    for one in found[1:]:
+        assert all(torch.equal(*both) for both in zip(one, found[0], strict=True))
 
 
 def test_the_velocity_fades_over_the_margin_and_is_whole_inside(moving):

@@ -22,6 +22,7 @@ from patchmorph.registration.stages.base import Stage
 from patchmorph.spatial.affine import about_point, apply_affine, exponential, from_translation, skew
 from patchmorph.spatial.grid import Grid, cube
 from patchmorph.transforms.base import AffineTransform, Transform
+from patchmorph.workers import in_order
 
 ROTATIONS = 512
 """Compared at first, besides none: no rotation is further than about 25° from one of them."""
@@ -37,8 +38,8 @@ ROTATION_STEP, SHIFT_STEP, SCALE_STEP = math.radians(14), 0.15, 0.08
 """First steps: of rotation, of shift (in radii of the moving content), and of the logarithm of the scale."""
 TRUNCATION_SHIFT = 0.4
 """Distance, in radii, between the middle of truncated content and that of the whole, at most."""
-CHUNK = 128
-"""Poses that are compared at a time on a CPU."""
+CHUNK = 16
+"""Poses that are compared at a time on a core of a CPU."""
 
 
 @dataclass(frozen=True)
@@ -114,13 +115,14 @@ class _Comparison:
         self.spacing_mm = spacing_mm * scale
 
     def __call__(self, poses: Float[Tensor, "k 3 4"]) -> Float[Tensor, " k"]:
-        chunk = len(poses) if poses.is_cuda else CHUNK
-        ratios = []
-        for some in poses.split(chunk):
-            mapped = apply_affine(self.matrix @ _matrix(some, self.center), self.points)
-            warped = self.moving.sample(mapped, self.spacing_mm)[:, 0]
-            ratios.append(self._ratio(warped, self.moving.in_field_of_view(mapped)))
-        return torch.cat(ratios) - ROTATION_PENALTY * _half_turns(poses[:, :, :3])
+        chunks = poses.split(len(poses) if poses.is_cuda else CHUNK)
+        ratios = torch.cat([*in_order(self._ratios, chunks, poses.device)])
+        return ratios - ROTATION_PENALTY * _half_turns(poses[:, :, :3])
+
+    def _ratios(self, poses: Float[Tensor, "k 3 4"]) -> Float[Tensor, " k"]:
+        mapped = apply_affine(self.matrix @ _matrix(poses, self.center), self.points)
+        warped = self.moving.sample(mapped, self.spacing_mm)[:, 0]
+        return self._ratio(warped, self.moving.in_field_of_view(mapped))
 
     def _ratio(
         self, warped: Float[Tensor, "k n"], visible: Bool[Tensor, "k n"] | None

@@ -1,0 +1,66 @@
+"""Work in parts on a CPU: several parts at a time, each on one core.
+
+PyTorch divides every operation among its threads, which then wait for each other, and the order of its sums
+depends on their number. Parts that are computed on one core each wait only at the end, and their results are
+the same whatever the number of threads.
+"""
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+
+Part = TypeVar("Part")
+Result = TypeVar("Result")
+
+AHEAD = 2
+"""Parts, besides one for each core, whose results may wait in memory until they are taken."""
+
+
+def in_order(
+    compute: Callable[[Part], Result], parts: Iterable[Part], device: torch.device | str = "cpu"
+) -> Iterator[Result]:
+    """``compute`` of each part, in the order of the parts.
+
+    On a CPU as many parts are computed at a time as PyTorch may use threads (`torch.set_num_threads`). A part
+    that divides its own work in this way computes it on its own core. On CUDA one part follows the other.
+
+    Args:
+        compute: a function that may run in several threads at once; it has the grad mode of the caller.
+        parts: what it is called with; taken from the caller's thread when they are needed.
+        device: where it computes.
+    """
+    threads = torch.get_num_threads()
+    if torch.device(device).type != "cpu" or threads == 1:
+        yield from map(compute, parts)
+        return
+    grad = torch.is_grad_enabled()
+
+    def run(part: Part) -> Result:
+        with torch.set_grad_enabled(grad):
+            return compute(part)
+
+    waiting, parts = deque[Future[Result]](), iter(parts)
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            waiting.extend(pool.submit(run, part) for part in itertools.islice(parts, threads + AHEAD))
+            while waiting:
+                yield waiting.popleft().result()
+                waiting.extend(pool.submit(run, part) for part in itertools.islice(parts, 1))
+        finally:
+            torch.set_num_threads(threads)  # of threads that start later; each has a number of its own
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Inside the block this thread computes on one core, so that results do not depend on the threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

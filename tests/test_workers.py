@@ -1,0 +1,98 @@
+"""Parts are computed on one core each, several at a time, and come back in their order."""
+
+import threading
+import time
+
+import pytest
+import torch
+
+from patchmorph.workers import AHEAD, in_order, one_core
+
+
+@pytest.fixture
+def three_threads():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_results_come_in_the_order_of_the_parts(three_threads):
+    def slow_at_first(part: int) -> int:
+        time.sleep(0.02 if part == 0 else 0)
+        return part * part
+
+    assert list(in_order(slow_at_first, range(20))) == [part * part for part in range(20)]
+
+
+def test_each_part_has_one_core_and_as_many_run_at_once_as_threads_are_allowed(three_threads):
+    together = threading.Barrier(3, timeout=20)  # breaks unless three parts are there at once
+
+    def meet(part: int) -> tuple[int, bool]:
+        together.wait()
+        return torch.get_num_threads(), torch.is_grad_enabled()
+
+    with torch.no_grad():
+        assert list(in_order(meet, range(6))) == [(1, False)] * 6
+    assert list(in_order(meet, range(3))) == [(1, True)] * 3
+    assert torch.get_num_threads() == 3
+    started = []
+    thread = threading.Thread(target=lambda: started.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert started == [3]
+
+
+def test_parts_of_parts_stay_on_the_core_of_their_part(three_threads):
+    def inner(part: int) -> int:
+        return threading.get_ident()
+
+    def outer(part: int) -> bool:
+        return set(in_order(inner, range(4))) == {threading.get_ident()}
+
+    assert all(in_order(outer, range(6)))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_few_results_wait_for_a_slow_caller(threads):
+    before, taken, computed = torch.get_num_threads(), 0, []
+    torch.set_num_threads(threads)
+    try:
+        for _ in in_order(computed.append, range(40)):
+            taken += 1
+            time.sleep(0.002)
+            assert len(computed) <= taken + threads + AHEAD
+    finally:
+        torch.set_num_threads(before)
+    assert taken == 40
+
+
+def test_an_error_ends_the_work_and_reaches_the_caller(three_threads):
+    computed = []
+
+    def fail_at_three(part: int) -> None:
+        computed.append(part)
+        if part == 3:
+            raise KeyError("three")
+
+    with pytest.raises(KeyError, match="three"):
+        list(in_order(fail_at_three, range(1000)))
+    assert len(computed) < 20
+    assert torch.get_num_threads() == 3
+
+
+def test_one_core_is_for_this_thread_and_ends_with_the_block(three_threads):
+    with one_core():
+        assert torch.get_num_threads() == 1
+        assert len({*in_order(lambda part: threading.get_ident(), range(4))}) == 1
+    assert torch.get_num_threads() == 3
+
+
+def test_one_core_ends_with_an_error_too(three_threads):
+    def fail() -> None:
+        with one_core():
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert torch.get_num_threads() == 3
