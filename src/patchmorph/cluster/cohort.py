@@ -4,11 +4,12 @@ import hashlib
 import json
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from patchmorph.api import Method
 from patchmorph.catalogue import AUTO, NO_MODEL, load_spec
 from patchmorph.errors import PatchMorphError
-from patchmorph.evaluation.pairs import PairPaths, load_named_pairs
+from patchmorph.evaluation.pairs import CHANNELS, PairPaths, load_named_pairs
 from patchmorph.io.bids import derivative_names, find_images, stem
 from patchmorph.io.templates import image_path
 from patchmorph.jobs import RegistrationRequest
@@ -103,7 +104,9 @@ def _bids_tasks(folder: Path, template: RegistrationRequest, fixed: str | None, 
 
 
 def _task(name: str, paths: PairPaths, template: RegistrationRequest) -> Task:
-    absolute = PairPaths(**{part: path.absolute() for part, path in paths.given().items()})  # on any worker
+    files: dict[str, Any] = {part: path.absolute() for part, path in paths.given().items()}  # on any worker
+    files |= {side: tuple(path.absolute() for path in getattr(paths, side)) for side in CHANNELS}
+    absolute = PairPaths(**files)
     output = template.output.absolute() / RESULTS / name
     request = replace(template, paths=absolute, output=output, overwrite=True)
     return Task(name, request, fingerprint(request), {})
@@ -115,6 +118,8 @@ def fingerprint(request: RegistrationRequest) -> str:
     options = [VERSION, request.arguments(), request.image_format]
     method = request.method
     named = {"model": Path(method.model), "initial_transform": Path(method.initial_transform)}
+    channels = (*request.paths.fixed_channel, *request.paths.moving_channel)
+    named |= {f"channel {number}": path for number, path in enumerate(channels)}
     for name, path in sorted((request.paths.given() | named).items()):
         digest.update(name.encode())
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
@@ -127,7 +132,9 @@ def fingerprint(request: RegistrationRequest) -> str:
 def _without_paths(options: list, request: RegistrationRequest) -> list:
     files = {str(path) for path in request.paths.given().values()}
     version, arguments, image_format = options
-    kept = {name: value for name, value in arguments.items() if str(value) not in files}
+    kept = {
+        name: value for name, value in arguments.items() if name not in CHANNELS and str(value) not in files
+    }
     return [version, kept, image_format]
 
 
