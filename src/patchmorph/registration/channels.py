@@ -1,17 +1,28 @@
 """Further channels of the two images: as a user gives them, and averaged for all that takes one image."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.images.intensity import IntensityMap
+from patchmorph.images.abstract import AbstractImage
+from patchmorph.images.foreground import BACKGROUND, find_content, find_truncated_faces, foreground
+from patchmorph.images.intensity import Curve, IntensityMap
 from patchmorph.images.volume import MappedImage
+from patchmorph.registration.acceptance import CONTRAST, IntensityAgreement
+from patchmorph.registration.pair import AGREEMENT_POINTS, PreparedImage, PreparedPair
 from patchmorph.spatial.grid import Grid
+
+INVERTED = 1.0, 0.1
+"""What intensities of 0 and 1 become where a channel is inverted: foreground stays foreground."""
+
+RIM = 2
+"""Points between the surface of the content and those in which channels are compared."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,7 @@ class Averaged(IntensityMap):
         weights: of ``others``.
     """
 
-    others: tuple[MappedImage, ...]
+    others: tuple[AbstractImage, ...]
     weights: tuple[float, ...]
 
     def __call__(self, values: Float[Tensor, "1 1 x y z"], grid: Grid) -> Float[Tensor, "1 1 x y z"]:
@@ -64,12 +75,43 @@ class Averaged(IntensityMap):
         return total / sum_of_weights
 
 
-def averaged(channels: Sequence[MappedImage], weights: Sequence[float]) -> MappedImage:
-    """The weighted mean of several images on the grid of the first, whose weight is 1.
+def with_means(pair: PreparedPair) -> PreparedPair:
+    """The pair whose images are the weighted means of their channels; a pair of one channel as it is.
 
-    Args:
-        channels: normalised, in one world.
-        weights: of all but the first.
+    For the mean, a channel is inverted where bright in it is dark in the first one, as in T2 beside T1:
+    otherwise the two would cancel.
     """
-    first, *others = channels
-    return first.mapped(Averaged(tuple(others), tuple(weights))) if others else first
+    if len(pair.weights) == 1:
+        return pair
+    first, *others = zip(_inside(pair.fixed), _inside(pair.moving), strict=True)
+    inverted = [_is_opposite(torch.cat(first), torch.cat(other)) for other in others]
+    fixed, moving = (_with_mean(side, pair.weights[1:], inverted) for side in (pair.fixed, pair.moving))
+    return PreparedPair(fixed, moving, pair.weights)
+
+
+def _inside(image: PreparedImage) -> list[Float[Tensor, " n"]]:
+    """The channels at the points of a grid that lie inside the content of all; at the rim all are dark."""
+    grid = image.content.grid(AGREEMENT_POINTS)
+    points, spacing_mm = grid.points_world(), float(grid.spacing_mm.max())
+    values = torch.cat([channel.sample(points, spacing_mm) for channel in image.channels], dim=1)
+    outside = (~foreground(values).all(1, keepdim=True)).float()
+    inside = functional.max_pool3d(outside, 2 * RIM + 1, stride=1, padding=RIM)[0, 0] == 0
+    return [channel[inside] for channel in values[0]]
+
+
+def _is_opposite(first: Float[Tensor, " n"], other: Float[Tensor, " n"]) -> bool:
+    enough = len(first) >= AGREEMENT_POINTS
+    return enough and CONTRAST.is_opposite(IntensityAgreement.of(first, other).linear_r2)
+
+
+def _with_mean(image: PreparedImage, weights: tuple[float, ...], inverted: list[bool]) -> PreparedImage:
+    first, *others = image.channels
+    assert isinstance(first, MappedImage), "channels are averaged before an image is pulled through a map"
+    falling = Curve(torch.tensor(INVERTED, device=image.original.grid.device), BACKGROUND)
+    alike = tuple(
+        other.mapped(falling) if is_opposite else other
+        for other, is_opposite in zip(others, inverted, strict=True)
+    )
+    mean = first.mapped(Averaged(alike, weights))
+    mean = mean.with_truncated_faces(find_truncated_faces(mean))
+    return replace(image, image=mean, content=find_content(mean))

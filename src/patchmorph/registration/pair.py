@@ -33,7 +33,8 @@ class PreparedImage:
 
     Attributes:
         original: as it was given, on the device.
-        image: normalised, zero outside of what is registered; of several channels the mean.
+        image: normalised, zero outside of what is registered; of several channels the mean (see
+            `patchmorph.registration.channels.with_means`).
         content: of ``image``.
         notes: what was left out of the original, one sentence each.
         doubts: what a user should check, likewise.

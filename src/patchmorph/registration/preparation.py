@@ -21,7 +21,7 @@ from patchmorph.images.volume import AbstractVolume, Image, MappedImage
 from patchmorph.progress import step
 from patchmorph.registration.acceptance import MAX_BRAIN_WINDOW
 from patchmorph.registration.brain import find_brain
-from patchmorph.registration.channels import Channel, averaged
+from patchmorph.registration.channels import Channel, with_means
 from patchmorph.registration.masks import Region, counted_region
 from patchmorph.registration.pair import PreparedImage, PreparedPair
 
@@ -70,13 +70,13 @@ def prepare_pair(
     Raises:
         PatchMorphError: an image is empty, not finite or has several channels, or a mask leaves nothing.
     """
-    weights = tuple(float(channel.weight) for channel in channels)
     images = []
     for side, image, selection in zip(("fixed", "moving"), (fixed, moving), selections, strict=True):
         further = tuple(getattr(channel, side) for channel in channels)
         with step(f"prepare the {side} image"):
-            images.append(prepare_image(image, selection, brain_network, further, weights))
-    return PreparedPair(images[0], images[1], (1.0, *weights))
+            images.append(prepare_image(image, selection, brain_network, further))
+    weights = tuple(float(channel.weight) for channel in channels)
+    return with_means(PreparedPair(images[0], images[1], (1.0, *weights)))
 
 
 def prepare_image(
@@ -84,9 +84,8 @@ def prepare_image(
     selection: Selection = EVERYTHING,
     brain_network: nn.Module | None = None,
     further: tuple[Image, ...] = (),
-    weights: tuple[float, ...] = (),
 ) -> PreparedImage:
-    """What is registered of an image and of its further channels.
+    """What is registered of an image and of its further channels, before these are averaged.
 
     What is kept of the image is kept of its channels. If that is all of it, a channel may still show a head,
     in which the brain is found.
@@ -96,7 +95,6 @@ def prepare_image(
         selection: the user's choice.
         brain_network: finds the brain where there is no mask.
         further: channels in the same world, each on a grid of its own.
-        weights: of ``further`` in the mean.
 
     Raises:
         PatchMorphError: an image that cannot be used, or a mask that leaves nothing.
@@ -105,20 +103,19 @@ def prepare_image(
         if given.channels != 1:
             raise PatchMorphError(f"image must have one channel, got {given.channels} in {given.name}")
     view, notes, region = _tissue(image, selection, None, brain_network)
-    views, remarks = [view], [f"{image.name}: {note}" for note in notes]
+    content = find_content(view)
+    views = [view.with_truncated_faces(find_truncated_faces(view))]
+    notes += (CUT,) if views[0].truncated_faces else ()
+    remarks = [f"{image.name}: {note}" for note in notes]
     for given in further:
         view, notes, _ = _tissue(given, selection, region, brain_network)
         views.append(view.with_truncated_faces(find_truncated_faces(view)))
         remarks += [f"{given.name}: {note}" for note in notes]
-    mean = averaged(views, weights)
-    faces = find_truncated_faces(mean)
-    views[0] = views[0].with_truncated_faces(faces)
-    remarks += [f"{image.name}: {CUT}"] if faces else []
     read = [given for given in (image, *further, selection.mask, selection.ignored) if given is not None]
     return PreparedImage(
         image,
-        mean.with_truncated_faces(faces),
-        find_content(mean),
+        views[0],
+        content,
         (*(note for given in read for note in given.notes), *remarks),
         (
             *(doubt for given in read for doubt in given.doubts),
