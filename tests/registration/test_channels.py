@@ -19,6 +19,7 @@ from patchmorph.registration.pipeline import register_pair
 from patchmorph.registration.preparation import Selection, prepare_image, prepare_pair
 from patchmorph.registration.result import Registration
 from patchmorph.registration.stages.affine_refinement import AffineRefinementStage
+from patchmorph.registration.stages.compared import ComparedVolumes
 from patchmorph.registration.stages.velocity_refinement import REFINEMENT, VelocityRefinementStage
 from patchmorph.spatial.grid import Grid
 from patchmorph.transforms.base import AffineTransform, Transform
@@ -126,6 +127,15 @@ def test_channels_are_seen_through_an_initial_transform():
         pair(), start @ TRUTH, lambda p, h: Registration(p, (refined(p, 20, h[-1]),))
     ).transform
     assert errors_mm(found)[1] < 0.6 * errors_mm(alone)[1]
+
+
+def test_content_is_what_any_channel_shows():
+    """Patches without content are skipped: the right half is dark in the first channel."""
+    dark = Image(LEFT[1].data * (GRID.points_world()[..., 0] < 0)[:, None], GRID)
+    prepared = prepare_pair(dark, dark, channels=[Channel(RIGHT[1], RIGHT[1])])
+    content = ComparedVolumes(prepared, IDENTITY, GRID, SPACING).content()
+    assert content[smooth_image(GRID).data > 0.1].all()
+    assert prepared.fixed.content.box_world[1, 0] > 60  # mm: to the end of the brain, not to its middle
 
 
 def test_an_affine_map_is_found_from_all_channels():
