@@ -10,6 +10,7 @@ from synthetic import AFFINES, grid_around, smooth_image, smooth_velocity
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.images.volume import Image
+from patchmorph.objective.similarity import structure
 from patchmorph.registration import preparation
 from patchmorph.registration.channels import Averaged, Channel
 from patchmorph.registration.cross_contrast import in_one_contrast
@@ -21,7 +22,7 @@ from patchmorph.registration.result import Registration
 from patchmorph.registration.stages.affine_refinement import AffineRefinementStage
 from patchmorph.registration.stages.compared import ComparedVolumes
 from patchmorph.registration.stages.velocity_refinement import REFINEMENT, VelocityRefinementStage
-from patchmorph.spatial.grid import Grid
+from patchmorph.spatial.grid import Grid, VoxelBox
 from patchmorph.transforms.base import AffineTransform, Transform
 from patchmorph.transforms.resample import resample
 
@@ -127,6 +128,24 @@ def test_channels_are_seen_through_an_initial_transform():
         pair(), start @ TRUTH, lambda p, h: Registration(p, (refined(p, 20, h[-1]),))
     ).transform
     assert errors_mm(found)[1] < 0.6 * errors_mm(alone)[1]
+
+
+def test_each_channel_counts_by_its_weight_and_by_what_it_shows():
+    """The dissimilarity of each, times the part of the block that its structure covers."""
+    prepared = pair(Channel(*RIGHT, 0.5))
+    images = ComparedVolumes(prepared, IDENTITY, GRID, SPACING)
+    block = (slice(None), slice(None), slice(6, 30), slice(8, 32), slice(6, 28))
+    box = VoxelBox((6, 8, 6), (30, 32, 28))
+    voxels = torch.stack(
+        torch.meshgrid(*(torch.arange(a.start, a.stop) for a in block[2:]), indexing="ij"), -1
+    )
+    expected = 0.0
+    for fixed, moving, weight in prepared.compared:
+        one, other = fixed.read(box), moving.read(box)
+        covered = float(structure(fixed.values())[block].mean())
+        expected += weight * float(REFINEMENT.dissimilarity(one, other)) * covered
+    found = images.dissimilarity(block, voxels[None].float(), REFINEMENT)
+    assert float(found) == pytest.approx(expected, rel=1e-3)
 
 
 def test_content_is_what_any_channel_shows():
