@@ -132,7 +132,8 @@ def test_channels_are_seen_through_an_initial_transform():
 
 def test_each_channel_counts_by_its_weight_and_by_what_it_shows():
     """The dissimilarity of each, times the part of the block that its structure covers."""
-    prepared = pair(Channel(*RIGHT, 0.5))
+    uniform = Image(0.6 * (LEFT[0].data > 0.1), GRID)
+    prepared = pair(Channel(uniform, RIGHT[1], 0.5))
     images = ComparedVolumes(prepared, IDENTITY, GRID, SPACING)
     block = (slice(None), slice(None), slice(6, 30), slice(8, 32), slice(6, 28))
     box = VoxelBox((6, 8, 6), (30, 32, 28))
