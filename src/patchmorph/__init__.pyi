@@ -6,6 +6,7 @@ from .io.grids import GridPair
 from .io.images import load_image, save_image
 from .io.stated import Stated
 from .io.transforms.formats import load_transform, save_transform
+from .registration.channels import Channel
 from .registration.result import Registration
 from .spatial.grid import Grid
 from .transforms.jacobian import folding, jacobian_determinant
@@ -14,6 +15,7 @@ from .transforms.resample import resample
 __version__: str
 
 __all__ = [
+    "Channel",
     "Grid",
     "GridPair",
     "Image",

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from patchmorph.catalogue import (
@@ -14,6 +14,7 @@ from patchmorph.catalogue import (
     load_brain_mask,
     load_model,
 )
+from patchmorph.errors import PatchMorphError
 from patchmorph.images.volume import Image
 from patchmorph.io.conversion import AnyImage, as_image
 from patchmorph.io.grids import GridPair
@@ -21,6 +22,7 @@ from patchmorph.io.stated import Stated, stated_of
 from patchmorph.io.transforms.given import AnyTransform, as_transform
 from patchmorph.networks.devices import choose_device
 from patchmorph.networks.model import PatchMorphModel
+from patchmorph.registration.channels import Channel
 from patchmorph.registration.cross_contrast import Models, register_any_contrast
 from patchmorph.registration.initial import INITIAL_MAPS, SEARCH, register_from
 from patchmorph.registration.options import DEFORMABLE, NORMAL, RegistrationOptions
@@ -35,8 +37,10 @@ class Method:
     """How files are registered, as plain data: the arguments of `register` without images.
 
     Attributes:
+        channel_weights: of the further channels, in their order; none: each has 1.
         assume_orientation: of files that state none: directions of the axes (see `Stated`).
-        fixed_orientation: of the fixed image, its masks and labels: sides of the first voxel (see `Stated`).
+        fixed_orientation: of the fixed image, its channels, masks and labels: sides of the first voxel (see
+            `Stated`).
         fixed_spacing: of these, mm (see `Stated`).
         moving_orientation: likewise.
         moving_spacing: likewise.
@@ -55,6 +59,7 @@ class Method:
     jitter: bool = False
     background: float | None = None
     trust: tuple[str, ...] = ()
+    channel_weights: tuple[float, ...] = ()
     assume_orientation: str | None = None
     fixed_orientation: str | None = None
     fixed_spacing: tuple[float, ...] | None = None
@@ -67,12 +72,12 @@ class Method:
 
     def keywords(self) -> dict[str, Any]:
         """Arguments of `register`."""
-        of_files = ("_orientation", "_spacing")
+        of_files = ("_orientation", "_spacing", "channel_weights")
         return {name: value for name, value in vars(self).items() if not name.endswith(of_files)}
 
     def arguments(self) -> dict[str, Any]:
         """The method as a summary records it."""
-        return vars(self) | {"trust": list(self.trust)}
+        return vars(self) | {name: list(getattr(self, name)) for name in ("trust", "channel_weights")}
 
     def loaded_model(self) -> str | PatchMorphModel:
         """The model, loaded where it is one, for several pairs.
@@ -104,6 +109,7 @@ def register(
     initial_transform: AnyTransform = SEARCH,
     initial_from: str | None = None,
     preset: str = NORMAL,
+    channels: Sequence[Channel] = (),
 ) -> Registration:
     """Register ``moving`` to ``fixed``.
 
@@ -137,6 +143,8 @@ def register(
             ``identity`` (both: as the images lie in the world that their headers state).
         initial_from: tool whose convention the file of ``initial_transform`` follows, where it does not say.
         preset: ``fast`` (no finest scale), ``default`` or ``best`` (refined; ``refine`` overrides).
+        channels: further channels of both images, as `Channel`: the networks get the weighted mean of all,
+            refinement adds up what they differ by. The result warps and measures ``moving`` only.
 
     Returns:
         The transform (fixed → moving world, RAS+ mm) with its inverse, the warped image and the Jacobian.
@@ -153,9 +161,16 @@ def register(
     if not isinstance(model, PatchMorphModel):
         model = Method(os.fspath(model), device, trust=tuple(trust)).loaded_model()
     where = model.device if isinstance(model, PatchMorphModel) else choose_device(device)
-    images = as_image(fixed, "fixed").to(where), as_image(moving, "moving").to(where)
-    if background is not None:
-        images = images[0].with_background(background), images[1].with_background(background)
+
+    def placed(given: AnyImage, name: str) -> Image:
+        image = as_image(given, name).to(where)
+        return image if background is None else image.with_background(background)
+
+    images = placed(fixed, "fixed"), placed(moving, "moving")
+    further = [
+        replace(one, fixed=placed(one.fixed, "fixed channel"), moving=placed(one.moving, "moving channel"))
+        for one in _checked(channels)
+    ]
     selections = (
         Selection(_as_mask(fixed_mask, "fixed_mask"), _as_mask(fixed_ignore, "fixed_ignore")),
         Selection(_as_mask(moving_mask, "moving_mask"), _as_mask(moving_ignore, "moving_ignore")),
@@ -164,7 +179,7 @@ def register(
     initial = initial_transform
     if not (isinstance(initial, str) and initial in INITIAL_MAPS):
         initial = as_transform(initial, initial_from, grids, ", ".join(INITIAL_MAPS)).to(where)
-    pair = prepare_pair(*images, load_brain_mask(where), selections)
+    pair = prepare_pair(*images, load_brain_mask(where), selections, further)
     return register_from(pair, initial, _method(model, options))
 
 
@@ -182,6 +197,14 @@ def _method(
         return by_contrasts
     network = model if isinstance(model, PatchMorphModel) else None
     return lambda pair, history: register_pair(pair, history, network, options)
+
+
+def _checked(channels: Sequence[Channel]) -> Sequence[Channel]:
+    """``channels``, whose type a user may have got wrong."""
+    for one in channels if isinstance(channels, list | tuple) else [channels]:
+        if not isinstance(one, Channel):
+            raise PatchMorphError(f"channels must be a list of patchmorph.Channel, got {type(one).__name__}")
+    return channels
 
 
 def _as_mask(given: AnyImage | None, name: str) -> Image | None:

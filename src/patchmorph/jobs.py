@@ -13,12 +13,14 @@ from patchmorph.evaluation.benchmark import LoadedPair
 from patchmorph.evaluation.labels import PairLabels
 from patchmorph.evaluation.pairs import COLUMNS, REQUIRED, PairPaths
 from patchmorph.evaluation.quality import Quality, warp_and_measure
+from patchmorph.images.volume import Image
 from patchmorph.io.atomic import check_folder, check_outputs, whole_folder
 from patchmorph.io.images import check_ending, load_image, save_image, space_code
 from patchmorph.io.templates import image_path
 from patchmorph.io.transforms.native import stored
 from patchmorph.networks.model import PatchMorphModel
 from patchmorph.progress import LOG, step
+from patchmorph.registration.channels import Channel
 from patchmorph.registration.initial import INITIAL_MAPS
 from patchmorph.registration.result import Registration
 from patchmorph.results.folder import (
@@ -71,7 +73,7 @@ class RegistrationRequest:
     def arguments(self) -> dict[str, Any]:
         """What the summary records of the request: all but the images and the folder."""
         names = [name for name in COLUMNS if name not in REQUIRED]
-        files = {name: None if (path := getattr(self.paths, name)) is None else str(path) for name in names}
+        files = {name: _plain(getattr(self.paths, name)) for name in names}
         method = self.method.arguments()
         initial = files.pop("initial_transform") or method["initial_transform"]
         return files | method | {"initial_transform": initial, "save": list(self.save)}
@@ -121,14 +123,44 @@ def read_pair(paths: PairPaths, method: Method, model: str | PatchMorphModel) ->
         PatchMorphError: a file that cannot be used.
     """
     stated = {side: method.stated(side) for side in REQUIRED}
+    weights = channel_weights(paths, method)
+
+    def loaded(name: str, path: Path) -> Image:
+        return load_image(path, stated[name.partition("_")[0]])
+
     names = [name for name in paths.given() if not name.endswith(("labels", "transform"))]
-    images = {name: load_image(getattr(paths, name), stated[name.partition("_")[0]]) for name in names}
-    arguments: dict[str, Any] = method.keywords() | {"model": model}
+    images = {name: loaded(name, getattr(paths, name)) for name in names}
+    channels = [
+        Channel(loaded("fixed", fixed), loaded("moving", moving), weight)
+        for fixed, moving, weight in zip(paths.fixed_channel, paths.moving_channel, weights, strict=True)
+    ]
+    arguments: dict[str, Any] = method.keywords() | {"model": model, "channels": channels}
     if paths.initial_transform is not None:
         arguments["initial_transform"] = paths.initial_transform
     labels = PairLabels.load(paths, stated)
     labels.check(images["fixed"].grid, images["moving"].grid)
     return LoadedPair(lambda: register(**images, **arguments), labels)
+
+
+def channel_weights(paths: PairPaths, method: Method) -> tuple[float, ...]:
+    """A weight for each further channel.
+
+    Raises:
+        PatchMorphError: another number of weights than of channels.
+    """
+    count, weights = len(paths.fixed_channel), method.channel_weights
+    if weights and len(weights) != count:
+        raise PatchMorphError(
+            f"--channel-weight must be given once for each further channel, got {len(weights)} for {count}"
+        )
+    return weights or (1.0,) * count
+
+
+def _plain(paths: Path | tuple[Path, ...] | None) -> str | list[str] | None:
+    """Paths as a summary records them."""
+    if isinstance(paths, tuple):
+        return [str(path) for path in paths]
+    return None if paths is None else str(paths)
 
 
 def _write(
@@ -192,7 +224,7 @@ def _check_output(request: RegistrationRequest) -> None:
         raise PatchMorphError(
             f"--initial-from must come with a file as initial transform, got {method.initial_transform}"
         )
-    inputs = (*request.paths.given().values(), Path(method.model), Path(method.initial_transform))
+    inputs = (*request.paths.inputs(), Path(method.model), Path(method.initial_transform))
     check_outputs([request.output / name for name in RESULTS], inputs)
     check_results(request.output, request.overwrite)
 

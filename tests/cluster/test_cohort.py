@@ -121,3 +121,19 @@ def test_a_folder_needs_a_fixed_image_and_a_table_has_its_own(folder, bids):
 def test_what_every_pair_would_be_refused_for_is_refused_at_once(folder, change, message):
     with pytest.raises(PatchMorphError, match=message):
         tasks_of(folder / "pairs.csv", replace(request(folder / "out"), **change))
+
+
+def test_a_fingerprint_depends_on_the_contents_of_channels_and_not_on_their_paths(folder, tmp_path_factory):
+    def only(where: Path, channels: str) -> Task:
+        columns = "fixed,moving,fixed_channel,moving_channel"
+        (where / "pairs.csv").write_text(f"{columns}\nfixed.nii.gz,moving0.nii.gz,{channels}\n")
+        (task,) = table(where).values()
+        return task
+
+    first = only(folder, "fixed.nii.gz,moving1.nii.gz")
+    assert first.request.paths.moving_channel == (folder / "moving1.nii.gz",)
+    moved = tmp_path_factory.mktemp("channels") / "moved"
+    shutil.copytree(folder, moved)
+    assert only(moved, "fixed.nii.gz,moving1.nii.gz").fingerprint == first.fingerprint
+    others = {only(folder, channels).fingerprint for channels in ("fixed.nii.gz,moving2.nii.gz", ",")}
+    assert len({first.fingerprint, *others}) == 3

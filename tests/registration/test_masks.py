@@ -25,7 +25,7 @@ def kept(image: Image, mask: Image, network: nn.Module | None = None) -> MappedI
     """What a mask without doubts keeps."""
     region = counted_region(image.normalized(), mask, network)
     assert region.doubts == ()
-    return region.tissue
+    return region.of(image.normalized())
 
 
 def test_the_unit_of_the_widths_is_the_radius_of_the_content():
@@ -190,7 +190,7 @@ def test_a_mask_of_less_than_half_keeps_what_it_covers_and_no_rim():
     low = (distance(image) < 1.03) & (image.grid.points_world()[..., 2] < -15)[:, None]
     region = counted_region(image.normalized(), mask_of(image, low & ~hole), None)
     assert [text[:25] for text in region.doubts] == ["mask mask.nii keeps only "]
-    assert torch.equal(region.tissue.values() > 0, low & (image.data > 0))
+    assert torch.equal(region.of(image.normalized()).values() > 0, low & (image.data > 0))
 
 
 @pytest.mark.parametrize(("above_mm", "has_rim"), [(-4.0, True), (4.0, False)])
@@ -201,7 +201,7 @@ def test_a_mask_of_half_of_the_content_has_a_rim(above_mm, has_rim):
     region = counted_region(image.normalized(), half, None)
     assert bool(region.doubts) is not has_rim
     beside = (image.grid.points_world()[..., 1] - above_mm + 2).abs()[:, None] < 1  # first layer outside
-    assert region.tissue.values()[beside & (distance(image) < 0.7)].ne(0).all() == has_rim
+    assert region.of(image.normalized()).values()[beside & (distance(image) < 0.7)].ne(0).all() == has_rim
 
 
 # Doubts
@@ -240,7 +240,9 @@ def test_negative_numbers_are_inside_and_one_doubt(dtype):
     inside = distance(image) < 1.03
     region = counted_region(image.normalized(), Image(-inside.to(dtype), image.grid, "mask.nii"), None)
     assert region.doubts == ("mask mask.nii has negative values, which count as inside",)
-    torch.testing.assert_close(region.tissue.values(), kept(image, mask_of(image, inside)).values())
+    torch.testing.assert_close(
+        region.of(image.normalized()).values(), kept(image, mask_of(image, inside)).values()
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -250,7 +252,9 @@ def test_nan_is_outside_and_one_doubt(dtype):
     mask = Image(torch.where(inside, 1.0, torch.nan).to(dtype), image.grid, "mask.nii")
     region = counted_region(image.normalized(), mask, None)
     assert region.doubts == ("mask mask.nii has NaN, which counts as outside",)
-    torch.testing.assert_close(region.tissue.values(), kept(image, mask_of(image, inside)).values())
+    torch.testing.assert_close(
+        region.of(image.normalized()).values(), kept(image, mask_of(image, inside)).values()
+    )
 
 
 def test_a_mask_may_be_doubtful_in_every_way():

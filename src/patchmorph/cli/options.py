@@ -10,7 +10,7 @@ from patchmorph.api import Method
 from patchmorph.cli.images import LETTERS, SIZES, spacing_of
 from patchmorph.cli.transform_files import FROM_HELP
 from patchmorph.errors import PatchMorphError
-from patchmorph.evaluation.pairs import REQUIRED
+from patchmorph.evaluation.pairs import CHANNELS, REQUIRED, PairPaths
 from patchmorph.registration.options import BEST, FAST, NORMAL
 
 IMAGES, METHOD, OUTPUT, CHECKS = "Images", "Method", "Output", "Checks"
@@ -69,6 +69,14 @@ class MethodOptions:
         bool, _option(METHOD, "Shift the patches at random instead of using a regular lattice.")
     ] = False
     device: Annotated[str, _option(METHOD, "auto, cpu or cuda.")] = _DEFAULT.device
+    channel_weight: Annotated[
+        list[float] | None,
+        _option(
+            IMAGES,
+            "Weight of a further channel where the images themselves have 1; one for each, in their order. "
+            "[default: 1]",
+        ),
+    ] = None
     background: Annotated[
         float | None,
         _option(IMAGES, "Intensity of voxels that show nothing, as do NaN and infinity; nan: only these."),
@@ -96,7 +104,9 @@ class MethodOptions:
             PatchMorphError: two presets.
         """
         sizes = {f"{side}_spacing": spacing_of(getattr(self, f"{side}_spacing")) for side in REQUIRED}
-        chosen: dict[str, Any] = vars(self) | sizes | {"trust": tuple(self.trust or ())}
+        listed = {name: tuple(getattr(self, name) or ()) for name in ("trust", "channel_weight")}
+        chosen: dict[str, Any] = vars(self) | sizes | listed
+        chosen["channel_weights"] = chosen.pop("channel_weight")
         fast, best = chosen.pop(FAST), chosen.pop(BEST)
         if fast and best:
             raise PatchMorphError("preset must be one, got --fast and --best")
@@ -123,3 +133,23 @@ class PairOptions:
         _option(IMAGES, "Mask of what of FIXED is left out of the comparison, such as a lesion."),
     ] = None
     moving_ignore: Annotated[Path | None, _option(IMAGES, "The same for MOVING.")] = None
+    fixed_channel: Annotated[
+        list[Path] | None,
+        _option(
+            IMAGES,
+            "Further channel of FIXED, such as T2 beside T1, on any grid in its world. Repeatable: the n-th "
+            "is compared with the n-th --moving-channel.",
+        ),
+    ] = None
+    moving_channel: Annotated[list[Path] | None, _option(IMAGES, "The same for MOVING.")] = None
+
+    def paths(self, fixed: Path, moving: Path) -> PairPaths:
+        """The files of a pair.
+
+        Raises:
+            PatchMorphError: more channels of one image than of the other.
+        """
+        files: dict[str, Any] = dict(vars(self))
+        for name in CHANNELS:
+            files[name] = tuple(files[name] or ())
+        return PairPaths(fixed, moving, **files)

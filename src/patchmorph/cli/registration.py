@@ -10,7 +10,6 @@ from patchmorph import catalogue
 from patchmorph.cli.app import DeviceOption, FolderOption, ModelOption, TrustOption, app, console, print_table
 from patchmorph.cli.groups import with_options
 from patchmorph.cli.options import CHECKS, OUTPUT, MethodOptions, PairOptions
-from patchmorph.evaluation.pairs import PairPaths
 from patchmorph.results.folder import ALL, DEFAULT, FILES, FORMATS, NIFTI, REPORT, UNCERTAINTY
 from patchmorph.results.summary import Summary
 
@@ -71,7 +70,7 @@ def register_command(
     """Register MOVING to FIXED: write the warped image, transform and inverse, report and summary."""
     from patchmorph.jobs import RegistrationRequest, register_files
 
-    paths = PairPaths(fixed, moving, **vars(files))
+    paths = files.paths(fixed, moving)
     what = tuple(name.strip() for name in save.split(","))
     method = replace(options.method(), uncertainty=save_uncertainty or UNCERTAINTY in what)
     request = RegistrationRequest(paths, output, method, what, image_format, overwrite)

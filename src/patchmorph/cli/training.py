@@ -60,7 +60,7 @@ def evaluate(
 
     check_folder(output)
     table, method = load_pairs(pairs), options.method()
-    inputs = [path for pair in table for path in pair.given().values()]
+    inputs = [path for pair in table for path in pair.inputs()]
     check_outputs([output / name for name in (ROWS, SUMMARY)], [pairs, Path(method.model), *inputs])
     check_evaluation(output, overwrite)
     model = method.loaded_model()

@@ -103,32 +103,24 @@ def _bids_tasks(folder: Path, template: RegistrationRequest, fixed: str | None, 
 
 
 def _task(name: str, paths: PairPaths, template: RegistrationRequest) -> Task:
-    absolute = PairPaths(**{part: path.absolute() for part, path in paths.given().items()})  # on any worker
     output = template.output.absolute() / RESULTS / name
-    request = replace(template, paths=absolute, output=output, overwrite=True)
+    request = replace(template, paths=paths.absolute(), output=output, overwrite=True)
     return Task(name, request, fingerprint(request), {})
 
 
 def fingerprint(request: RegistrationRequest) -> str:
-    """SHA-256 of the files' contents, of the options and of the version."""
+    """SHA-256 of the files' contents, of the options and of the version, but not of where the files are."""
     digest = hashlib.sha256()
-    options = [VERSION, request.arguments(), request.image_format]
-    method = request.method
-    named = {"model": Path(method.model), "initial_transform": Path(method.initial_transform)}
-    for name, path in sorted((request.paths.given() | named).items()):
+    paths, method = request.paths, request.method
+    files = [*paths.given().items(), *(("channel", path) for path in paths.inputs()[len(paths.given()) :])]
+    files += [("model", Path(method.model)), ("initial_transform", Path(method.initial_transform))]
+    for name, path in files:
         digest.update(name.encode())
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             _add(digest, file)
-    # Paths are no content: images that were moved need no new registration.
-    digest.update(json.dumps(_without_paths(options, request), sort_keys=True, default=str).encode())
+    options = [VERSION, method.arguments(), request.save, request.image_format]
+    digest.update(json.dumps(options, sort_keys=True).encode())
     return digest.hexdigest()
-
-
-def _without_paths(options: list, request: RegistrationRequest) -> list:
-    files = {str(path) for path in request.paths.given().values()}
-    version, arguments, image_format = options
-    kept = {name: value for name, value in arguments.items() if str(value) not in files}
-    return [version, kept, image_format]
 
 
 def _add(digest: "hashlib._Hash", path: Path) -> None:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.bids import stem
@@ -11,11 +12,20 @@ from patchmorph.io.tables import Row, files_of, read_rows
 
 REQUIRED = ("fixed", "moving")
 FOLDER_NAME = re.compile(r"\w[\w.-]*")
+CHANNELS = frozenset(("fixed_channel", "moving_channel"))
 
 
 @dataclass(frozen=True)
 class PairPaths:
-    """The files of one pair; see `patchmorph.api.register` for masks and the initial transform."""
+    """The files of one pair; see `patchmorph.api.register` for masks and the initial transform.
+
+    Attributes:
+        fixed_channel: further channels of the fixed image.
+        moving_channel: the same channels of the moving image, in the same order.
+
+    Raises:
+        PatchMorphError: more channels of one image than of the other.
+    """
 
     fixed: Path
     moving: Path
@@ -26,17 +36,35 @@ class PairPaths:
     fixed_ignore: Path | None = None
     moving_ignore: Path | None = None
     initial_transform: Path | None = None
+    fixed_channel: tuple[Path, ...] = ()
+    moving_channel: tuple[Path, ...] = ()
+
+    def __post_init__(self) -> None:
+        fixed, moving = len(self.fixed_channel), len(self.moving_channel)
+        if fixed != moving:
+            raise PatchMorphError(
+                f"channels must be as many of the fixed as of the moving image, got {fixed} and {moving}"
+            )
 
     def given(self) -> dict[str, Path]:
-        """The files that there are, by name."""
-        return {name: path for name, path in vars(self).items() if path is not None}
+        """The files of which there may be one, by name."""
+        return {name: path for name, path in vars(self).items() if isinstance(path, Path)}
+
+    def inputs(self) -> tuple[Path, ...]:
+        """All files that there are."""
+        return (*self.given().values(), *self.fixed_channel, *self.moving_channel)
+
+    def absolute(self) -> "PairPaths":
+        """The same files, wherever the working directory is."""
+        files: dict[str, Any] = {name: path.absolute() for name, path in self.given().items()}
+        for name in CHANNELS:
+            files[name] = tuple(path.absolute() for path in getattr(self, name))
+        return PairPaths(**files)
 
 
 COLUMNS = tuple(field.name for field in fields(PairPaths))
-"""Columns of a table of pairs."""
+"""Columns of a table of pairs, which has room for one further channel."""
 OPTIONAL = COLUMNS[len(REQUIRED) :]
-
-
 NAME = "name"
 """Column with the names of pairs."""
 
@@ -79,7 +107,10 @@ def _rows(path: Path) -> Iterator[tuple[Row, PairPaths]]:
 
 
 def _pair(row: Row, folder: Path) -> PairPaths:
-    pair = PairPaths(**files_of(row, REQUIRED, folder))
-    if (pair.fixed_labels is None) != (pair.moving_labels is None):
-        raise PatchMorphError(f"labels must be given for both images or none, got one in {row.where}")
-    return pair
+    files: dict[str, Any] = {**files_of(row, REQUIRED, folder)}
+    for what in ("labels", "channel"):
+        if (f"fixed_{what}" in files) != (f"moving_{what}" in files):
+            raise PatchMorphError(f"{what} must be given for both images or none, got one in {row.where}")
+    for name in CHANNELS & files.keys():
+        files[name] = (files[name],)
+    return PairPaths(**files)

@@ -163,7 +163,8 @@ def check_frame(shape: tuple[int, ...], path: Path) -> Shape:
         PatchMorphError: fewer axes, more frames, or an axis with a single voxel.
     """
     if len(shape) < 3 or min(shape[:3]) < 2 or any(size != 1 for size in shape[3:]):
-        raise PatchMorphError(f"image must be one 3D volume, got shape {shape} in {path}")
+        hint = " (of several channels, each is a file: --fixed-channel)" if len(shape) > 3 else ""
+        raise PatchMorphError(f"image must be one 3D volume, got shape {shape} in {path}{hint}")
     return triple(shape[:3])
 
 

@@ -103,12 +103,15 @@ class ContrastAcceptance:
             contrasts at most 0.95, mostly below 0.9.
         max_roughness_ratio: SD of the log-Jacobian of a last map over that of the map before, at most: 0.9 to
             1.1 where the last map is better, 1.4 where it is worse.
+        max_opposite_r2: linear R² of two channels inside one image, below which bright in one is dark in the
+            other: marmoset T1 and T2 -0.67, channels of different structures about 0 (decision 014).
     """
 
     min_linearity_of_pose: float = 0.92
     min_linear_r2: float = 0.9
     min_linearity: float = 0.95
     max_roughness_ratio: float = 1.2
+    max_opposite_r2: float = -0.1
 
     def may_be_one(self, agreement: IntensityAgreement | None) -> bool:
         """Whether one contrast is possible, from the agreement under the pose."""
@@ -125,6 +128,10 @@ class ContrastAcceptance:
     def is_smooth(self, roughness: float, roughness_before: float) -> bool:
         """Whether a last map is about as smooth as the map before."""
         return roughness <= self.max_roughness_ratio * roughness_before
+
+    def is_opposite(self, linear_r2: float) -> bool:
+        """Whether bright in one channel of an image is dark in another one."""
+        return linear_r2 < self.max_opposite_r2
 
 
 BRAIN = BrainAcceptance()

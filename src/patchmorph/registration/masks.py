@@ -27,18 +27,28 @@ RIM, MIN_BITE = 0.12, 0.06
 """Width of the rim of a brain that a mask may miss, and half the width of bites, in the same unit: 7 and
 3.6 mm. Masks made of labels lack the fluid around the brain, and a rim missing in one image costs Dice."""
 
+OUTSIDE = "outside of its mask left out"
+
 
 @dataclass(frozen=True)
-class CountedRegion:
-    """What a mask keeps of an image.
+class Region:
+    """What is registered of an image and of its further channels.
 
     Attributes:
-        tissue: the image, zero outside the region, with holes of the mask filled from their surroundings.
-        doubts: why the mask may be another than the user meant.
+        masks: set what lies outside to zero.
+        holes: filled from their surroundings before.
+        left_out: what lies outside, one sentence each; none: nothing does.
+        doubts: why a mask may be another than the user meant.
     """
 
-    tissue: MappedImage
-    doubts: tuple[str, ...]
+    masks: tuple[Masked, ...] = ()
+    holes: AbstractImage | None = None
+    left_out: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+
+    def of(self, image: MappedImage) -> MappedImage:
+        """The image, zero outside the region, with its holes filled."""
+        return (image if self.holes is None else inpainted(image, self.holes)).mapped(*self.masks)
 
 
 @dataclass(frozen=True)
@@ -61,7 +71,7 @@ class _Difference(AbstractImage):
         return torch.minimum(whole, 1 - part)
 
 
-def counted_region(image: MappedImage, mask: Image, brain_network: nn.Module | None) -> CountedRegion:
+def counted_region(image: MappedImage, mask: Image, brain_network: nn.Module | None) -> Region:
     """What ``mask`` keeps of a normalised image.
 
     Holes of the mask are left out of the comparison: there the image is filled from its surroundings. The
@@ -94,10 +104,11 @@ def counted_region(image: MappedImage, mask: Image, brain_network: nn.Module | N
         bites = opened(closed(region, CLOSING * unit) & shown & ~region, MIN_BITE * unit)
         holes = holes | bites
         region = region | bites | (grown(region, RIM * unit) & shown)
+    filled = _Difference(Image(holes.float(), grid), inside) if holes.any() else None
     if (region & ~kept).any():
-        image = inpainted(image, _Difference(Image(holes.float(), grid), inside)) if holes.any() else image
         inside = _Union(Image(region.float(), grid), inside)
-    return CountedRegion(image.mapped(Masked(inside, 0.5, min(image.spacing_mm))), _doubts(mask, fraction))
+    masks = (Masked(inside, 0.5, min(image.spacing_mm)),)
+    return Region(masks, filled, (OUTSIDE,), _doubts(mask, fraction))
 
 
 def _doubts(mask: Image, fraction: float) -> tuple[str, ...]:

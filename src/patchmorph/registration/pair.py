@@ -1,6 +1,7 @@
 """The two images as registration compares them."""
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -15,6 +16,16 @@ AGREEMENT_POINTS = 48
 """Points along the longest side of the fixed content in which intensities are compared; fewer common points
 than this say nothing."""
 
+BESIDE = "compared beside the images; what is warped and measured is the images only"
+
+
+class ComparedImages(NamedTuple):
+    """One channel of both images, normalised, and the weight of its similarity."""
+
+    fixed: MappedImage | PulledImage
+    moving: MappedImage | PulledImage
+    weight: float
+
 
 @dataclass(frozen=True)
 class PreparedImage:
@@ -22,10 +33,12 @@ class PreparedImage:
 
     Attributes:
         original: as it was given, on the device.
-        image: normalised, zero outside of what is registered.
+        image: normalised, zero outside of what is registered; of several channels the mean (see
+            `patchmorph.registration.channels.with_means`).
         content: of ``image``.
         notes: what was left out of the original, one sentence each.
         doubts: what a user should check, likewise.
+        channels: those that ``image`` is the mean of, the original's first; none for one channel.
     """
 
     original: Image
@@ -33,22 +46,39 @@ class PreparedImage:
     content: Content
     notes: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
+    channels: tuple[MappedImage | PulledImage, ...] = ()
 
     def with_contrast(self, curve: Curve) -> "PreparedImage":
-        """The same image with its intensities mapped by ``curve``; the content stays as measured."""
-        return replace(self, image=self.image.mapped(curve))
+        """The same image, or mean of channels, with its intensities mapped by ``curve``; the same content."""
+        return replace(self, image=self.image.mapped(curve), channels=())
 
     def through(self, transform: Transform) -> "PreparedImage":
         """The same image pulled through ``transform``; the content stays as measured."""
-        return replace(self, image=PulledImage(self.image, transform))
+        channels = tuple(PulledImage(channel, transform) for channel in self.channels)
+        return replace(self, image=PulledImage(self.image, transform), channels=channels)
 
 
 @dataclass(frozen=True)
 class PreparedPair:
-    """Two prepared images, and how they compare under a map from the fixed to the moving world."""
+    """Two prepared images, and how they compare under a map from the fixed to the moving world.
+
+    Attributes:
+        fixed: the image that stays.
+        moving: the image that is registered to it.
+        weights: of the channels of both, the first one's 1.
+    """
 
     fixed: PreparedImage
     moving: PreparedImage
+    weights: tuple[float, ...] = (1.0,)
+
+    @property
+    def compared(self) -> tuple[ComparedImages, ...]:
+        """What refinement compares: each channel, or the means where one image is in another contrast."""
+        if self.fixed.channels and self.moving.channels:
+            channels = zip(self.fixed.channels, self.moving.channels, self.weights, strict=True)
+            return tuple(ComparedImages(*one) for one in channels)
+        return (ComparedImages(self.fixed.image, self.moving.image, 1.0),)
 
     @property
     def is_truncated(self) -> bool:
@@ -57,8 +87,10 @@ class PreparedPair:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was left out of the images."""
-        return self.fixed.notes + self.moving.notes
+        """What was left out of the images, and what was compared beside them."""
+        further = len(self.weights) - 1
+        beside = (f"{further} further {'channel was' if further == 1 else 'channels were'} {BESIDE}",)
+        return self.fixed.notes + self.moving.notes + (beside if further else ())
 
     @property
     def doubts(self) -> tuple[str, ...]:

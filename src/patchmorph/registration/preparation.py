@@ -1,6 +1,7 @@
 """Preparation of an image: what of it is registered, normalised, without what shows no tissue."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,7 +22,8 @@ from patchmorph.images.volume import AbstractVolume, Image, MappedImage
 from patchmorph.progress import step
 from patchmorph.registration.acceptance import MAX_BRAIN_WINDOW
 from patchmorph.registration.brain import find_brain
-from patchmorph.registration.masks import counted_region
+from patchmorph.registration.channels import Channel, with_means
+from patchmorph.registration.masks import Region, counted_region
 from patchmorph.registration.pair import PreparedImage, PreparedPair
 from patchmorph.workers import in_order
 
@@ -49,6 +51,8 @@ STRAY = "a few voxels far brighter than all others were filled from their surrou
 DEFECTS = "a few voxels that show nothing were filled from their surroundings"
 IGNORED = "what is ignored was filled from its surroundings"
 FRAGMENTS = "small pieces apart from the rest were left out"
+BRAIN_FOUND = "the brain was found in a head, the rest left out"
+CUT = "the field of view cuts through the brain"
 
 
 @torch.no_grad()
@@ -57,6 +61,7 @@ def prepare_pair(
     moving: Image,
     brain_network: nn.Module | None = None,
     selections: tuple[Selection, Selection] = (EVERYTHING, EVERYTHING),
+    channels: Sequence[Channel] = (),
 ) -> PreparedPair:
     """Normalise both images and keep what is registered of each.
 
@@ -66,61 +71,96 @@ def prepare_pair(
         brain_network: finds the brain in images without a mask, on that device (see
             `patchmorph.networks.brain_mask`); ``None``: images show only what is to be registered.
         selections: of the fixed and the moving image.
+        channels: further ones, of images on that device.
 
     Raises:
         PatchMorphError: an image is empty, not finite or has several channels, or a mask leaves nothing.
     """
-    for image in (fixed, moving):
-        if image.channels != 1:
-            raise PatchMorphError(f"image must have one channel, got {image.channels} in {image.name}")
-    sides = zip((fixed, moving), selections, strict=True)
+    further = [tuple(getattr(channel, side) for channel in channels) for side in ("fixed", "moving")]
+    sides = zip((fixed, moving), selections, further, strict=True)
     with step("prepare both images"):
-        images = in_order(lambda side: _prepared(*side, brain_network), sides, fixed.grid.device)
-        return PreparedPair(*images)
+        images = tuple(in_order(lambda side: _prepared(*side, brain_network), sides, fixed.grid.device))
+    weights = tuple(float(channel.weight) for channel in channels)
+    return with_means(PreparedPair(images[0], images[1], (1.0, *weights)))
 
 
-def _prepared(image: Image, selection: Selection, brain_network: nn.Module | None) -> PreparedImage:
-    """`prepare_image` of the image in one storage order, whichever it was given in."""
-    prepared = prepare_image(canonical(image), selection.canonical(), brain_network)
+def _prepared(
+    image: Image, selection: Selection, further: tuple[Image, ...], brain_network: nn.Module | None
+) -> PreparedImage:
+    """`prepare_image` of images in one storage order, whichever they were given in."""
+    channels = tuple(canonical(channel) for channel in further)
+    prepared = prepare_image(canonical(image), selection.canonical(), brain_network, channels)
     return replace(prepared, original=image)
 
 
 def prepare_image(
-    image: Image, selection: Selection = EVERYTHING, brain_network: nn.Module | None = None
+    image: Image,
+    selection: Selection = EVERYTHING,
+    brain_network: nn.Module | None = None,
+    further: tuple[Image, ...] = (),
 ) -> PreparedImage:
-    """What is registered of an image.
+    """What is registered of an image and of its further channels, before these are averaged.
+
+    What is kept of the image is kept of its channels. If that is all of it, a channel may still show a head,
+    in which the brain is found.
 
     Args:
         image: as it was given.
         selection: the user's choice.
         brain_network: finds the brain where there is no mask.
+        further: channels in the same world, each on a grid of its own.
 
     Raises:
         PatchMorphError: an image that cannot be used, or a mask that leaves nothing.
     """
-    tissue, notes = _normalized(image, MAX_WINDOW, selection)
-    doubts: tuple[str, ...] = ()
-    if selection.mask is not None:
-        region = counted_region(tissue, selection.mask.to(image.grid.device), brain_network)
-        tissue, doubts, left_out = region.tissue, region.doubts, ("outside of its mask left out",)
-    else:
-        tissue, left_out = _content(tissue, brain_network)
-    if left_out:
-        tissue, more = _normalized(tissue, MAX_BRAIN_WINDOW)
-        notes = (notes or more) + left_out
-    elif brain_network is not None and _differ(image):
-        tissue, notes = _normalized(image, MAX_BRAIN_WINDOW, selection)
-    content = find_content(tissue)
-    faces = find_truncated_faces(tissue)
-    notes += ("the field of view cuts through the brain",) if faces else ()
-    read = [given for given in (image, selection.mask, selection.ignored) if given is not None]
+    for given in (image, *further):
+        if given.channels != 1:
+            raise PatchMorphError(f"image must have one channel, got {given.channels} in {given.name}")
+    view, notes, region = _tissue(image, selection, None, brain_network)
+    content = find_content(view)
+    views = [view.with_truncated_faces(find_truncated_faces(view))]
+    notes += (CUT,) if views[0].truncated_faces else ()
+    remarks = [f"{image.name}: {note}" for note in notes]
+    for given in further:
+        view, notes, _ = _tissue(given, selection, region, brain_network)
+        views.append(view.with_truncated_faces(find_truncated_faces(view)))
+        remarks += [f"{given.name}: {note}" for note in notes]
+    read = [given for given in (image, *further, selection.mask, selection.ignored) if given is not None]
     return PreparedImage(
         image,
-        tissue.with_truncated_faces(faces),
+        views[0],
         content,
-        (*(note for given in read for note in given.notes), *(f"{image.name}: {note}" for note in notes)),
-        (*(doubt for given in read for doubt in given.doubts), *(f"{image.name}: {text}" for text in doubts)),
+        (*(note for given in read for note in given.notes), *remarks),
+        (
+            *(doubt for given in read for doubt in given.doubts),
+            *(f"{image.name}: {text}" for text in region.doubts),
+        ),
+        tuple(views) if further else (),
     )
+
+
+def _tissue(
+    image: Image, selection: Selection, region: Region | None, brain_network: nn.Module | None
+) -> tuple[MappedImage, tuple[str, ...], Region]:
+    """What is registered of a channel, normalised, what was done to it, and the region.
+
+    Args:
+        image: as it was given.
+        selection: the user's choice.
+        region: that of the first channel; ``None``: this one is the first.
+        brain_network: finds the brain where there is no mask.
+    """
+    view, notes = _normalized(image, MAX_WINDOW, selection)
+    left_out: tuple[str, ...] = ()
+    if region is None or not region.masks:
+        region = _brain_region(view, brain_network) if region else _region(view, selection, brain_network)
+        left_out = region.left_out
+    if region.masks:
+        view, more = _normalized(region.of(view), MAX_BRAIN_WINDOW)
+        notes = (notes or more) + left_out
+    elif brain_network is not None and _differ(image):
+        view, notes = _normalized(image, MAX_BRAIN_WINDOW, selection)
+    return view, notes, region
 
 
 def _normalized(
@@ -155,15 +195,22 @@ def _differ(image: AbstractVolume) -> bool:
     return image.window(MAX_BRAIN_WINDOW) != image.window(MAX_WINDOW)
 
 
-def _content(image: MappedImage, brain_network: nn.Module | None) -> tuple[MappedImage, tuple[str, ...]]:
-    """The brain, or the content without small separate pieces, and what was left out."""
-    notes: tuple[str, ...] = ()
+def _region(image: MappedImage, selection: Selection, brain_network: nn.Module | None) -> Region:
+    """What a mask keeps, or the brain, or the content without small separate pieces."""
+    if selection.mask is not None:
+        return counted_region(image, selection.mask.to(image.grid.device), brain_network)
     main = find_main_content(image)
-    if main is not None:
-        image, notes = image.mapped(Masked(main, 0.5, min(main.spacing_mm))), (FRAGMENTS,)
+    if main is None:
+        return _brain_region(image, brain_network)
+    pieces = Region((Masked(main, 0.5, min(main.spacing_mm)),), left_out=(FRAGMENTS,))
+    brain = _brain_region(pieces.of(image), brain_network)
+    return Region(pieces.masks + brain.masks, left_out=brain.left_out or pieces.left_out)
+
+
+def _brain_region(image: MappedImage, brain_network: nn.Module | None) -> Region:
+    """The brain in a head; everything, if the image shows a brain only."""
     brain = None if brain_network is None else find_brain(brain_network, image, find_content(image))
-    if brain is not None:
-        half = float(brain.values().max()) / 2
-        image = image.mapped(Masked(brain, half, min(image.spacing_mm)))
-        notes = ("the brain was found in a head, the rest left out",)
-    return image, notes
+    if brain is None:
+        return Region()
+    half = float(brain.values().max()) / 2
+    return Region((Masked(brain, half, min(image.spacing_mm)),), left_out=(BRAIN_FOUND,))

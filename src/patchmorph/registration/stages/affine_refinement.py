@@ -79,8 +79,10 @@ class AffineDescent(Descent):
         patch, spacing_mm = self.patch.coarsen(factor), self.stage.spacing_mm * factor
         with torch.enable_grad():
             through = self.outer @ self._residual()
-            images = extract_pair(self.pair.fixed.image, self.pair.moving.image, patch, spacing_mm, through)
-            loss = self.stage.objective.dissimilarity(*images.split(1, dim=1)).sum()
+            loss = torch.zeros((), device=patch.device)
+            for fixed, moving, weight in self.pair.compared:
+                images = extract_pair(fixed, moving, patch, spacing_mm, through)
+                loss = loss + weight * self.stage.objective.dissimilarity(*images.split(1, dim=1)).sum()
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

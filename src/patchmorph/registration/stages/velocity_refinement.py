@@ -2,8 +2,9 @@
 
 The last stages of a registration, or all dense ones where there is no network. The energy is that of the
 whole map φ, not of the residual of a stage: dissimilarity + diffusion energy + folding penalty of
-``A⁻¹ ∘ φ``, with the affine part A. So a refined map is as smooth whatever the stages before it. A gradient
-is computed patch by patch; the images and the map are held on the grid of the scale, over the content's box.
+``A⁻¹ ∘ φ``, with the affine part A. So a refined map is as smooth whatever the stages before it. The
+dissimilarities of several channels add up, each with its weight. A gradient is computed patch by patch; the
+images and the map are held on the grid of the scale, over the content's box.
 """
 
 import itertools
@@ -16,15 +17,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from patchmorph.images.foreground import foreground
 from patchmorph.networks.contract import VELOCITY_STRIDE
 from patchmorph.objective.objective import Objective
 from patchmorph.objective.regularity import diffusion_energy, folding_penalty, volume_energy
-from patchmorph.objective.similarity import structure
 from patchmorph.patches.blending import rim, smooth
-from patchmorph.patches.extraction import extract_pair
 from patchmorph.registration.pair import PreparedPair
 from patchmorph.registration.stages.base import Stage
+from patchmorph.registration.stages.compared import ComparedVolumes
 from patchmorph.registration.stages.descent import Descent, half_cosine
 from patchmorph.spatial.grid import Grid, VoxelBox, VoxelIndex, cube, triple
 from patchmorph.spatial.sampling import sample_linear
@@ -116,11 +115,12 @@ class VelocityDescent(Descent):
         self.best = math.inf
         self.fade = rim(self.grid.shape, 3, device)
         with torch.no_grad():
-            self.fixed, self.moving = self._images(pair)
+            shape = triple(VELOCITY_STRIDE * n for n in self.grid.shape)
+            fine = Grid.centered(shape, stage.spacing_mm, self.grid.center_world)
+            self.images = ComparedVolumes(pair, self.outer, fine, stage.spacing_mm)
             self.displacement = self._displacement()
-            content = foreground(self.fixed)
+            content = self.images.content()
             self.content_voxels = content.sum().clamp(min=1)
-            self.structure = structure(self.fixed)
             cells = functional.max_pool3d(content.float(), CELL, CELL, ceil_mode=True)
             self.content_cells = cells[0, 0].bool().cpu()
 
@@ -140,7 +140,7 @@ class VelocityDescent(Descent):
         energy = covered = torch.zeros((), device=self.grid.device)
         for starts in self._batches():
             energy = energy + self._descend(starts, rate)
-            covered = covered + sum(foreground(self.fixed[self._voxels(start)]).sum() for start in starts)
+            covered = covered + sum(self.images.content(self._voxels(start)).sum() for start in starts)
         mean = float(energy * self.content_voxels / covered)
         self.halvings += mean > (1 - GAIN) * self.best
         self.best = min(self.best, mean)
@@ -152,18 +152,6 @@ class VelocityDescent(Descent):
         return self.outer @ VelocityField(
             self.velocity * self.spacing_mm, self.grid, SQUARINGS, self.variance, spline=True
         )
-
-    def _images(self, pair: PreparedPair) -> tuple[Tensor, Tensor]:
-        """The fixed image and the moving image as warped so far, at the spacing of the patches."""
-        spacing_mm = self.stage.spacing_mm
-        shape = triple(VELOCITY_STRIDE * n for n in self.grid.shape)
-        fine = Grid.centered(shape, spacing_mm, self.grid.center_world)
-        images = torch.empty(1, 2, *shape, device=fine.device)
-        for box, block in fine.blocks():
-            images[(..., *box.slices)] = extract_pair(
-                pair.fixed.image, pair.moving.image, block, spacing_mm, self.outer
-            )
-        return images[:, :1], images[:, 1:]
 
     def _displacement(self) -> Float[Tensor, "1 3 x y z"]:
         """The map so far without its affine part, in velocity voxels."""
@@ -241,20 +229,17 @@ class VelocityDescent(Descent):
         size = triple(VELOCITY_STRIDE * n for n in self.width)
         voxels = self._voxels(start)
         moved = _points(voxels, crop.device) + self._fine(flow, size).movedim(1, -1)
-        warped = sample_linear(self.moving, moved, "zeros")
         inner = flow[_block(cube(MARGIN), self.width)]
         points = _points(_block(start, self.width), crop.device) + inner.movedim(1, -1)
         displacement = inner + sample_linear(self.displacement, points, "border")
-        fixed, count = self.fixed[voxels], math.prod(size)
-        similarity = self.stage.objective.dissimilarity(fixed, warped) * self.structure[voxels].sum() / count
         terms = {
-            "similarity": similarity,
+            "similarity": self.images.dissimilarity(voxels, moved, self.stage.objective),
             "diffusion": diffusion_energy(displacement),
             "folding": folding_penalty(displacement),
         }
         if self.stage.objective.volume:
             terms["volume"] = volume_energy(displacement)
-        return self.stage.objective.weighted(terms).sum() * count / self.content_voxels
+        return self.stage.objective.weighted(terms).sum() * math.prod(size) / self.content_voxels
 
     def _fine(self, flow: Float[Tensor, "1 3 u v w"], size: tuple[int, int, int]) -> Tensor:
         """A patch's displacement at its image voxels, in those, from its flow with the margin."""
