@@ -130,10 +130,10 @@ def read_pair(paths: PairPaths, method: Method, model: str | PatchMorphModel) ->
 
     names = [name for name in paths.given() if not name.endswith(("labels", "transform"))]
     images = {name: loaded(name, getattr(paths, name)) for name in names}
-    channels = [
+    channels = tuple(
         Channel(loaded("fixed", fixed), loaded("moving", moving), weight)
         for fixed, moving, weight in zip(paths.fixed_channel, paths.moving_channel, weights, strict=True)
-    ]
+    )
     arguments: dict[str, Any] = method.keywords() | {"model": model, "channels": channels}
     if paths.initial_transform is not None:
         arguments["initial_transform"] = paths.initial_transform

@@ -36,8 +36,9 @@ def test_the_lines_run(mni, tmp_path, monkeypatch, capsys):
         warped = load_image(tmp_path / name)
         assert torch.corrcoef(torch.stack([mni.data[brain], warped.data[brain]]))[0, 1] > 0.92
     points = inside(mni)
-    difference = lines["again"](points) - lines["transform"](points)
-    assert difference.norm(dim=-1).max() < 0.05  # mm: the file holds the fields on their grids
+    difference = (lines["again"](points) - lines["transform"](points)).norm(dim=-1)
+    assert difference.mean() < 0.05  # mm: the file holds a trilinear table of the splines
+    assert difference.max() < 0.2
     assert (lines["unmapped"] - lines["points"]).norm(dim=-1).max() < 0.01
     volume, image = lines["for_nibabel"], lines["for_simpleitk"]
     np.testing.assert_array_equal(np.asarray(volume.dataobj), lines["array"])
@@ -45,7 +46,7 @@ def test_the_lines_run(mni, tmp_path, monkeypatch, capsys):
     lps = np.array([-1, -1, 1])
     for landmark, moved in zip(lines["landmarks"], lines["in_moving"], strict=True):
         by_itk = lines["for_resample"].TransformPoint((landmark * lps).tolist())
-        np.testing.assert_allclose(by_itk * lps, moved, atol=0.01)
+        np.testing.assert_allclose(by_itk * lps, moved, atol=0.1)  # a table of the splines, as in files
     assert all((tmp_path / name).is_file() for name in lines["lists"]["fwdtransforms"])
     printed = capsys.readouterr().out
     assert "missing.nii.gz" in printed

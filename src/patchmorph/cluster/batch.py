@@ -135,7 +135,9 @@ def _client(workers: Workers, tasks: list[Task]) -> Iterator[Any]:
     if workers.scheduler is not None:
         where = "scheduler_file" if Path(workers.scheduler).is_file() else "address"
         try:
-            client = distributed.Client(**{where: workers.scheduler}, timeout=CONNECT_SECONDS)
+            client = distributed.Client(
+                **{where: workers.scheduler}, timeout=CONNECT_SECONDS, set_as_default=False
+            )
         except (OSError, ValueError) as error:
             got = f"{workers.scheduler}: {one_line(error)}"
             raise PatchMorphError(f"scheduler must be the address of a running one, got {got}") from None
@@ -153,7 +155,7 @@ def _client(workers: Workers, tasks: list[Task]) -> Iterator[Any]:
         env={"OMP_NUM_THREADS": str(threads)},
         silence_logs=logging.CRITICAL,
     )
-    with cluster, distributed.Client(cluster) as client:
+    with cluster, distributed.Client(cluster, set_as_default=False) as client:
         yield client
 
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from jinja2 import Environment, PackageLoader
 
 from patchmorph.errors import PatchMorphError
@@ -66,6 +67,7 @@ Pictures = dict[str, list[Picture]]
 """The pictures of each figure, by its name in the template."""
 
 
+@torch.no_grad()  # with gradients, maps are computed in another way, which differs in the last digits
 def render_pictures(view: PairView) -> Pictures:
     """All figures as PNG files in base64."""
     drawn = {"comparison": figures.comparison(view), "deformation": figures.deformation(view)}

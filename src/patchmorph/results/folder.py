@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from patchmorph.errors import PatchMorphError
 from patchmorph.images.volume import Image
 from patchmorph.io.formats.registry import ENDINGS
@@ -89,6 +91,7 @@ def check_results(folder: Path, overwrite: bool) -> None:
         )
 
 
+@torch.no_grad()
 def write_transforms(transform: Transform, folder: Path, save: Sequence[str] = DEFAULT) -> None:
     """Write the transforms among ``save``.
 
