@@ -65,7 +65,7 @@ def register_cohort(tasks: list[Task], folder: Path, workers: Workers) -> Iterat
         return
     with step("register pairs", len(waiting)) as pairs, _client(workers, waiting) as client:
         futures = {client.submit(register_task, task, retries=RETRIES, pure=False): task for task in waiting}
-        for future in extra("distributed", "large").as_completed(futures):
+        for future in extra("distributed", "large").as_completed(futures, loop=client.loop):
             task = futures.pop(future)
             error = future.exception()
             outcome = future.result() if error is None else _failed(task, f"{type(error).__name__}: {error}")
