@@ -90,7 +90,7 @@ def test_a_pair_is_registered_and_its_files_are_used(mni, tmp_path):
         ("convert", affine, "-o", tmp_path / "affine.mat"),
         ("convert", tmp_path / "affine.mat", "-o", tmp_path / "affine.h5"),
         ("convert", chain, "-o", tmp_path / "warp.nii.gz", *reference),
-        ("invert", chain, "-o", tmp_path / "inverse.h5"),
+        ("invert", affine, "-o", tmp_path / "inverse.h5"),
         ("compose", affine, chain, "-o", tmp_path / "both.h5"),
         ("jacobian", chain, *reference, "-o", tmp_path / "jacobian.nii.gz"),
         ("report", results),
