@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import yaml
@@ -21,7 +22,8 @@ def test_the_job_of_slurm_is_a_script_of_bash():
     directives = re.findall(r"^#SBATCH --[a-z-]+=\S+$", script, re.MULTILINE)
     assert len(directives) == script.count("#SBATCH")
     for command in re.findall(r"dask (scheduler|worker)(.*?) &", script):
-        helped = subprocess.run(["dask", command[0], "--help"], capture_output=True, text=True, check=True)
+        dask = [Path(sys.executable).parent / "dask", command[0], "--help"]
+        helped = subprocess.run(dask, capture_output=True, text=True, check=True)
         assert all(option in helped.stdout for option in re.findall(r"--[a-z-]+", command[1]))
 
 

@@ -28,6 +28,7 @@ from frozen.internals import (
     load_transform,
     save_image,
     save_transform,
+    set_verbosity,
 )
 from frozen.maps import Cases, Outputs, mapped, points
 from safetensors import safe_open
@@ -228,6 +229,7 @@ def workplace() -> Iterator[tuple[Path, Callable[..., str]]]:
             given = [
                 str(folder / word) if word in known or word.startswith("out.") else word for word in words
             ]
+            set_verbosity(0)  # an earlier command of this process may have been quiet
             result = typer.testing.CliRunner().invoke(command_line, given, catch_exceptions=False)
             assert result.exit_code == 0, result.output
             return result.output.replace(str(folder), "")

@@ -27,6 +27,7 @@ from patchmorph import (
     save_transform,
 )
 from patchmorph.cli import app as command_line
+from patchmorph.cli.display import set_verbosity
 from patchmorph.networks import contract  # `_computes_bf16`
 from patchmorph.networks.model import ModelSpec, PatchMorphModel
 from patchmorph.registration import schedule  # `ModelSpec`: the schedule without a model
@@ -71,6 +72,7 @@ __all__ = [
     "resample",
     "save_image",
     "save_transform",
+    "set_verbosity",
     "tiny",
 ]
 
