@@ -1,6 +1,7 @@
 """A cohort is registered whatever happens to a pair or a worker, and each pair once."""
 
 import csv
+import json
 import os
 import signal
 import threading
@@ -172,9 +173,40 @@ def test_what_stops_all_pairs_is_one_line(run, folder, options, message, monkeyp
     assert len(error.splitlines()) == 1
 
 
+def test_links_follow_the_format_and_go_with_what_they_name(run, bids, registered, scheduler):
+    out, place = bids.parent / "out", Path("sub-01/anat")
+    command = (
+        "batch",
+        bids,
+        "-o",
+        out,
+        "--scheduler",
+        scheduler,
+        "--fixed",
+        bids.parent / "atlas_1mm.nii.gz",
+    )
+    assert run(*command, "--format", "mgz")[0] == 0
+    assert not list((out / place).glob("*.nii.gz"))  # these tests write NIfTI whatever the format
+    assert run(*command)[0] == 0
+    warped = out / place / "sub-01_space-atlas1mm_T1w.nii.gz"
+    assert warped.exists()
+    stale = out / place / "sub-01_from-atlas1mm_to-T1w_mode-image_xfm.h5"
+    stale.write_text("of an earlier run, which saved the inverse")
+    assert run(*command, "--seed", 2)[0] == 0
+    assert warped.exists()
+    assert not stale.exists()
+
+
+def test_the_uncertainty_is_estimated_where_it_is_saved(run, folder, scheduler, monkeypatch):
+    asked = []
+    monkeypatch.setattr(batch, "register_files", lambda request: asked.append(request) or summary("pass"))
+    options = ("-o", folder / "out", "--scheduler", scheduler, "--save", "itk,uncertainty")
+    assert run("batch", folder / "pairs.csv", *options)[0] == 0
+    assert [request.method.uncertainty for request in asked] == [True] * 3
+
+
 def test_a_scheduler_is_found_by_its_file(run, registered, folder, scheduler):
-    with Client(scheduler, set_as_default=False) as client:
-        client.write_scheduler_file(folder / "scheduler.json")
+    (folder / "scheduler.json").write_text(json.dumps({"type": "Scheduler", "address": scheduler}))
     options = ("-o", folder / "out", "--scheduler", folder / "scheduler.json")
     assert run("batch", folder / "pairs.csv", *options)[0] == 0
     assert len(registered) == 3

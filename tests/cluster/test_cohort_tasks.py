@@ -106,8 +106,12 @@ def test_a_folder_needs_a_fixed_image_and_a_table_has_its_own(folder, bids):
         tasks_of(bids, request(folder / "out"))
     with pytest.raises(PatchMorphError, match="--fixed must come with a BIDS folder, got the table"):
         tasks_of(folder / "pairs.csv", request(folder / "out"), "mni152")
+    with pytest.raises(PatchMorphError, match="--fixed must be an existing image or a template"):
+        tasks_of(bids, request(folder / "out"), "none.nii")
+    with pytest.raises(PatchMorphError, match="output must be another folder than the BIDS folder"):
+        tasks_of(bids, request(bids), str(bids.parent / "atlas_1mm.nii.gz"))
     with pytest.raises(PatchMorphError, match=r"must hold sub-\*_PET.nii\[.gz\], got none"):
-        tasks_of(bids, request(folder / "out"), "mni152", "PET")
+        tasks_of(bids, request(folder / "out"), str(bids.parent / "atlas_1mm.nii.gz"), "PET")
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def test_the_figures_are_those_of_the_result_files():
         assert row in card, row
     greedy = overlap(results, "greedy")
     files, gpu = results["registration"], results["gpu"]["registration"]
-    megabytes = results["transforms"]["pairs"]["LIA"]["megabytes"]
+    megabytes = results["daily"]["files_megabytes"]
     seconds = results["transforms"]["seconds"]
     for row in (
         *(

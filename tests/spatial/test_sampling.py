@@ -3,7 +3,7 @@ import torch
 from synthetic import grid_around
 
 from patchmorph.images.volume import Image
-from patchmorph.spatial.sampling import sample_label, sample_lattice, sample_linear, sample_nearest
+from patchmorph.spatial.sampling import sample_label, sample_linear, sample_nearest
 
 
 def test_a_linear_ramp_is_sampled_exactly(linear):
@@ -50,23 +50,3 @@ def test_label_takes_the_majority_and_never_averages():
     assert sample_label(ids, torch.tensor([[[0.6, 0.5, 0.5]]])).item() == 5
     # Each neighbour weighs 0.125: label 0 has four of them, 5 has three.
     assert sample_label(ids, torch.tensor([[[0.5, 0.5, 0.5]]])).item() == 0
-
-
-@pytest.mark.parametrize("flip", [1, -1])
-def test_a_lattice_along_the_axes_is_sampled_as_its_points(flip):
-    data = torch.randn(1, 2, 5, 6, 1, generator=torch.Generator().manual_seed(0))
-    to_voxel = torch.diag(torch.tensor([0.7 * flip, 1.3, 0.2, 1.0], dtype=torch.float64))[None]
-    to_voxel[0, :3, 3] = torch.tensor([-0.9 if flip == 1 else 4.6, -2.0, 0.1])  # beyond both borders
-    shape = (9, 8, 7)
-    axes = [torch.arange(float(n)) for n in shape]
-    points = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)[None]
-    expected = sample_linear(data, points, "border", to_voxel)
-    found = sample_lattice(data, to_voxel, shape)
-    assert found is not None
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
-
-
-def test_a_lattice_across_the_axes_is_not_sampled():
-    to_voxel = torch.eye(4, dtype=torch.float64)[None].clone()
-    to_voxel[0, 0, 1] = 1e-3
-    assert sample_lattice(torch.zeros(1, 1, 4, 4, 4), to_voxel, (8, 8, 8)) is None

@@ -8,13 +8,12 @@ import typer
 
 from patchmorph.cli.app import FolderOption, app, console
 from patchmorph.cli.groups import with_options
-from patchmorph.cli.options import OUTPUT, MethodOptions
+from patchmorph.cli.options import MethodOptions, OutputOptions
 from patchmorph.errors import PatchMorphError
 from patchmorph.evaluation.pairs import NAME, OPTIONAL, REQUIRED, PairPaths
 from patchmorph.io.atomic import check_folder
 from patchmorph.io.bids import describe_derivatives
 from patchmorph.registration.verdict import LEVELS
-from patchmorph.results.folder import ALL, DEFAULT, FILES, FORMATS, NIFTI
 
 SOME_FAILED = 1
 """Exit status where some pairs could not be registered, or have the verdict fail."""
@@ -46,17 +45,8 @@ def batch(
             min=1, help="Processes on this computer. [default: one for each GPU, or for each two cores]"
         ),
     ] = None,
-    save: Annotated[
-        str,
-        typer.Option(
-            help=f"What is written, separated by commas: {', '.join(FILES)}, or {ALL}.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = ",".join(DEFAULT),
-    image_format: Annotated[
-        str,
-        typer.Option("--format", help=f"Format of the images: {', '.join(FORMATS)}.", rich_help_panel=OUTPUT),
-    ] = NIFTI,
+    *,
+    written: OutputOptions,
 ) -> None:
     """Register every pair of a cohort, several at a time.
 
@@ -66,15 +56,11 @@ def batch(
     from patchmorph.cluster.batch import Workers, register_cohort
     from patchmorph.cluster.cohort import tasks_of
     from patchmorph.cluster.ledger import FAILED, TABLE, Ledger
-    from patchmorph.jobs import RegistrationRequest
 
     if scheduler is not None and workers is not None:
         raise PatchMorphError(f"--workers must be left out where --scheduler has its own, got {workers}")
     check_folder(output)
-    names = tuple(name.strip() for name in save.split(","))
-    template = RegistrationRequest(
-        PairPaths(Path(), Path()), output, options.method(), names, image_format, overwrite=True
-    )
+    template = written.request(PairPaths(Path(), Path()), output, options.method(), overwrite=True)
     tasks = tasks_of(source, template, fixed, suffix)
     if source.is_dir():
         describe_derivatives(output)

@@ -1,6 +1,6 @@
-"""Options that `register` and `evaluate` share, each declared once as a field of a dataclass."""
+"""Options that `register`, `evaluate` and `batch` share, each declared once as a field of a dataclass."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +11,9 @@ from patchmorph.cli.images import LETTERS, SIZES, spacing_of
 from patchmorph.cli.transform_files import FROM_HELP
 from patchmorph.errors import PatchMorphError
 from patchmorph.evaluation.pairs import CHANNELS, REQUIRED, PairPaths
+from patchmorph.jobs import RegistrationRequest
 from patchmorph.registration.options import BEST, FAST, NORMAL
+from patchmorph.results.folder import ALL, DEFAULT, FILES, FORMATS, NIFTI, UNCERTAINTY
 
 IMAGES, METHOD, OUTPUT, CHECKS = "Images", "Method", "Output", "Checks"
 """Panels of the help."""
@@ -153,3 +155,25 @@ class PairOptions:
         for name in CHANNELS:
             files[name] = tuple(files[name] or ())
         return PairPaths(fixed, moving, **files)
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """What a registration writes."""
+
+    save: Annotated[
+        str, _option(OUTPUT, f"What is written, separated by commas: {', '.join(FILES)}, or {ALL}.")
+    ] = ",".join(DEFAULT)
+    save_uncertainty: Annotated[
+        bool,
+        _option(OUTPUT, "Write the uncertainty: standard deviation in mm.", "--save-uncertainty"),
+    ] = False
+    image_format: Annotated[
+        str, _option(OUTPUT, f"Format of the images: {', '.join(FORMATS)}.", "--format")
+    ] = NIFTI
+
+    def request(self, paths: PairPaths, output: Path, method: Method, overwrite: bool) -> RegistrationRequest:
+        """The registration of ``paths`` into the folder ``output``."""
+        saved = tuple(name.strip() for name in self.save.split(","))
+        method = replace(method, uncertainty=self.save_uncertainty or UNCERTAINTY in saved)
+        return RegistrationRequest(paths, output, method, saved, self.image_format, overwrite)

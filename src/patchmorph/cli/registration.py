@@ -1,6 +1,5 @@
 """Commands that register images and report on the result."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -9,8 +8,8 @@ import typer
 from patchmorph import catalogue
 from patchmorph.cli.app import DeviceOption, FolderOption, ModelOption, TrustOption, app, console, print_table
 from patchmorph.cli.groups import with_options
-from patchmorph.cli.options import CHECKS, OUTPUT, MethodOptions, PairOptions
-from patchmorph.results.folder import ALL, DEFAULT, FILES, FORMATS, NIFTI, REPORT, UNCERTAINTY
+from patchmorph.cli.options import CHECKS, OUTPUT, MethodOptions, OutputOptions, PairOptions
+from patchmorph.results.folder import REPORT
 from patchmorph.results.summary import Summary
 
 FAILED = 3
@@ -35,25 +34,6 @@ def register_command(
             "--output", "-o", help="Folder for the results; created if missing.", rich_help_panel=OUTPUT
         ),
     ],
-    save: Annotated[
-        str,
-        typer.Option(
-            help=f"What is written, separated by commas: {', '.join(FILES)}, or {ALL}.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = ",".join(DEFAULT),
-    save_uncertainty: Annotated[
-        bool,
-        typer.Option(
-            "--save-uncertainty",
-            help="Write the uncertainty: standard deviation in mm.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = False,
-    image_format: Annotated[
-        str,
-        typer.Option("--format", help=f"Format of the images: {', '.join(FORMATS)}.", rich_help_panel=OUTPUT),
-    ] = NIFTI,
     overwrite: Annotated[
         bool,
         typer.Option(
@@ -66,15 +46,14 @@ def register_command(
         bool,
         typer.Option("--strict", help="Exit with status 3 if the verdict is fail.", rich_help_panel=CHECKS),
     ] = False,
+    *,
+    written: OutputOptions,
 ) -> None:
     """Register MOVING to FIXED: write the warped image, transform and inverse, report and summary."""
-    from patchmorph.jobs import RegistrationRequest, register_files
+    from patchmorph.jobs import register_files
 
     paths = files.paths(fixed, moving)
-    what = tuple(name.strip() for name in save.split(","))
-    method = replace(options.method(), uncertainty=save_uncertainty or UNCERTAINTY in what)
-    request = RegistrationRequest(paths, output, method, what, image_format, overwrite)
-    summary = register_files(request)
+    summary = register_files(written.request(paths, output, options.method(), overwrite))
     _print_summary(summary, output)
     if strict and summary.verdict == "fail":
         raise typer.Exit(FAILED)

@@ -95,10 +95,15 @@ def register_task(task: Task) -> Outcome:
 
 
 def link_results(task: Task, folder: Path) -> None:
-    """Give results their further names, as hard links where the file system has them, else as copies."""
+    """Give results their further names, as hard links where the file system has them, else as copies.
+
+    Links of an earlier run to what is no longer written are removed.
+    """
     for name, link in task.links.items():
         source, target = task.request.output / name, folder / link
-        if source.is_file():
+        if not source.is_file():
+            target.unlink(missing_ok=True)
+        else:
             with whole_file(target) as temporary:
                 try:
                     os.link(source, temporary)

@@ -1,15 +1,17 @@
 """The pairs of a cohort as tasks: from a table or a BIDS folder, each with a name and a fingerprint."""
 
+import functools
 import hashlib
 import json
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from patchmorph.api import Method
-from patchmorph.catalogue import AUTO, NO_MODEL, load_spec
+from patchmorph.catalogue import AUTO, NO_MODEL, load_spec, packaged_models
 from patchmorph.errors import PatchMorphError
 from patchmorph.evaluation.pairs import PairPaths, load_named_pairs
 from patchmorph.io.bids import derivative_names, find_images, stem
+from patchmorph.io.formats.registry import is_image
 from patchmorph.io.templates import image_path
 from patchmorph.jobs import RegistrationRequest
 from patchmorph.registration.options import RegistrationOptions
@@ -88,12 +90,16 @@ def _anywhere(method: Method) -> Method:
 def _bids_tasks(folder: Path, template: RegistrationRequest, fixed: str | None, suffix: str) -> list[Task]:
     if fixed is None:
         raise PatchMorphError(f"--fixed must name an image or a template, got nothing for {folder}")
+    if not is_image(reference := image_path(fixed)):
+        raise PatchMorphError(f"--fixed must be an existing image or a template, got {fixed}")
+    if folder.resolve() == template.output.resolve():
+        raise PatchMorphError(f"output must be another folder than the BIDS folder, got {folder}")
     space = "".join(letter for letter in stem(Path(fixed)) if letter.isalnum())
     tasks = []
     for image in find_images(folder, suffix):
-        task = _task(stem(image), PairPaths(image_path(fixed), image), template)
+        task = _task(stem(image), PairPaths(reference, image), template)
         place = image.parent.relative_to(folder)
-        names = derivative_names(image, space)
+        names = derivative_names(image, space, template.image_format)
         tasks.append(replace(task, links={name: place / link for name, link in names.items()}))
     names = [task.name for task in tasks]
     for name in names:
@@ -109,8 +115,11 @@ def _task(name: str, paths: PairPaths, template: RegistrationRequest) -> Task:
 
 
 def fingerprint(request: RegistrationRequest) -> str:
-    """SHA-256 of the files' contents, of the options and of the version, but not of where the files are."""
-    digest = hashlib.sha256()
+    """SHA-256 of the contents of files and packaged models, of the options and of the version.
+
+    Where the files are does not matter.
+    """
+    digest = hashlib.sha256(_packaged_models())
     paths, method = request.paths, request.method
     files = [*paths.given().items(), *(("channel", path) for path in paths.inputs()[len(paths.given()) :])]
     files += [("model", Path(method.model)), ("initial_transform", Path(method.initial_transform))]
@@ -121,6 +130,15 @@ def fingerprint(request: RegistrationRequest) -> str:
     options = [VERSION, method.arguments(), request.save, request.image_format]
     digest.update(json.dumps(options, sort_keys=True).encode())
     return digest.hexdigest()
+
+
+@functools.lru_cache
+def _packaged_models() -> bytes:
+    """SHA-256 of the models that come with the package."""
+    digest = hashlib.sha256()
+    for path in packaged_models().values():
+        _add(digest, path)
+    return digest.digest()
 
 
 def _add(digest: "hashlib._Hash", path: Path) -> None:

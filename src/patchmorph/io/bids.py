@@ -44,7 +44,7 @@ def stem(path: Path) -> str:
     return path.name.removesuffix(".gz").removesuffix(".nii")
 
 
-def derivative_names(image: Path, space: str) -> dict[str, str]:
+def derivative_names(image: Path, space: str, image_format: str = "nii.gz") -> dict[str, str]:
     """Names of the files that a registration of ``image`` to the template or image ``space`` leaves.
 
     A transform "from T1w to MNI152" in BIDS takes the image to that space, so it maps its points to those of
@@ -53,7 +53,7 @@ def derivative_names(image: Path, space: str) -> dict[str, str]:
     *parts, suffix = stem(image).split("_")
     entities = "_".join(part for part in parts if not part.startswith("space-"))
     return {
-        "warped.nii.gz": f"{entities}_space-{space}_{suffix}.nii.gz",
+        f"warped.{image_format}": f"{entities}_space-{space}_{suffix}.{image_format}",
         "transform.h5": f"{entities}_from-{suffix}_to-{space}_mode-image_xfm.h5",
         "inverse_transform.h5": f"{entities}_from-{space}_to-{suffix}_mode-image_xfm.h5",
     }

@@ -11,7 +11,7 @@ from torch import Tensor
 from patchmorph.images.abstract import AbstractImage
 from patchmorph.spatial.affine import from_linear, invert_affine, rotate_vectors
 from patchmorph.spatial.grid import Grid
-from patchmorph.spatial.sampling import sample_lattice
+from patchmorph.spatial.lattices import along_axes, sample_lattice
 from patchmorph.transforms.base import AffineTransform, Transform, compose
 from patchmorph.transforms.velocity import VelocityField
 
@@ -67,10 +67,12 @@ def map_points(
     if isinstance(outer, AffineTransform):
         return moved
     coarse = patch.coarsen(BLOCK).widened(1)
-    middles = last(coarse.points_world())
+    middles = last.at_grid(coarse)
     remainder = (outer(middles) - affine(middles)).movedim(-1, 1)
-    fine = sample_lattice(remainder, coarse.world_to_voxel @ patch.voxel_to_world, patch.shape)
-    assert fine is not None, "a grid and its blocks have the same axes"
+    to_coarse = coarse.world_to_voxel @ patch.voxel_to_world
+    axes = along_axes(to_coarse, patch.shape)
+    assert axes is not None, "a grid and its blocks have the same axes"
+    fine = sample_lattice(remainder, to_coarse, axes, patch.shape, "border")
     return moved + fine.movedim(1, -1)
 
 

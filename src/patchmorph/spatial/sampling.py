@@ -20,8 +20,6 @@ from patchmorph.spatial.bsplines import sample_spline
 Outside = Literal["zeros", "border"]
 """Values beyond the array: zero (images) or the nearest value inside (fields)."""
 
-ALIGNED = 1e-4
-"""Voxels by which a line of lattice points may leave an axis of the array that is read along it."""
 
 CPU_CHUNKS = 16
 """Chunks of the points of a single array on a CPU, whose kernel runs one thread per batch entry."""
@@ -66,32 +64,6 @@ def sample_linear(
         values = values.transpose(0, 1).reshape(data.shape[1], -1)[:, :count]
         values = values.reshape(data.shape[1], batch, -1).transpose(0, 1)
     return values.reshape(batch, data.shape[1], *size)
-
-
-def sample_lattice(
-    data: Float[Tensor, "1 c x y z"], to_voxel: Float[Tensor, "1 4 4"], shape: tuple[int, int, int]
-) -> Float[Tensor, "1 c u v w"] | None:
-    """`sample_linear` with the ``"border"`` policy at all points of a lattice: one axis after the other.
-
-    Args:
-        data: values.
-        to_voxel: float64, from indices of the lattice to voxel indices.
-        shape: of the lattice.
-
-    Returns:
-        The values; ``None`` if the axes of the lattice are not those of the voxels.
-    """
-    linear = to_voxel[0, :3, :3]
-    if (linear - linear.diagonal().diag()).abs().max() * max(shape) > ALIGNED:
-        return None
-    for axis, count in enumerate(shape):
-        last = data.shape[2 + axis] - 1
-        index = torch.arange(count, dtype=torch.float64, device=data.device)
-        position = (index * linear[axis, axis] + to_voxel[0, axis, 3]).clamp(0, last)
-        voxels = torch.arange(last + 1, device=data.device)
-        weights = (1 - (position[:, None] - voxels).abs()).clamp(min=0).float()
-        data = (data.movedim(2 + axis, -1) @ weights.T).movedim(-1, 2 + axis)
-    return data
 
 
 def sample_nearest(
