@@ -1,11 +1,11 @@
 """Label maps for T1 brains that have none, from label maps of other people that have no image.
 
-    python recipes/label_images.py --maps FOLDER --images FOLDER --output FOLDER [--minutes 3]
+    python recipes/label_images.py --maps FOLDER --images FOLDER --output FOLDER [--minutes 7]
 
-The labels that the packaged model t1-brain learned with (docs/decisions/008). A segmentation network sees
-only images made of label maps: every structure gets a grey value near that of T1, then come pose, warp, blur,
-bias, noise and a rough skull stripping, all at random (as SynthSeg does; Billot et al., Med Image Anal 2023).
-It then labels each image and writes ``NAME_labels.nii`` (FreeSurfer's ids) and ``manifest.csv`` for
+The labels that the packaged model t1-brain learned with (docs/decisions/008 and 011). Segmentation networks
+see only images made of label maps: every structure gets a grey value near that of T1, then come pose, warp,
+blur, bias, noise and a rough skull stripping, all at random (as SynthSeg does; Billot et al., Med Image Anal
+2023). Their mean answer labels each image: ``NAME_labels.nii`` (FreeSurfer's ids) and ``manifest.csv`` for
 ``patchmorph train``. Maps are whole heads with SynthSeg's ids; images are brains without skull, 1 mm. Wants
 a GPU.
 """
@@ -15,6 +15,7 @@ import csv
 import itertools
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,19 +39,22 @@ SAME_CLASS = {25: 2, 57: 41}
 """Lesions are white matter of another brightness."""
 
 TONES: dict[float, tuple[int, ...]] = {
-    0.0: (4, 43, 5, 44, 14, 15, CSF, 72),
+    0.1: (4, 43, 5, 44, 14, 15, CSF, 72),
     0.7: (30, 62),
-    1.0: (3, 42, 17, 53, 18, 54, 8, 47, 136, 163, 137, 164),
-    1.15: (26, 58),
-    1.2: (11, 50),
-    1.35: (12, 51),
-    1.5: (10, 49, 25, 57, 85),
-    1.7: (28, 60),
-    1.75: (16, 13, 52),
-    1.95: (7, 46),
-    2.0: (2, 41),
+    1.0: (3, 42, 136, 163, 137, 164),
+    1.25: (8, 47),
+    1.3: (18, 54, 26, 58),
+    1.35: (17, 53),
+    1.4: (11, 50),
+    1.5: (25, 57, 85),
+    1.65: (12, 51),
+    2.0: (2, 41, 10, 49),
+    2.2: (16, 13, 52, 7, 46),
+    2.3: (28, 60),
 }
-"""Usual brightness in T1 on a scale of fluid (0), cortex (1) and white matter (2)."""
+"""Brightness in T1 on a scale of fluid (0), cortex (1) and white matter (2): medians of 14 training images
+inside the labels of an earlier run. The middle of a head is brighter than its rim, so some structures are
+above white matter."""
 
 BOX = (160, 192, 160)
 """Voxels (1 mm, RAS) that the network sees."""
@@ -60,6 +64,9 @@ OTHERS = 8
 
 WIDTHS = (48, 64, 96, 128, 160)
 RATE, WARMUP = 1.5e-3, 50
+
+SPREADS = (0.1, 0.15, 0.2, 0.25)
+"""Standard deviation of the tones that each network sees."""
 
 
 class Maps(NamedTuple):
@@ -133,14 +140,18 @@ def smooth_noise(points: int, channels: int, size: float, device: torch.device) 
     return functional.interpolate(lattice, size=BOX, mode="trilinear", align_corners=True)
 
 
-def random_image(maps: Maps) -> tuple[Tensor, Tensor]:
-    """A made image ``[1, 1, *BOX]`` and the class of each of its voxels ``[1, *BOX]``."""
+def random_image(maps: Maps, spread: float) -> tuple[Tensor, Tensor]:
+    """A made image ``[1, 1, *BOX]`` and the class of each of its voxels ``[1, *BOX]``.
+
+    Args:
+        spread: standard deviation of the tones.
+    """
     device = maps.tones.device
     sources, mirrored = _posed(maps)
     target = maps.classes[sources]
     if mirrored:
         target = swapped(device)[target]
-    image = _painted(sources, maps) * _stripped(sources, maps)
+    image = _painted(sources, maps, spread) * _stripped(sources, maps)
     seen = functional.max_pool3d((image > 0).float()[None, None], 3, 1, 1)[0, 0] > 0
     return _acquired(image[None, None]), torch.where(seen, target, 0)[None]
 
@@ -170,12 +181,13 @@ def _posed(maps: Maps) -> tuple[Tensor, bool]:
     return torch.where(inside, volume[x, y, z].long(), 0), mirrored
 
 
-def _painted(sources: Tensor, maps: Maps) -> Tensor:
+def _painted(sources: Tensor, maps: Maps, spread: float) -> Tensor:
     """A random grey value for every source, left and right nearly alike, with some texture."""
     device, count = maps.tones.device, len(maps.tones)
     fluid, grey, white = uniform(0.03, 0.3), uniform(0.38, 0.68), uniform(0.72, 0.98)
-    jitter = 0.1 * torch.randn(count, device=device)[maps.partner] + 0.03 * torch.randn(count, device=device)
-    tone = (maps.tones + jitter).clamp(-0.3, 2.3)
+    common, own = torch.randn(2, count, device=device)
+    jitter = spread * common[maps.partner] + 0.03 * own
+    tone = (maps.tones + jitter).clamp(-0.3, 2.6)
     inside = torch.where(tone < 1, fluid + (grey - fluid) * tone, grey + (white - grey) * (tone - 1))
     inside[0] = 0
     mean = torch.cat([inside, torch.empty(OTHERS, device=device).uniform_(0, 0.7)])
@@ -276,7 +288,7 @@ def loss(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return functional.cross_entropy(logits.float(), target) + 1 - mean, mean.detach()
 
 
-def train(maps: Maps, minutes: float) -> Segmenter:
+def train(maps: Maps, minutes: float, spread: float) -> Segmenter:
     """For a given time, which the cosine of the learning rate follows."""
     device = maps.tones.device
     torch.backends.cudnn.benchmark = True
@@ -286,7 +298,7 @@ def train(maps: Maps, minutes: float) -> Segmenter:
     while (done := (time.time() - began) / (60 * minutes)) < 1:
         fall = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
         optimizer.param_groups[0]["lr"] = RATE * min(1, (step + 1) / WARMUP) * fall
-        image, target = random_image(maps)
+        image, target = random_image(maps, spread)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             logits = network(image)
         value, dice = loss(logits, target)
@@ -301,14 +313,16 @@ def train(maps: Maps, minutes: float) -> Segmenter:
 
 
 @torch.no_grad()
-def label(network: Segmenter, voxels: np.ndarray) -> np.ndarray:
-    """FreeSurfer's ids for a brain of 1 mm in RAS order; the mirrored brain has a say, too."""
-    device = next(network.parameters()).device
+def label(networks: Sequence[Segmenter], voxels: np.ndarray) -> np.ndarray:
+    """FreeSurfer's ids for a brain of 1 mm in RAS order: the mean answer for it and its mirror image."""
+    device = next(networks[0].parameters()).device
     box, source, target = _boxed(voxels.astype(np.float32))
     image = normalized(torch.from_numpy(box)[None, None].to(device))
+    share = torch.zeros(1, len(CLASSES) + 1, *BOX, device=device)
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        share = network(image).float().softmax(1)
-        share += network(image.flip(2)).float().softmax(1).flip(2)[:, swapped(device)]
+        for network in networks:
+            share += network(image).float().softmax(1)
+            share += network(image.flip(2)).float().softmax(1).flip(2)[:, swapped(device)]
     ids = np.array([0, *CLASSES], np.uint8)
     labels = np.zeros(voxels.shape, np.uint8)
     labels[source] = ids[share.argmax(1)[0].cpu().numpy()][target]
@@ -336,17 +350,18 @@ def main() -> None:
     parser.add_argument("--maps", type=Path, required=True)
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=3.2)
+    parser.add_argument("--minutes", type=float, default=7, help="training of each network")
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
-    network = train(read_maps(arguments.maps, device), arguments.minutes)
+    maps = read_maps(arguments.maps, device)
+    networks = [train(maps, arguments.minutes, spread) for spread in SPREADS]
     arguments.output.mkdir(parents=True, exist_ok=True)
     rows = []
     for path in sorted(arguments.images.glob("*.nii*")):
         voxels, affine = read_ras(path)
         name = path.name.partition(".")[0].removesuffix("_T1w") + "_labels.nii"
-        nib.save(nib.Nifti1Image(label(network, voxels), affine), arguments.output / name)  # type: ignore
+        nib.save(nib.Nifti1Image(label(networks, voxels), affine), arguments.output / name)  # type: ignore
         rows.append((path.resolve(), name))
     with (arguments.output / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("image", "labels"), *rows])

@@ -3,10 +3,12 @@ import os
 import subprocess
 import sys
 from importlib.util import find_spec
+from types import ModuleType
 
 import pytest
 import torch
 
+from patchmorph import networks
 from patchmorph.networks import matching
 from patchmorph.networks.matching import (
     local_correlation,
@@ -161,3 +163,12 @@ def test_features_on_a_cpu_are_matched_alike_with_and_without_gradients():
         without = local_correlation(fixed, warp_features(moving, displacement), 1)
     torch.testing.assert_close(local_correlation(fixed, warp_features(moving, displacement), 1), without)
     assert without.stride(1) == 1
+
+
+def test_without_gradients_the_kernels_are_called_past_the_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = ModuleType("patchmorph.networks.kernels")
+    monkeypatch.setitem(sys.modules, "patchmorph.networks.kernels", kernels)
+    monkeypatch.setattr(networks, "kernels", kernels, raising=False)
+    with torch.no_grad():
+        assert matching._forward_kernels() is kernels
+    assert matching._forward_kernels() is torch.ops.patchmorph

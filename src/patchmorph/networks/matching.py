@@ -7,6 +7,7 @@ Coordinates are voxels of the feature map.
 
 import itertools
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -28,7 +29,8 @@ def local_correlation(
     so there are ``(2 radius + 1)³``. Beyond the map moving features are zero.
     """
     if fixed.is_cuda and HAS_TRITON:
-        return torch.ops.patchmorph.correlate(_last(fixed), _last(moving), radius).movedim(-1, 1)
+        correlate = _forward_kernels().correlate
+        return correlate(_last(fixed), _last(moving), radius).movedim(-1, 1)
     if _is_plain_inference(fixed):
         return block_correlation(fixed, moving, radius)
     return plain_correlation(fixed, moving, radius)
@@ -39,10 +41,22 @@ def warp_features(
 ) -> Float[Tensor, "b c x y z"]:
     """Features at ``voxel + displacement(voxel)``, trilinear; beyond the map the nearest ones inside."""
     if features.is_cuda and HAS_TRITON:
-        return torch.ops.patchmorph.warp(_last(features), _last(displacement.float())).movedim(-1, 1)
+        return _forward_kernels().warp(_last(features), _last(displacement.float())).movedim(-1, 1)
     if _is_plain_inference(features):
         return row_warp(features, displacement)
     return plain_warp(features, displacement)
+
+
+def _forward_kernels() -> Any:
+    """The kernels themselves without gradients, else the operators around them.
+
+    The first call of an operator imports the compiler, 3 s for what runs without it.
+    """
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return torch.ops.patchmorph
+    from patchmorph.networks import kernels  # requires Triton
+
+    return kernels
 
 
 def _is_plain_inference(features: Tensor) -> bool:
