@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-from h5py import h5o
+from h5py import h5o  # pyright: ignore[reportAttributeAccessIssue]
 
 from patchmorph.errors import PatchMorphError, one_line
 from patchmorph.io.streams import MOST_PER_BYTE
@@ -61,9 +61,7 @@ def _check_data(data: Any, path: Path) -> None:
         raise _elsewhere("a virtual data set", path)
     size = math.prod(data.shape or ()) * data.dtype.itemsize
     if size > MOST_PER_BYTE * max(data.id.get_storage_size(), 1):
-        raise PatchMorphError(
-            f"file must be whole, got {data.size} numbers of {one_line(data.name)} that are not in {path}"
-        )
+        raise PatchMorphError(f"HDF5 file must be whole, got {data.size} numbers that are not in {path}")
 
 
 def _elsewhere(what: str, path: Path) -> PatchMorphError:

@@ -46,7 +46,7 @@ def read_part(volume: SpatialImage, index: tuple[Any, ...]) -> np.ndarray:
     except PatchMorphError:
         raise
     except UNREADABLE as error:
-        raise unreadable(path_of(volume), error, KIND) from None
+        raise unreadable(path_of(volume), error, getattr(volume, "kind", KIND)) from None
 
 
 def check_end(volume: SpatialImage) -> None:
