@@ -6,13 +6,16 @@ BIN = $(VENV)/bin
 TORCH = $(shell grep '^torch==' constraints.txt)
 PIP = $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test check format docs bench clean
+.PHONY: demo test test-slow check format docs bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/patchmorph demo -o demo
 
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+test-slow: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 -m slow tests/end_to_end tests/cluster
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -25,5 +25,10 @@ def problems(error: ValidationError) -> str:
 
 def one_line(text: object) -> str:
     """What a file or another library says, fit for a message: one line, printable and short."""
-    line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(str(text).split()))
+    line = printable(" ".join(str(text).split()))
     return line if len(line) <= MAX_CHARACTERS else f"{line[:MAX_CHARACTERS]}…"
+
+
+def printable(text: str) -> str:
+    """``text`` on one line, with ``?`` for what a terminal would not show or would obey."""
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.splitlines()))

@@ -39,8 +39,8 @@ def smaller(image: Image) -> Image:
 def files(tmp_path_factory) -> Files:
     folder = tmp_path_factory.mktemp("pair")
     pose = rotation(12) @ AffineTransform.translation(torch.tensor([[6.0, -9, 4]]))
-    moving = lopsided(grid_around((44, 44, 52), AFFINES["LIA"] * 4, (2, 0, 0)))
-    fixed = resample(moving, pose, grid_around((44, 50, 42), AFFINES["RAS"] * 4))
+    moving = lopsided(grid_around((36, 36, 42), AFFINES["LIA"] * 5, (2, 0, 0)))
+    fixed = resample(moving, pose, grid_around((36, 40, 34), AFFINES["RAS"] * 5))
     truth = pose.matrix.clone()
     truth[:, :3, 3] /= 12
     for name, image in (("fixed", fixed), ("moving", moving)):

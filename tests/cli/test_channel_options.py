@@ -127,7 +127,7 @@ def test_a_file_of_several_channels_is_refused_with_the_option_for_them(register
     save_image(Image(torch.cat([image.data] * 3, 1), image.grid), tmp_path / "rgb.nii.gz")
     code, error = register("--moving-channel", tmp_path / "rgb.nii.gz", "--fixed-channel", files.fixed)
     assert code == 2
-    assert f"must be one 3D volume, got shape (44, 44, 52, 3) in {tmp_path / 'rgb.nii.gz'}" in error
+    assert f"must be one 3D volume, got shape (36, 36, 42, 3) in {tmp_path / 'rgb.nii.gz'}" in error
     assert "(of several channels, each is a file: --fixed-channel)" in error
 
 

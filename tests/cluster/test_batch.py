@@ -234,6 +234,7 @@ def kill_a_busy_worker(address: str, killed: list[int]) -> None:
             time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_loses_no_pair(run, folder):
     """Real registrations in processes of their own."""
     killed: list[int] = []

@@ -7,6 +7,7 @@ import tomllib
 from importlib import metadata
 from pathlib import Path
 
+import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
 from brains import inside, moved_brain
@@ -74,6 +75,7 @@ def test_optional_packages_are_absent_here():
     assert not {"torch", "numpy", "nibabel", "h5py", "PIL", "patchmorph"} & set(absent)
 
 
+@pytest.mark.slow
 def test_a_pair_is_registered_and_its_files_are_used(mni, tmp_path):
     results, warped, affine = tmp_path / "results", tmp_path / "warped", tmp_path / "affine.tfm"
     sitk.WriteTransform(sitk.Euler3DTransform((1, 2, 3), 0.1, 0.2, 0.3, (4, 5, 6)), str(affine))

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import torch
 from synthetic import AFFINES, grid_around
 
@@ -43,6 +44,7 @@ def test_a_known_map_is_recovered_through_the_command_line(brains):
     assert str(brains.moving) in report
 
 
+@pytest.mark.slow
 def test_refinement_and_uncertainty_through_the_command_line(run, brains, tmp_path):
     arguments = ("--refine", 1, "--save-uncertainty", "--device", "cpu")
     assert run("register", brains.fixed, brains.moving, "-o", tmp_path, *arguments)[0] == 0
@@ -68,6 +70,7 @@ def test_registration_without_a_network_through_the_command_line(run, brains, tm
     assert error.mean() < 2  # of 20 mm; one pass a scale is little
 
 
+@pytest.mark.slow
 def test_another_contrast_is_detected_and_the_map_is_found(mni):
     """The moving image is inverted and moved; refinement, which takes minutes, is left to its own tests."""
     pose, flow = demo.known_map(mni.grid)
@@ -118,6 +121,7 @@ def test_oblique_and_anisotropic_storage_gives_the_same_map(mni, model, brains):
         assert (found - reference).norm(dim=-1).mean() < 0.5
 
 
+@pytest.mark.slow
 def test_real_brains_of_other_people(data, model):
     """One pair of the labelled set, by the protocol behind the README's figures."""
     folder = data / "t1-labelled"

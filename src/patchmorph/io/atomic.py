@@ -124,13 +124,18 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path | None]) -> Non
     read = [path for path in inputs if path is not None and path.exists()]
     for output in outputs:
         for path in read:
-            if (output.exists() and output.samefile(path)) or output.resolve() in path.resolve().parents:
+            if (output.exists() and output.samefile(path)) or real_path(output) in real_path(path).parents:
                 raise PatchMorphError(f"output must be another file than the inputs, got {output} for {path}")
         if output.suffix != FOLDER_ENDING:
             check_file(output)
-        if output.resolve() in written:
+        if real_path(output) in written:
             raise PatchMorphError(f"outputs must be different files, got {output} twice")
-        written.append(output.resolve())
+        written.append(real_path(output))
+
+
+def real_path(path: Path) -> Path:
+    """The path without links; of a loop of links, a part of it, where ``Path.resolve`` raises an error."""
+    return Path(os.path.realpath(path))
 
 
 def check_file(path: Path) -> None:
@@ -151,10 +156,11 @@ def check_folder(path: Path) -> None:
     """Check, before any work starts, that an output folder is not a file.
 
     Raises:
-        PatchMorphError: it is a file.
+        PatchMorphError: it is a file, or a link to nothing.
     """
-    if path.exists() and not path.is_dir():
-        raise PatchMorphError(f"output must be a folder, got the file {path}")
+    if os.path.lexists(path) and not path.is_dir():
+        kind = "file" if path.exists() else "broken link"
+        raise PatchMorphError(f"output must be a folder, got the {kind} {path}")
 
 
 @contextmanager

@@ -17,6 +17,8 @@ GZIP, BZIP2 = b"\x1f\x8b", b"BZh"
 MOST_PER_BYTE = 1032
 """Most bytes that a byte of a gzip stream unpacks to: 258 by each of four codes of two bits (zlib manual)."""
 CHUNK = 2**20
+MAX_TAIL = 2**26
+"""Bytes that may follow the voxels: tags, a colour table, padding. A gzip bomb has more."""
 HEADER_BYTES = 540
 """Bytes of the longest header whose fields are read here (NIfTI-2)."""
 DAMAGE = (OSError, EOFError, zlib.error)
@@ -42,29 +44,39 @@ def open_stream(path: Path) -> BufferedIOBase:
         raise PatchMorphError(f"image must be a readable file, got {path}: {error.strerror}") from None
 
 
-def check_rest(stream: BufferedIOBase, path: Path) -> None:
+def check_rest(stream: BufferedIOBase, path: Path, most: int | None = None) -> None:
     """Read the rest of a compressed stream, so that its checksum is compared; others are left as they are.
 
+    Args:
+        stream: of the file.
+        path: for messages.
+        most: bytes that the rest may have beside `MAX_TAIL`; ``None``: any number.
+
     Raises:
-        PatchMorphError: damaged data, a missing end, or bytes after the end that are no gzip stream.
+        PatchMorphError: damaged data, a missing end, bytes after the end that are no gzip stream, or a rest
+            that is too long.
     """
     if not isinstance(stream, gzip.GzipFile | bz2.BZ2File):
         return
+    count = 0
     try:
-        while stream.read(CHUNK):
-            pass
+        while read := len(stream.read(CHUNK)):
+            count += read
+            if most is not None and count > most + MAX_TAIL:
+                got = f"over {count} in {path}"
+                raise PatchMorphError(f"file must hold the {most} bytes of its header, unpacked, got {got}")
     except DAMAGE as error:
         raise PatchMorphError(f"compressed file must be intact, got {path}: {_reason(error)}") from None
 
 
-def check_whole(path: Path) -> None:
+def check_whole(path: Path, most: int | None = None) -> None:
     """Read a file from start to end, if it is compressed, so that its checksum is compared.
 
     Raises:
         PatchMorphError: see `check_rest`.
     """
     with open_stream(path) as stream:
-        check_rest(stream, path)
+        check_rest(stream, path, most)
 
 
 def most_bytes(path: Path) -> int | None:

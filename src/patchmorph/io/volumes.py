@@ -9,7 +9,7 @@ from nibabel.spatialimages import SpatialImage
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.formats.base import LibraryVolume, path_of, unreadable
-from patchmorph.io.formats.nibabel_volumes import KIND, UNREADABLE, quiet_nibabel
+from patchmorph.io.formats.nibabel_volumes import KIND, UNREADABLE, quiet_nibabel, stated_bytes
 from patchmorph.io.formats.registry import format_of
 from patchmorph.io.streams import check_rest, check_whole
 
@@ -46,7 +46,7 @@ def read_part(volume: SpatialImage, index: tuple[Any, ...]) -> np.ndarray:
     except PatchMorphError:
         raise
     except UNREADABLE as error:
-        raise unreadable(path_of(volume), error, KIND) from None
+        raise unreadable(path_of(volume), error, getattr(volume, "kind", KIND)) from None
 
 
 def check_end(volume: SpatialImage) -> None:
@@ -57,7 +57,7 @@ def check_end(volume: SpatialImage) -> None:
     """
     source = getattr(volume.dataobj, "file_like", None)
     if hasattr(source, "read"):
-        check_rest(cast(BufferedIOBase, source), path_of(volume))
+        check_rest(cast(BufferedIOBase, source), path_of(volume), stated_bytes(volume))
     else:
         check_files(volume)
 
@@ -74,4 +74,4 @@ def check_files(volume: SpatialImage) -> None:
         return
     for holder in volume.file_map.values():
         if holder.filename and Path(holder.filename).is_file():
-            check_whole(Path(holder.filename))
+            check_whole(Path(holder.filename), stated_bytes(volume))

@@ -79,8 +79,15 @@ class Deferred:
 
     @functools.cached_property
     def values(self) -> np.ndarray:
-        """All voxels."""
-        return self._read()
+        """All voxels.
+
+        Raises:
+            ValueError: another shape than the header states.
+        """
+        values = self._read()
+        if values.shape != self.shape:
+            raise ValueError(f"its voxels have shape {values.shape}, its header states {self.shape}")
+        return values
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self.values, dtype)

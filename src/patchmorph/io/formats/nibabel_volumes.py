@@ -10,6 +10,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 from nibabel import imageglobals
+from nibabel.analyze import AnalyzeImage
 from nibabel.arrayproxy import ArrayProxy
 from nibabel.filebasedimages import ImageFileError
 from nibabel.freesurfer.mghformat import MGHError
@@ -42,8 +43,8 @@ def open_nibabel(path: Path) -> SpatialImage:
     try:
         with quiet_nibabel():
             volume = _volume(path, stream)
-            if not isinstance(volume, SpatialImage):
-                raise ImageFileError(f"a {type(volume).__name__} is no volume")
+            if not isinstance(volume, AnalyzeImage | nibabel.MGHImage):  # NIfTI is derived from Analyze
+                raise ImageFileError(f"a {type(volume).__name__} is none")
             _check_header(volume, path)
     except PatchMorphError:
         stream.close()
@@ -67,6 +68,14 @@ def header_bytes(volume: SpatialImage) -> bytes:
 def raw_header(volume: SpatialImage, header: Nifti1Header) -> Nifti1Header:
     """The header as it is in the file: nibabel replaces values that it regards as wrong."""
     return type(header)(header_bytes(volume)[: header.sizeof_hdr], header.endianness, check=False)
+
+
+def stated_bytes(volume: SpatialImage) -> int | None:
+    """Where the voxels end in their file, by the header; ``None`` where nibabel does not read them there."""
+    source = volume.dataobj
+    if not isinstance(source, ArrayProxy):
+        return None
+    return source.offset + int(np.prod(shape_of(volume), dtype=object)) * source.dtype.itemsize
 
 
 @contextmanager
@@ -149,9 +158,8 @@ def _check_header(volume: SpatialImage, path: Path) -> None:
     source = volume.dataobj
     if not isinstance(source, ArrayProxy):
         return
-    needed = source.offset + int(np.prod(shape, dtype=object)) * source.dtype.itemsize
-    limit = most_bytes(Path(str(volume.file_map["image"].filename)))
-    if limit is not None and needed > limit:
+    needed, limit = stated_bytes(volume), most_bytes(Path(str(volume.file_map["image"].filename)))
+    if limit is not None and needed is not None and needed > limit:
         raise PatchMorphError(
             f"image must be whole, got a file that is too short for shape {shape} of {source.dtype}: {path}"
         )

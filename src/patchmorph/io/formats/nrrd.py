@@ -8,12 +8,19 @@ import gzip
 import re
 from pathlib import Path
 
-from patchmorph.io.formats.base import ImageFormat, LibraryVolume, shape_of
-from patchmorph.io.formats.headers_text import check_size, header_lines
+from patchmorph.io.formats.base import ImageFormat, LibraryVolume
+from patchmorph.io.formats.headers_text import (
+    check_beside,
+    check_counts,
+    check_size,
+    header_lines,
+    stated_size,
+)
 from patchmorph.io.formats.itk_volumes import check_itk, open_itk, write_itk
 from patchmorph.io.streams import check_rest
 
 MAGIC = b"NRRD000"
+KIND = "NRRD file"
 SIDES = ("left", "right")
 """Words of a ``space`` that names the sides of a body; short forms are three capitals."""
 PACKED = ("gzip", "gz")
@@ -30,16 +37,18 @@ def open_nrrd(path: Path) -> LibraryVolume:
         PatchMorphError: a file that ITK cannot read, or one that is too short for its header.
     """
     fields = header_fields(path)
+    check_counts(path, KIND, fields.get("dimension", ""), fields.get("sizes", ""))
+    check_beside(path, "data ?file:")
     encoding = fields.get("encoding", "raw").lower()
     units = re.findall(r'"([^"]*)"', fields.get("space units", ""))
     unit, why = units[0] if units else "mm", _why(fields)
     data = fields.get("data file", fields.get("datafile", path.name))
     one, voxels = not re.search(r"%|^LIST", data), path.parent / data
     checked = encoding in PACKED and one and not SKIPS & fields.keys()
-    check = (lambda: _check_packed(voxels, voxels == path)) if checked else None
-    volume = open_itk(path, "NRRD file", "NrrdImageIO", unit, check, packed=encoding != "raw", unoriented=why)
+    check = (lambda: _check_packed(voxels, voxels == path, stated_size(volume))) if checked else None
+    volume = open_itk(path, KIND, "NrrdImageIO", unit, check, packed=encoding != "raw", unoriented=why)
     if encoding in PLAIN and one:
-        check_size(path, voxels, shape_of(volume), volume.get_data_dtype(), encoding in PACKED)
+        check_size(path, voxels, volume, encoding in PACKED)
     return volume
 
 
@@ -55,17 +64,17 @@ def header_fields(path: Path) -> dict[str, str]:
     return fields
 
 
-def _check_packed(path: Path, local: bool) -> None:
+def _check_packed(path: Path, local: bool, most: int) -> None:
     """Unpack a gzip stream to its end, where its checksum is; teem does not compare it.
 
     Raises:
-        PatchMorphError: damaged data or a missing end.
+        PatchMorphError: damaged data, a missing end, or more bytes than the header states.
     """
     with path.open("rb") as file:
         while local and file.readline().strip():
             pass
         with gzip.GzipFile(fileobj=file) as stream:
-            check_rest(stream, path)
+            check_rest(stream, path, most)
 
 
 def _why(fields: dict[str, str]) -> str:

@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.points.base import RAS, Frame, PointFile
+from patchmorph.io.points.surfaces import BrokenSurfaceError, check_corners
 
 TRIANGLES, QUADRANGLES = b"\xff\xff\xfe", (b"\xff\xff\xff", b"\xff\xff\xfd")
 """First three bytes of a surface."""
@@ -52,7 +53,7 @@ def read_surface(path: Path) -> PointFile:
     so.
 
     Raises:
-        PatchMorphError: a surface of quadrangles, a truncated one, or an impossible volume geometry.
+        PatchMorphError: a surface of quadrangles, a truncated or empty one, or an impossible volume geometry.
     """
     raw = path.read_bytes()
     if not raw.startswith(TRIANGLES):
@@ -60,10 +61,14 @@ def read_surface(path: Path) -> PointFile:
     try:
         start = raw.index(b"\n", raw.index(b"\n") + 1) + 9  # two lines of text, and two counts
         vertices, faces = np.frombuffer(raw, ">i4", 2, start - 8).tolist()
+        if min(vertices, faces) < 0:
+            raise BrokenSurfaceError(f"it has {vertices} vertices and {faces} faces")
         points = np.frombuffer(raw, ">f4", 3 * vertices, start).reshape(-1, 3).astype(float)
-        np.frombuffer(raw, ">i4", 3 * faces, start + 12 * vertices)
+        check_corners(np.frombuffer(raw, ">i4", 3 * faces, start + 12 * vertices), vertices)
     except ValueError as error:
         raise PatchMorphError(f"surface must be whole, got {path}: {error}") from None
+    if not vertices:
+        raise PatchMorphError(f"surface must have points, got none in {path}")
     surface = _Surface(path, raw, start, start + 12 * (vertices + faces))
     return PointFile(points, surface.frame, surface.save, RAS, is_surface=True)
 

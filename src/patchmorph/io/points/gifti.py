@@ -2,9 +2,12 @@
 
 import base64
 import copy
+import math
+import warnings
 import zlib
 from functools import partial
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 from xml.parsers.expat import ExpatError
 
@@ -12,6 +15,7 @@ import nibabel
 import numpy as np
 from jaxtyping import Float
 from nibabel.filebasedimages import ImageFileError
+from nibabel.nifti1 import data_type_codes
 
 from patchmorph.errors import PatchMorphError, one_line
 from patchmorph.io.points.base import RAS, Frame, PointFile
@@ -23,7 +27,10 @@ from patchmorph.io.points.coordinate_systems import (
     stated_frame,
     states,
 )
+from patchmorph.io.streams import MOST_PER_BYTE
 
+MAX_AXES = 6
+"""Dimensions of an array that GIFTI allows."""
 POINTSET = "NIFTI_INTENT_POINTSET"
 HEADER = (
     b'<?xml version="1.0" encoding="UTF-8"?>\n'
@@ -34,11 +41,13 @@ UNREADABLE = (
     ExpatError,
     ElementTree.ParseError,
     zlib.error,
+    AssertionError,
     AttributeError,
     KeyError,
     TypeError,
     ValueError,
     OSError,
+    Warning,
 )
 
 
@@ -71,13 +80,34 @@ def _parse(path: Path) -> tuple[ElementTree.Element, list[np.ndarray]]:
     """The tree of a file, and the data of its point sets."""
     try:
         root = ElementTree.fromstring(path.read_bytes())
-        image = nibabel.load(path)
+        for element in root.iter("DataArray"):
+            _check_size(element)
+        with warnings.catch_warnings(action="error"):  # of numbers that disagree
+            image = nibabel.load(path)
         arrays = image.get_arrays_from_intent(POINTSET)  # pyright: ignore[reportAttributeAccessIssue]
     except UNREADABLE as error:
         raise PatchMorphError(f"surface must be a GIFTI file, got {path}: {one_line(error)}") from None
     if any(element.get("Encoding") == "ExternalFileBinary" for element in root.iter("DataArray")):
         raise PatchMorphError(f"surface must hold its data itself, got data in another file in {path}")
     return root, [array.data for array in arrays]
+
+
+def _check_size(element: ElementTree.Element) -> None:
+    """Check that an array has the size that it states; packed data are unpacked no further.
+
+    Raises:
+        ValueError: it has another one.
+    """
+    shape = [int(element.get(f"Dim{k}", "0")) for k in range(int(element.get("Dimensionality", "0")))]
+    if min(shape, default=0) < 0 or len(shape) > MAX_AXES:
+        raise ValueError(f"an array has the shape {shape}")
+    if element.get("Encoding") != "GZipBase64Binary":
+        return
+    kind: Any = data_type_codes.dtype[element.get("DataType")]
+    size = math.prod(shape) * kind.itemsize
+    packed = base64.b64decode(element.findtext("Data") or "")
+    if size > MOST_PER_BYTE * len(packed) or len(zlib.decompressobj().decompress(packed, size + 1)) != size:
+        raise ValueError(f"an array of shape {shape} has another number of values")
 
 
 def _point_sets(root: ElementTree.Element) -> list[ElementTree.Element]:

@@ -13,12 +13,13 @@ import numpy as np
 from jaxtyping import Float
 from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat, ValidationError
 
-from patchmorph.errors import PatchMorphError, problems
+from patchmorph.errors import PatchMorphError, one_line, problems
 from patchmorph.io.points.base import SPACES, Frame, PointFile, need_space
 from patchmorph.io.tables import read_text
 
 UNITS_MM = {"mm": 1.0, "um": 1e-3}
 Position = Annotated[list[FiniteFloat], Field(min_length=3, max_length=3)]
+Axes = Annotated[list[FiniteFloat], Field(min_length=9, max_length=9)]
 Unit = Annotated[
     Literal["mm", "um"], BeforeValidator(lambda unit: unit[0] if isinstance(unit, list) else unit)
 ]
@@ -28,6 +29,7 @@ Unit = Annotated[
 class _ControlPoint(BaseModel):
     position: Position | Literal[""] | None = None
     status: str = Field(default="defined", alias="positionStatus")
+    orientation: Axes | None = None
 
     @property
     def is_defined(self) -> bool:
@@ -57,10 +59,12 @@ def read_markups(path: Path) -> PointFile:
     try:
         content = json.loads(read_text(path, "points"))
         markups = _Markups.model_validate(content).markups
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise PatchMorphError(f"points must be JSON, got {path}: {error}") from None
     except ValidationError as error:
         raise PatchMorphError(f"points must be markups of 3D Slicer, got {path}: {problems(error)}") from None
+    except PatchMorphError:
+        raise
+    except (ValueError, RecursionError) as error:  # no JSON, or a number of thousands of digits
+        raise PatchMorphError(f"points must be JSON, got {path}: {one_line(error)}") from None
     frames = {(markup.space, markup.unit) for markup in markups}
     if len(frames) > 1:
         raise PatchMorphError(f"markups of one file must share their frame, got {sorted(frames)} in {path}")
@@ -89,7 +93,7 @@ def _save(
         for point in markup["controlPoints"]:
             if _ControlPoint.model_validate(point).is_defined:
                 _place(point, next(rows))
-            if "orientation" in point and space != source.space:
+            if point.get("orientation") and space != source.space:
                 point["orientation"] = [-x for x in point["orientation"][:6]] + point["orientation"][6:]
         markup["coordinateSystem"] = space
         if target is not source:

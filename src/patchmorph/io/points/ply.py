@@ -1,6 +1,7 @@
 """PLY surfaces: text, and binary files of both byte orders (Turk, *The PLY Polygon File Format*, 1994)."""
 
 import re
+import struct
 from dataclasses import dataclass
 from functools import partial
 
@@ -56,16 +57,16 @@ class _Element:
     def lists(self) -> list[_Property]:
         return [each for each in self.properties if each.length_kind]
 
-    def row(self, lengths: list[int]) -> np.dtype:
-        """Type of a row whose lists have these lengths."""
-        fields, remaining = [], iter(lengths)
-        for each in self.properties:
-            if each.length_kind:
-                fields.append((f"length of {each.name}", self.order + each.length_kind))
-                fields.append((each.name, self.order + each.kind, (next(remaining),)))
-            else:
-                fields.append((each.name, self.order + each.kind))
-        return np.dtype(fields)
+    def length(self, each: _Property) -> struct.Struct | None:
+        """How the length of a list is stored; ``None``: no list."""
+        if not each.length_kind:
+            return None
+        return struct.Struct(self.order + np.dtype(each.length_kind).char)
+
+    @property
+    def row(self) -> np.dtype:
+        """Type of a row whose lists are empty."""
+        return np.dtype([(p.name, self.order + (p.length_kind or p.kind)) for p in self.properties])
 
 
 def parse_ply(raw: bytes) -> Surface:
@@ -130,34 +131,26 @@ def _text_end(raw: bytes, at: int, element: _Element) -> tuple[int, Integer[np.n
 
 def _binary_end(raw: bytes, at: int, element: _Element) -> tuple[int, Integer[np.ndarray, " m"]]:
     """Where an element of a binary file ends, and the corners in its lists."""
-    row = element.row([0] * len(element.lists))
+    row = element.row
     if element.count * row.itemsize > len(raw) - at:
         raise BrokenSurfaceError(f"{element.count} of its element {element.name} do not fit in it")
     if not element.lists:
         return at + element.count * row.itemsize, np.empty(0, np.int64)
-    found, remaining, window = [np.empty(0, np.int64)], element.count, 1
-    while remaining:  # rows whose lists have the same lengths are read together
-        rows = _equal_rows(raw, at, element, min(window, remaining))
-        window = 2 * window if len(rows) == window else 1
-        at, remaining = at + rows.nbytes, remaining - len(rows)
-        found += [rows[each.name].ravel() for each in element.lists if each.name in CORNERS]
-    return at, np.concatenate(found).astype(np.int64)
-
-
-def _equal_rows(raw: bytes, at: int, element: _Element, limit: int) -> np.ndarray:
-    """The next rows, at most ``limit``, as many as have lists of the same lengths."""
-    lengths: list[int] = []
-    for each in element.lists:
-        row = element.row([*lengths, *[0] * (len(element.lists) - len(lengths))])
-        lengths.append(int(np.frombuffer(raw, row, 1, at)[f"length of {each.name}"][0]))
-        if not 0 <= lengths[-1] <= len(raw) - at:
-            raise BrokenSurfaceError(f"a list of {lengths[-1]} does not fit in it")
-    row = element.row(lengths)
-    rows = np.frombuffer(raw, row, max(min(limit, (len(raw) - at) // row.itemsize), 1), at)
-    same = np.ones(len(rows), bool)
-    for each, length in zip(element.lists, lengths, strict=True):
-        same &= rows[f"length of {each.name}"] == length
-    return rows if same.all() else rows[: int(np.argmin(same))]
+    lists, kind = [], "i4"
+    steps = [(each, element.length(each), np.dtype(each.kind).itemsize) for each in element.properties]
+    for _ in range(element.count):
+        for each, length, size in steps:
+            if length is None:
+                at += size
+                continue
+            (count,) = length.unpack_from(raw, at)
+            start, at = at + length.size, at + length.size + count * size
+            if count < 0 or at > len(raw):
+                raise BrokenSurfaceError(f"a list of {count} does not fit in it")
+            if each.name in CORNERS:
+                lists.append(raw[start:at])
+                kind = each.kind
+    return at, np.frombuffer(b"".join(lists), element.order + kind).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -182,7 +175,7 @@ class _Vertices:
         """Values of a property by its name; texts, as they stand in a text file."""
         names = [each.name for each in self.element.properties]
         if self.element.order:
-            rows = np.frombuffer(self.raw, self.element.row([]), self.element.count, self.start)
+            rows = np.frombuffer(self.raw, self.element.row, self.element.count, self.start)
             return {name: rows[name] for name in names}
         words = np.array(self.raw[self.start : self.end].split(), dtype="S").reshape(-1, len(names))
         return {name: words[:, k] for k, name in enumerate(names)}

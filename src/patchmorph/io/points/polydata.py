@@ -7,6 +7,7 @@ files that are written here.
 
 import binascii
 import lzma
+import struct
 import zlib
 from collections.abc import Callable
 from functools import partial
@@ -30,6 +31,7 @@ UNREADABLE = (
     OverflowError,
     ExpatError,
     binascii.Error,
+    struct.error,
     zlib.error,
     lzma.LZMAError,
 )

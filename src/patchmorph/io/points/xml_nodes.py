@@ -7,6 +7,8 @@ from xml.parsers import expat
 
 from patchmorph.io.points.surfaces import BrokenSurfaceError, Splice
 
+MAX_DEPTH = 50
+"""Elements in one another: VTK nests eight."""
 TAG = re.compile(rb"<(?:[^>\"']|\"[^\"]*\"|'[^']*')*>")
 
 
@@ -57,7 +59,8 @@ def parse(raw: bytes) -> Node:
     """The outermost element of a file.
 
     Raises:
-        BrokenSurfaceError: a document type, by which a small file can grow without bounds.
+        BrokenSurfaceError: a document type, by which a small file can grow without bounds, or nesting without
+            end.
         ExpatError: no XML.
     """
     parser, root, stack = expat.ParserCreate(), Node("", {}, 0, 0), list[Node]()
@@ -68,6 +71,8 @@ def parse(raw: bytes) -> Node:
         return found.end()
 
     def start(name: str, attributes: dict[str, str]) -> None:
+        if len(stack) == MAX_DEPTH:
+            raise BrokenSurfaceError(f"its elements must be nested {MAX_DEPTH} deep at most")
         at = parser.CurrentByteIndex
         node = Node(name, attributes, at, tag_end(at))
         (stack[-1] if stack else root).children.append(node)

@@ -8,6 +8,7 @@ supported; ``mri_warp_convert`` converts it.
 """
 
 import gzip
+import math
 import struct
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ import numpy as np
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.atomic import whole_file
 from patchmorph.io.grids import GridPair, check_square, matrix_of
+from patchmorph.io.streams import MAX_TAIL, check_rest, most_bytes, open_stream
 from patchmorph.io.transforms.freesurfer_lta import volume_center, volume_matrix
 from patchmorph.io.transforms.parts import apply_matrix, dense_displacement, displacement_field, voxel_grid
 from patchmorph.spatial.grid import Grid, Shape
@@ -25,6 +27,8 @@ from patchmorph.transforms.base import Transform
 
 MGH_VERSION = 1
 WARP_INTENT = 3
+TYPE_BYTES = {0: 1, 1: 4, 3: 4, 4: 2}
+"""Bytes of a number by MGH's type: unsigned char, int, float, short."""
 HEADER_BYTES, SCAN_BYTES = 284, 20
 """Bytes before and right after the voxels of an MGH volume."""
 ABSOLUTE_VOXEL, SHIFT_VOXEL, ABSOLUTE_RAS, SHIFT_RAS = range(4)
@@ -63,16 +67,12 @@ def read_mgz_warp(path: Path, pair: GridPair) -> Transform:
     """Read a FreeSurfer warp volume in any of its four formats.
 
     Raises:
-        PatchMorphError: not a warp volume, or truncated.
+        PatchMorphError: not a warp volume, truncated, or larger than its header states.
     """
-    packed = path.read_bytes()
-    data = bytearray(gzip.decompress(packed) if packed[:2] == b"\x1f\x8b" else packed)
-    if struct.unpack_from(">i", data)[0] != WARP_INTENT << 8 | MGH_VERSION:
-        raise PatchMorphError(f"transform must be a FreeSurfer warp, got another volume in {path}")
+    data, size = _whole_volume(path)
     struct.pack_into(">i", data, 0, MGH_VERSION)  # nibabel reads plain volumes only
     image: Any = nibabel.MGHImage.from_bytes(bytes(data))
     numbers = np.asarray(image.dataobj, dtype=np.float64)
-    size = numbers.size * image.header.get_data_dtype().itemsize
     kind, moving, fixed = _tags(bytes(data[HEADER_BYTES + size + SCAN_BYTES :]), numbers[..., 0].size)
     if numbers.ndim != 4 or (*fixed.shape, 3) != numbers.shape:
         raise PatchMorphError(
@@ -88,6 +88,26 @@ def read_mgz_warp(path: Path, pair: GridPair) -> Transform:
     elif kind == ABSOLUTE_RAS:
         numbers = numbers - fixed_world
     return displacement_field(numbers, fixed.matrix)
+
+
+def _whole_volume(path: Path) -> tuple[bytearray, int]:
+    """The bytes of a warp, unpacked, and how many of them are voxels; none is read that the header excludes.
+
+    Raises:
+        PatchMorphError: another volume, sizes that the file cannot hold, or too much after the voxels.
+    """
+    with open_stream(path) as stream:
+        data = bytearray(stream.read(HEADER_BYTES))
+        version, *shape, kind = struct.unpack_from(">6i", data)
+        if version != WARP_INTENT << 8 | MGH_VERSION or kind not in TYPE_BYTES:
+            raise PatchMorphError(f"transform must be a FreeSurfer warp, got another volume in {path}")
+        size = math.prod(shape) * TYPE_BYTES[kind]
+        limit = most_bytes(path)
+        if min(shape) < 1 or (limit is not None and size > limit):
+            raise PatchMorphError(f"FreeSurfer warp must be whole, got shape {shape} in {path}")
+        data += stream.read(size + MAX_TAIL)
+        check_rest(stream, path, HEADER_BYTES + size)
+    return data, size
 
 
 class _Volume(NamedTuple):
@@ -132,7 +152,8 @@ def _tags(data: bytes, voxels: int) -> tuple[int, "_Volume", "_Volume"]:
         elif tag in (TYPE_TAG, LABELS_TAG):
             at += 4 if tag == TYPE_TAG else 4 * voxels
         else:
-            length = struct.unpack_from(">q", data, at)[0]
+            if (length := struct.unpack_from(">q", data, at)[0]) < 0:
+                raise ValueError(f"its tag {tag} has the length {length}")
             if tag == FORMAT_TAG:
                 kind = struct.unpack_from(">i", data, at + 8)[0]
             at += 8 + length

@@ -13,10 +13,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from patchmorph.errors import PatchMorphError
 from patchmorph.io.atomic import whole_file
 from patchmorph.io.grids import LPS, check_square, matrix_of
-from patchmorph.io.streams import MOST_PER_BYTE
+from patchmorph.io.hdf5 import open_hdf5
 from patchmorph.io.transforms.itk_records import Record
 from patchmorph.transforms.base import AffineTransform
 from patchmorph.transforms.displacement import DisplacementField
@@ -56,27 +55,25 @@ def read_records(path: Path) -> list[Record]:
     """Read the transforms of a file, a composite's own entry first.
 
     Raises:
-        PatchMorphError: numbers that the file cannot hold.
+        PatchMorphError: data in other files, or numbers that the file cannot hold.
         OSError, LookupError, ValueError: no file of this kind.
     """
-    with h5py.File(path) as file:
+    with open_hdf5(path) as file:
         group: Any = file["TransformGroup"]
-        return [_read(group[name], path) for name in sorted(group, key=int)]
+        return [_read(group[name]) for name in sorted(group, key=int)]
 
 
-def _read(group: Any, path: Path) -> Record:
+def _read(group: Any) -> Record:
     kind = np.ravel(group["TransformType"][()])[0]
-    numbers = (_numbers(group, name, path) for name in ("Parameters", "FixedParameters"))
+    numbers = (_numbers(group, name) for name in ("Parameters", "FixedParameters"))
     return Record(kind.decode("latin-1") if isinstance(kind, bytes) else str(kind), *numbers)
 
 
-def _numbers(group: Any, name: str, path: Path) -> np.ndarray:
+def _numbers(group: Any, name: str) -> np.ndarray:
     """A list of numbers; an empty one if the group has none, as that of the composite."""
     data = next((group[prefix + name] for prefix in PREFIXES if prefix + name in group), None)
     if data is None:
         return np.zeros(0)
-    if data.nbytes > MOST_PER_BYTE * data.id.get_storage_size():
-        raise PatchMorphError(f"ITK transform must be whole, got {data.size} numbers that are not in {path}")
     return np.asarray(data[()], data.dtype.newbyteorder("=")).ravel()
 
 

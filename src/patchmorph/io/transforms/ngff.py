@@ -31,6 +31,8 @@ WORLD = [
 ]
 FIELD = [{"name": "c", "type": "displacement", "discrete": True}, *SPACE]
 CHUNK = 64
+WHOLE = "every_chunk_is_stored"
+"""Attribute of arrays that are written here: a chunk that is missing was lost. Other writers omit zeros."""
 
 Transformation = dict[str, Any]
 """A coordinate transformation as JSON."""
@@ -90,7 +92,16 @@ def _describe(part: AffineTransform | DisplacementField, root: Any, path: str) -
 def _write_field(group: Any, field: np.ndarray, spacing: np.ndarray, origin: np.ndarray) -> None:
     data = np.ascontiguousarray(field[..., ::-1].transpose(3, 2, 1, 0), dtype=np.float32)
     chunks = (3, *(min(count, CHUNK) for count in data.shape[1:]))
-    group.create_array("0", data=data, chunks=chunks, dimension_names=["c", "z", "y", "x"])
+    array = group.create_array(
+        "0",
+        shape=data.shape,
+        dtype=data.dtype,
+        chunks=chunks,
+        dimension_names=["c", "z", "y", "x"],
+        config={"write_empty_chunks": True},
+        attributes={WHOLE: True},
+    )
+    array[:] = data
     scale = {"type": "scale", "scale": [1.0, *spacing[::-1].tolist()]}
     shift = {"type": "translation", "translation": [0.0, *origin[::-1].tolist()]}
     place = _sequence([scale, shift]) | {"input": {"path": "0"}, "output": {"name": "physical"}}
@@ -112,7 +123,10 @@ def _parts(transformation: Transformation, root: Any) -> list[Transform]:
     if transformation["type"] != "displacements":
         return [affine_transform(_reversed(_matrix(transformation, 3)))]
     dataset = root[transformation["path"]].attrs["ome"]["multiscales"][0]["datasets"][0]
-    field = root[f"{transformation['path']}/{dataset['path']}"][:].transpose(3, 2, 1, 0)[..., ::-1]
+    array = root[f"{transformation['path']}/{dataset['path']}"]
+    if array.attrs.get(WHOLE) and array.nchunks_initialized < array.nchunks:
+        raise ValueError(f"{array.nchunks - array.nchunks_initialized} of its chunks are missing")
+    field = array[:].transpose(3, 2, 1, 0)[..., ::-1]
     grid = _matrix(dataset["coordinateTransformations"][0], 4)[1:, 1:]
     return [displacement_field(field, _reversed(grid))]
 

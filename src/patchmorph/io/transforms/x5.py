@@ -11,10 +11,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from patchmorph.errors import PatchMorphError
+from patchmorph.errors import PatchMorphError, one_line
 from patchmorph.io.atomic import whole_file
 from patchmorph.io.extras import extra
 from patchmorph.io.grids import GridPair, matrix_of
+from patchmorph.io.hdf5 import open_hdf5
 from patchmorph.io.transforms.parts import (
     affine_transform,
     apply_matrix,
@@ -50,10 +51,14 @@ def read_x5(path: Path, pair: GridPair) -> Transform:
         PatchMorphError: not X5, or a transform that is neither affine nor a dense field.
     """
     x5 = extra("nitransforms.io.x5")
-    nodes = x5.from_filename(path)
-    with h5py.File(path) as file:
+    with open_hdf5(path) as file:
         order = bytes(np.asarray(file[ORDER])[()]).decode() if ORDER in file else "0"
-    return compose(*reversed([_step(nodes[int(k)], path) for k in order.split("/")]))
+    steps = [int(k) for k in order.split("/")]
+    nodes = x5.from_filename(path)
+    if not all(0 <= k < len(nodes) for k in steps) or len({*steps}) < len(steps):
+        got = one_line(order)
+        raise PatchMorphError(f"chain must name each of {len(nodes)} transforms once, got {got} in {path}")
+    return compose(*reversed([_step(nodes[k], path) for k in steps]))
 
 
 def _node(part: AffineTransform | DisplacementField, x5: Any) -> Any:

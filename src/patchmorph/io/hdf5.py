@@ -1,0 +1,68 @@
+"""HDF5 files of others: they hold all their numbers themselves, and the numbers that they announce.
+
+HDF5 can take data from other files: by external storage of any bytes, by links, and by virtual data sets. A
+file from elsewhere would so put any file of this computer into a result.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+from h5py import h5o  # pyright: ignore[reportAttributeAccessIssue]
+
+from patchmorph.errors import PatchMorphError, one_line
+from patchmorph.io.streams import MOST_PER_BYTE
+
+MAX_OBJECTS = 20_000
+"""Groups and data sets of a file: a thousand times those of a long chain of transforms."""
+
+
+@contextmanager
+def open_hdf5(path: Path) -> Iterator[h5py.File]:
+    """An open file, all of whose data sets are checked before one is read.
+
+    Raises:
+        PatchMorphError: data in other files, numbers that the file cannot hold, or too many objects.
+        OSError: no HDF5.
+    """
+    with h5py.File(path) as file:
+        _check(file, path)
+        yield file
+
+
+def _check(file: h5py.File, path: Path) -> None:
+    seen, groups = set[Any](), [file["/"]]
+    while groups:
+        group: Any = groups.pop()
+        for name in group:
+            link = group.get(name, getlink=True)
+            if isinstance(link, h5py.ExternalLink):
+                raise _elsewhere(f"a link to {link.filename}", path)
+            if not isinstance(link, h5py.HardLink):
+                continue  # a soft link leads to an object of this file, which has a hard link
+            found = group[name]
+            identity = h5o.get_info(found.id).addr
+            if identity not in seen and isinstance(found, h5py.Group):
+                groups.append(found)
+            elif isinstance(found, h5py.Dataset):
+                _check_data(found, path)
+            seen.add(identity)
+            if len(seen) > MAX_OBJECTS:
+                raise PatchMorphError(f"file must hold at most {MAX_OBJECTS} objects, got more in {path}")
+
+
+def _check_data(data: Any, path: Path) -> None:
+    if data.external:
+        raise _elsewhere(f"numbers in {data.external[0][0]}", path)
+    if data.is_virtual:
+        raise _elsewhere("a virtual data set", path)
+    size = math.prod(data.shape or ()) * data.dtype.itemsize
+    if size > MOST_PER_BYTE * max(data.id.get_storage_size(), 1):
+        raise PatchMorphError(f"HDF5 file must be whole, got {data.size} numbers that are not in {path}")
+
+
+def _elsewhere(what: str, path: Path) -> PatchMorphError:
+    return PatchMorphError(f"HDF5 file must hold its data itself, got {one_line(what)} in {path}")
