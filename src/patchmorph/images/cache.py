@@ -53,13 +53,13 @@ class ChunkCache:
         Raises:
             PatchMorphError: see `VoxelStore.read`.
         """
-        result, indices = np.empty(box.shape, store.dtype), _indices(box, store.chunk)
+        result, indices = np.empty(box.shape, store.dtype), chunk_indices(box, store.chunk)
         waiting = deque[tuple[VoxelIndex, np.ndarray | Future[np.ndarray]]]()
         for index in itertools.chain(indices, (None,) * WAITING):
             if len(waiting) == WAITING or (index is None and waiting):
                 place, chunk = waiting.popleft()
                 chunk = chunk.result() if isinstance(chunk, Future) else chunk
-                _copy(chunk, _origin(place, store), result, box)
+                copy_common(chunk, _origin(place, store), result, box)
             if index is not None:
                 waiting.append((index, self._chunk(store, index)))
         return result
@@ -68,7 +68,7 @@ class ChunkCache:
         """Begin to read the chunks of a box, if they are a small part of what the cache keeps."""
         x, y, z = box.shape
         if x * y * z * store.dtype.itemsize * AHEAD <= self.max_bytes:
-            for index in _indices(box, store.chunk):
+            for index in chunk_indices(box, store.chunk):
                 self._chunk(store, index)
 
     def wait(self) -> None:
@@ -110,7 +110,7 @@ CACHE = ChunkCache()
 """What all images of the process share."""
 
 
-def _indices(box: VoxelBox, chunk: Shape) -> Iterator[VoxelIndex]:
+def chunk_indices(box: VoxelBox, chunk: Shape) -> Iterator[VoxelIndex]:
     """Indices of the chunks that a box touches."""
     ends = zip(box.start, box.stop, chunk, strict=True)
     for index in itertools.product(*(range(a // n, -(-b // n)) for a, b, n in ends)):
@@ -127,7 +127,7 @@ def _chunk_box(index: VoxelIndex, store: VoxelStore) -> VoxelBox:
     return VoxelBox(start, triple(stop))
 
 
-def _copy(chunk: np.ndarray, origin: VoxelIndex, result: np.ndarray, box: VoxelBox) -> None:
+def copy_common(chunk: np.ndarray, origin: VoxelIndex, result: np.ndarray, box: VoxelBox) -> None:
     """Copy what a chunk, whose first voxel is ``origin``, shares with a box."""
     source, target = [], []
     for first, count, start, stop in zip(origin, chunk.shape, box.start, box.stop, strict=True):

@@ -110,6 +110,10 @@ class ChunkedImage(AbstractVolume):
         image.background = background
         return image
 
+    def with_levels(self, levels: Sequence[StoredLevel]) -> "ChunkedImage":
+        """The same image with other levels; the finest one must be the same."""
+        return self._copy(levels, self.truncated_faces)
+
     def turned(self, turn: Turn, grid: Grid, faces: tuple[Face, ...]) -> "ChunkedImage":
         """The same image with its voxels in another order; see `Image.turned` for the arguments."""
         moved = grid.voxel_to_world @ invert_affine(turn.grid(self.grid).voxel_to_world)
