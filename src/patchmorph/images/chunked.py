@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Num
 from torch import Tensor
 
+from patchmorph.errors import PatchMorphError
 from patchmorph.images.cache import CACHE, ChunkCache
 from patchmorph.images.field_of_view import Face
 from patchmorph.images.stores import VoxelStore
@@ -20,6 +21,7 @@ from patchmorph.spatial.grid import BLOCK_SIDE, Grid, VoxelBox, triple
 WIDER = {np.dtype("u2"): np.dtype("i4"), np.dtype("u4"): np.dtype("i8"), np.dtype("u8"): np.dtype("i8")}
 """Number types that stand for those that torch hardly has."""
 
+LARGEST = np.iinfo(np.int64).max
 MAX_SIDE = 256
 """Voxels along each side of the blocks of a volume whose chunks are large, at most."""
 
@@ -86,6 +88,8 @@ class ChunkedImage(AbstractVolume):
             PatchMorphError: a damaged chunk, or one that cannot be reached.
         """
         stored = self.cache.read(self.store, self._turn.source(box, self.store.shape))
+        if stored.dtype.kind == "u" and stored.dtype.itemsize == 8 and stored.max() > LARGEST:
+            raise PatchMorphError(f"image must hold integers below 2**63, got {stored.max()} in {self.name}")
         voxels = np.ascontiguousarray(self._turn.array(stored), self._dtype)
         return torch.from_numpy(voxels)[None, None].to(self.grid.device)
 

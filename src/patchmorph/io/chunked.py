@@ -73,8 +73,8 @@ def as_stored(given: AnyImage, name: str = "image") -> StoredImage:
     return as_image(given, name)
 
 
-def open_frames(path: AnyPath, stated: Stated | str | None = None) -> Iterator[StoredImage]:
-    """All channels and times of an image that can be read block by block, none of them read.
+def open_frames(path: AnyPath, stated: Stated | str | None = None) -> Iterator[ChunkedImage]:
+    """All channels and times of an image, as `can_be_opened` takes it; none is read.
 
     Raises:
         PatchMorphError: see `open_image`.
@@ -84,20 +84,12 @@ def open_frames(path: AnyPath, stated: Stated | str | None = None) -> Iterator[S
     place, further = placement(volume, as_stated(stated)), shape_of(volume)[3:]
     for index in np.ndindex(*further[::-1]):
         levels = _levels(volume, index[::-1])
-        if levels is None:
-            assert not further, "a frame of several that cannot be opened alone"
-            yield load_image(path, stated)
-        else:
-            yield _image(levels, place, path)
+        assert levels is not None, "a volume that can be opened block by block"
+        yield _image(levels, place, path)
 
 
-def is_chunked(path: Path) -> bool:
-    """Whether the frames of an image file can be read block by block.
-
-    Raises:
-        PatchMorphError: see `patchmorph.io.volumes.open_volume`.
-    """
-    volume = open_volume(path)
+def can_be_opened(volume: SpatialImage) -> bool:
+    """Whether the frames of a volume can be read block by block."""
     return _levels(volume, (0,) * (len(shape_of(volume)) - 3)) is not None
 
 

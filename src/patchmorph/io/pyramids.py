@@ -13,6 +13,7 @@ from patchmorph.images.chunked import ChunkedImage, StoredLevel
 from patchmorph.images.pyramid import Coarsening, level_spacing
 from patchmorph.images.stores import VoxelStore
 from patchmorph.io.atomic import writing
+from patchmorph.io.numbers import rounded
 from patchmorph.progress import track
 from patchmorph.spatial.grid import Shape, VoxelBox, VoxelIndex, triple
 from patchmorph.workers import in_order
@@ -119,13 +120,3 @@ def _coarser(image: ChunkedImage, path: Path) -> StoredLevel:
 def _tile(chunk: Shape, brick: Shape) -> Shape:
     """What is computed at a time: whole bricks, from whole chunks where these are large."""
     return triple(side * max(1, -(-n // (2 * side))) for n, side in zip(chunk, brick, strict=True))
-
-
-def rounded(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Floating point values as another number type; whole numbers are rounded."""
-    if dtype.kind == "f":
-        return values.astype(dtype)
-    if dtype.kind == "b":
-        return values > 0.5
-    limits = np.iinfo(dtype)
-    return np.rint(values).clip(limits.min, limits.max).astype(dtype)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from patchmorph.errors import PatchMorphError
+from patchmorph.io.atomic import ZARR_MARKS
 from patchmorph.io.formats.base import ImageFormat
 from patchmorph.io.formats.chosen import Chosen, chosen, index_of
 from patchmorph.io.formats.chunked_file import ChunkedFile, FileLevel
@@ -14,7 +15,6 @@ from patchmorph.io.formats.zarr_stores import ZarrStore, member, open_zarr
 from patchmorph.io.grids import LPS
 
 ENDINGS = (".ome.zarr",)
-MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 N5_MARK = "attributes.json"
 UNORIENTED = "OME-Zarr files state no orientation"
 OWN = "patchmorph"
@@ -131,7 +131,7 @@ def _subgroup(root: Any, name: str, path: Path) -> Any:
 
 
 def _is_zarr(folder: Path) -> bool:
-    return any((folder / name).exists() for name in MARKS)
+    return any((folder / name).exists() for name in ZARR_MARKS)
 
 
 def _recognises(path: Path, start: bytes) -> bool:

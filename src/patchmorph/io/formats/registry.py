@@ -12,11 +12,13 @@ from patchmorph.io.formats.metaimage import METAIMAGE
 from patchmorph.io.formats.nibabel_volumes import MGH_FORMAT, NIFTI_FORMAT
 from patchmorph.io.formats.nrrd import NRRD
 from patchmorph.io.formats.ome_zarr import OME_ZARR
+from patchmorph.io.formats.ome_zarr_writing import check_writer, write_ome_zarr
 from patchmorph.io.formats.tiff import TIFF
 from patchmorph.io.streams import DAMAGE, HEADER_BYTES, open_stream
 
+WRITTEN_ZARR = OME_ZARR._replace(write=write_ome_zarr, check_writer=check_writer)
 FORMATS: tuple[ImageFormat, ...] = (
-    OME_ZARR,
+    WRITTEN_ZARR,
     IMARIS,
     NRRD,
     METAIMAGE,
@@ -27,7 +29,7 @@ FORMATS: tuple[ImageFormat, ...] = (
 )
 """The first that recognises a file reads it."""
 ENDINGS = tuple(
-    ending for form in (NIFTI_FORMAT, MGH_FORMAT, NRRD, METAIMAGE, TIFF) for ending in form.endings
+    ending for form in (NIFTI_FORMAT, MGH_FORMAT, NRRD, METAIMAGE, TIFF, OME_ZARR) for ending in form.endings
 )
 """Endings of names of image files that can be written."""
 
