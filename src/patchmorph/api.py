@@ -15,8 +15,9 @@ from patchmorph.catalogue import (
     load_model,
 )
 from patchmorph.errors import PatchMorphError
-from patchmorph.images.volume import Image
-from patchmorph.io.conversion import AnyImage, as_image
+from patchmorph.images.chunked import StoredImage
+from patchmorph.io.chunked import as_stored
+from patchmorph.io.conversion import AnyImage
 from patchmorph.io.grids import GridPair
 from patchmorph.io.stated import Stated, stated_of
 from patchmorph.io.transforms.given import AnyTransform, as_transform
@@ -162,8 +163,8 @@ def register(
         model = Method(os.fspath(model), device, trust=tuple(trust)).loaded_model()
     where = model.device if isinstance(model, PatchMorphModel) else choose_device(device)
 
-    def placed(given: AnyImage, name: str) -> Image:
-        image = as_image(given, name).to(where)
+    def placed(given: AnyImage, name: str) -> StoredImage:
+        image = as_stored(given, name).to(where)
         return image if background is None else image.with_background(background)
 
     images = placed(fixed, "fixed"), placed(moving, "moving")
@@ -207,5 +208,5 @@ def _checked(channels: Sequence[Channel]) -> Sequence[Channel]:
     return channels
 
 
-def _as_mask(given: AnyImage | None, name: str) -> Image | None:
-    return None if given is None else as_image(given, name)
+def _as_mask(given: AnyImage | None, name: str) -> StoredImage | None:
+    return None if given is None else as_stored(given, name)

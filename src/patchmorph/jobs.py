@@ -13,9 +13,10 @@ from patchmorph.evaluation.benchmark import LoadedPair
 from patchmorph.evaluation.labels import PairLabels
 from patchmorph.evaluation.pairs import COLUMNS, REQUIRED, PairPaths
 from patchmorph.evaluation.quality import Quality, warp_and_measure
-from patchmorph.images.volume import Image
+from patchmorph.images.chunked import StoredImage
 from patchmorph.io.atomic import check_folder, check_outputs, whole_folder
-from patchmorph.io.images import check_ending, load_image, save_image, space_code
+from patchmorph.io.chunked import open_image
+from patchmorph.io.images import check_ending, save_image, space_code
 from patchmorph.io.templates import image_path
 from patchmorph.io.transforms.native import stored
 from patchmorph.networks.model import PatchMorphModel
@@ -125,8 +126,8 @@ def read_pair(paths: PairPaths, method: Method, model: str | PatchMorphModel) ->
     stated = {side: method.stated(side) for side in REQUIRED}
     weights = channel_weights(paths, method)
 
-    def loaded(name: str, path: Path) -> Image:
-        return load_image(path, stated[name.partition("_")[0]])
+    def loaded(name: str, path: Path) -> StoredImage:
+        return open_image(path, stated[name.partition("_")[0]])
 
     names = [name for name in paths.given() if not name.endswith(("labels", "transform"))]
     images = {name: loaded(name, getattr(paths, name)) for name in names}

@@ -8,9 +8,10 @@ from scans import GRIDS, WHITE, changed, outside_cylinder, scan, slab
 from synthetic import AFFINES, grid_around, smooth_image
 
 from patchmorph.errors import PatchMorphError
+from patchmorph.images.field_of_view import FACES
 from patchmorph.images.intensity import Window
 from patchmorph.images.normalization import background_within, normalizing_window, voxel_statistics
-from patchmorph.images.volume import FACES, Image
+from patchmorph.images.volume import Image
 
 
 def window_of(parts, faces, name="x", background=None) -> Window:

@@ -35,9 +35,11 @@ from patchmorph.io.components import REORIENT
 from patchmorph.io.frames import Frames
 from patchmorph.io.grids import GridPair
 from patchmorph.io.images import check_ending, save_image, space_code
-from patchmorph.io.series import CHOICES, warp_files
+from patchmorph.io.resumable import fingerprint
+from patchmorph.io.series import CHOICES
 from patchmorph.io.transforms.formats import load_transform
 from patchmorph.io.transforms.registry import format_of
+from patchmorph.io.warping import warp_images
 from patchmorph.transforms.checks import (
     MAX_ERROR_MM,
     InverseCheck,
@@ -104,8 +106,10 @@ def apply(
     pair = GridPair(place.grid, series[0].grid)
     chain = load_chain(transforms, of, inverse, pair.swapped() if inverse else pair)
     grid = place.grid if spacing is None else place.grid.resampled(spacing)
+    job = {"transforms": [fingerprint(path) for path in transforms], "inverse": inverse, "from": of}
     paths = zip(series, targets, strict=True)
-    for line in warp_files(paths, chain, grid, interpolation, background, place.code, reorient):
+    how = (interpolation, background, place.code, reorient, sides.moving, job)
+    for line in warp_images(paths, chain, grid, *how):
         console.print(line)
     for target in targets:
         print_written(target)

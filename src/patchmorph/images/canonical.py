@@ -6,11 +6,12 @@ RAS+, and on a grid without the last digits of its header, which formats round d
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 
-from patchmorph.images.volume import Face, Image
+from patchmorph.images.chunked import StoredImage
+from patchmorph.images.field_of_view import Face
+from patchmorph.images.turning import Turn
 from patchmorph.spatial.affine import from_linear
 from patchmorph.spatial.grid import Grid, triple
 
@@ -19,59 +20,37 @@ CENTER_STEP, AXES_STEP = 2.0**-12, 2.0**-18
 an image of 256³ moves by a four thousandth of its size at most."""
 
 
-@dataclass(frozen=True)
-class StorageOrder:
-    """How an array is turned.
-
-    Attributes:
-        axes: the axis of the array that runs along each axis of the world.
-        flipped: those of the turned array that ran in the opposite direction.
-    """
-
-    axes: tuple[int, int, int]
-    flipped: tuple[int, ...]
-
-    @classmethod
-    def of(cls, grid: Grid) -> "StorageOrder":
-        """The order that turns an array on ``grid`` to RAS+, as nearly as its axes allow."""
-        letters = grid.orientation
-        axes = triple(next(k for k in range(3) if letters[k] in pair) for pair in ("LR", "PA", "IS"))
-        return cls(axes, tuple(k for k, axis in enumerate(axes) if letters[axis] in "LPI"))
-
-    def faces(self, faces: tuple[Face, ...]) -> tuple[Face, ...]:
-        """The same faces of the turned array."""
-        turned = ((self.axes.index(axis), side) for axis, side in faces)
-        return tuple((axis, 1 - side if axis in self.flipped else side) for axis, side in turned)
-
-    @property
-    def keeps(self) -> bool:
-        """Whether the array stays as it is."""
-        return self.axes == (0, 1, 2) and not self.flipped
+def turn_of(grid: Grid) -> Turn:
+    """The turn of an array on ``grid`` to RAS+, as nearly as its axes allow."""
+    letters = grid.orientation
+    axes = triple(next(k for k in range(3) if letters[k] in pair) for pair in ("LR", "PA", "IS"))
+    return Turn(axes, tuple(k for k, axis in enumerate(axes) if letters[axis] in "LPI"))
 
 
-def canonical(image: Image) -> Image:
+def turned_faces(turn: Turn, faces: tuple[Face, ...]) -> tuple[Face, ...]:
+    """The same faces of a turned array."""
+    turned = ((turn.axes.index(axis), side) for axis, side in faces)
+    return tuple((axis, 1 - side if axis in turn.flipped else side) for axis, side in turned)
+
+
+def canonical(image: StoredImage) -> StoredImage:
     """The same image in the order of RAS+, on a rounded grid; its voxels are copied if they are turned.
 
     Args:
         image: of any orientation.
     """
-    order, data = StorageOrder.of(image.grid), image.data
-    if not order.keeps:
-        data = data.permute(0, 1, *(2 + axis for axis in order.axes)).flip([2 + k for k in order.flipped])
-    faces = order.faces(image.truncated_faces)
-    return image.stored_as(data.contiguous(), rounded(image.grid, order), faces)
+    turn = turn_of(image.grid)
+    faces = turned_faces(turn, image.truncated_faces)
+    return image.turned(turn, rounded(turn.grid(image.grid)), faces)
 
 
-def rounded(grid: Grid, order: StorageOrder) -> Grid:
-    """``grid`` in another order, without the last digits of its numbers."""
-    shape = triple(grid.shape[axis] for axis in order.axes)
-    signs = torch.tensor([-1.0 if k in order.flipped else 1.0 for k in range(3)], dtype=torch.float64)
-    axes = grid.voxel_to_world[:, :3, list(order.axes)].cpu() * signs
+def rounded(grid: Grid) -> Grid:
+    """``grid`` without the last digits of its numbers."""
     unit = 2.0 ** round(math.log2(float(grid.spacing_mm.min())))
-    axes = _multiple(axes, AXES_STEP * unit)
+    axes = _multiple(grid.voxel_to_world[:, :3, :3].cpu(), AXES_STEP * unit)
     center = _multiple(grid.center_world.cpu(), CENTER_STEP * unit)
-    middle = (torch.tensor(shape, dtype=torch.float64) - 1) / 2
-    return Grid(shape, from_linear(axes, center - (axes @ middle)).to(grid.device))
+    middle = (torch.tensor(grid.shape, dtype=torch.float64) - 1) / 2
+    return Grid(grid.shape, from_linear(axes, center - (axes @ middle)).to(grid.device))
 
 
 def _multiple(values: torch.Tensor, step: float) -> torch.Tensor:

@@ -10,7 +10,8 @@ from torch.nn import functional
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.images.components import connected_components, on_faces
-from patchmorph.images.volume import FACES, AbstractVolume, Face, Image
+from patchmorph.images.field_of_view import FACES, Face
+from patchmorph.images.volume import AbstractVolume, Image
 from patchmorph.spatial.grid import Grid, triple
 
 FOREGROUND = 0.06
@@ -135,7 +136,7 @@ def _longest_mm(image: AbstractVolume) -> float:
 
 def find_truncated_faces(image: AbstractVolume) -> tuple[Face, ...]:
     """The faces of the array that cut through the content of a normalised image."""
-    fractions = torch.stack([foreground(image.face(face).float()).float().mean() for face in FACES])
+    fractions = torch.stack([foreground(image.overview.face(face).float()).float().mean() for face in FACES])
     cut = (fractions > MIN_TRUNCATED_FRACTION).tolist()
     return tuple(face for face, is_cut in zip(FACES, cut, strict=True) if is_cut)
 

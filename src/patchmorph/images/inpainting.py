@@ -27,7 +27,8 @@ class Outside(IntensityMap):
 
     def __call__(self, values: Float[Tensor, "1 c x y z"], grid: Grid) -> Float[Tensor, "1 c x y z"]:
         """The values outside the mask."""
-        outside = self.mask.sample(grid.points_world(), self.spacing_mm) <= 0.5
+        spacing_mm = max(self.spacing_mm, float(grid.spacing_mm.min()))
+        outside = self.mask.sample(grid.points_world(), spacing_mm) <= 0.5
         return outside.float().expand_as(values) if self.unit else values * outside
 
 
@@ -46,7 +47,7 @@ class Filled(IntensityMap):
     def __call__(self, values: Float[Tensor, "1 1 x y z"], grid: Grid) -> Float[Tensor, "1 1 x y z"]:
         """The values, replaced inside the mask."""
         points = grid.points_world()
-        finest_mm = min(self.share.spacing_mm)
+        finest_mm = max(min(self.share.spacing_mm), float(grid.spacing_mm.min()))
         inside = self.share.sample(points, finest_mm)[0, 0] <= 0.5
         if not inside.any():
             return values

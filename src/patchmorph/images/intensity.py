@@ -101,7 +101,10 @@ class NonZero(IntensityMap):
 
 @dataclass(frozen=True)
 class Masked(IntensityMap):
-    """Set voxels to zero where ``mask``, sampled at ``spacing_mm``, does not exceed ``threshold``."""
+    """Set voxels to zero where ``mask`` does not exceed ``threshold``.
+
+    The mask is sampled at ``spacing_mm``, or at the spacing of the voxels where these are coarser.
+    """
 
     mask: AbstractImage
     threshold: float
@@ -109,7 +112,8 @@ class Masked(IntensityMap):
 
     def __call__(self, values: Float[Tensor, "1 c x y z"], grid: Grid) -> Float[Tensor, "1 c x y z"]:
         """The values, zero outside the mask."""
-        return values * (self.mask.sample(grid.points_world(), self.spacing_mm) > self.threshold)
+        spacing_mm = max(self.spacing_mm, float(grid.spacing_mm.min()))
+        return values * (self.mask.sample(grid.points_world(), spacing_mm) > self.threshold)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,9 @@ from patchmorph.spatial.sampling import (
     sample_nearest,
 )
 
+SPLINE_MARGIN = 16
+"""Voxels around points that their coefficients depend on: the filter decays by 0.27 a voxel, to 1e-9."""
+
 SMOOTH: tuple[Interpolation, ...] = ("linear", "cubic")
 """Interpolations that compute new values; the others keep label values."""
 
@@ -27,9 +30,12 @@ def interpolator(
 
     Args:
         volume: the volume at the resolution to interpolate.
-        interpolation: ``cubic`` computes the spline coefficients of the whole volume once.
+        interpolation: ``cubic`` computes the spline coefficients of the whole volume once, or those around
+            the points if the volume is not in memory.
         background: value outside the volume.
     """
+    if interpolation == "cubic" and not volume.in_memory:
+        return lambda points: _cubic(volume, points, background)
     if interpolation == "cubic":
         coefficients = spline_coefficients(volume.values())
         return lambda points: sample_cubic(coefficients, volume.grid.to_voxel(points), background)
@@ -42,6 +48,14 @@ def interpolator(
         return sample(values, grid.to_voxel(points), background)
 
     return lookup
+
+
+def _cubic(volume: AbstractVolume, points: Tensor, background: int | float) -> Tensor:
+    box = volume.grid.box_around(points, SPLINE_MARGIN)
+    if box.is_empty:
+        return torch.full((1, volume.channels, *points.shape[1:-1]), float(background), device=points.device)
+    part = volume.grid.crop(box.start, box.shape)
+    return sample_cubic(spline_coefficients(volume.read(box)), part.to_voxel(points), background)
 
 
 def _linear(volume: AbstractVolume, points: Tensor, background: int | float) -> Tensor:

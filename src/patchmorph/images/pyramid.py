@@ -7,7 +7,7 @@ centre, so a volume and its mirror image have mirrored levels: the result does n
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Num
@@ -19,6 +19,11 @@ from patchmorph.spatial.grid import Grid, Shape, VoxelBox, triple
 SLAB_VOXELS = 2**22
 """Voxels that are read at a time (at least one slice)."""
 
+OVERSAMPLING = 2
+"""Ratio of the requested spacing to that of a stored level from which the level can be made of it."""
+SAME = 1.001
+"""Ratio up to which two spacings are equal: headers round."""
+
 KEEP_RATIO = 1.25
 """Ratio of the requested spacing to an axis's own spacing up to which that axis is not resampled."""
 
@@ -28,6 +33,28 @@ def level_spacing(spacing_mm: tuple[float, ...], wanted_mm: float) -> tuple[floa
     return tuple(wanted_mm if wanted_mm > KEEP_RATIO * own else own for own in spacing_mm)
 
 
+def coarsest_sufficient(stored_mm: Sequence[tuple[float, ...]], wanted_mm: float) -> int:
+    """The coarsest of the stored levels that a level for ``wanted_mm`` can be made of.
+
+    Along each axis it has the spacing of the finest one, or about the one that is wanted, or half of it or
+    less: the means of means are then hardly smoother than those of the finest voxels.
+
+    Args:
+        stored_mm: spacing of each level, the finest first.
+        wanted_mm: see `level_spacing`.
+    """
+
+    def suffices(own: float, finest: float) -> bool:
+        return (
+            own <= finest * SAME
+            or OVERSAMPLING * own <= wanted_mm * SAME
+            or own <= wanted_mm * SAME <= (KEEP_RATIO * own)
+        )
+
+    levels = range(len(stored_mm))
+    return max(k for k in levels if all(map(suffices, stored_mm[k], stored_mm[0])))
+
+
 def level_shape(shape: Shape, spacing_mm: tuple[float, ...], wanted_mm: float) -> Shape:
     """Voxels along each axis of the level for ``wanted_mm``."""
     level = level_spacing(spacing_mm, wanted_mm)
@@ -35,6 +62,59 @@ def level_shape(shape: Shape, spacing_mm: tuple[float, ...], wanted_mm: float) -
         _coarse_count(count, coarse / fine) if coarse > fine else count
         for count, fine, coarse in zip(shape, spacing_mm, level, strict=True)
     )
+
+
+class Coarsening:
+    """A grid resampled to a coarser spacing.
+
+    Args:
+        grid: grid of the volume.
+        spacing_mm: spacing of the result (one value per array axis; the same or coarser).
+
+    Attributes:
+        grid: of the result.
+    """
+
+    def __init__(self, grid: Grid, spacing_mm: tuple[float, ...]):
+        own = grid.spacing_mm[0].tolist()
+        self._factors = [coarse / fine for coarse, fine in zip(spacing_mm, own, strict=True)]
+        self._from = grid.shape
+        counts = zip(grid.shape, self._factors, strict=True)
+        shape = triple(_coarse_count(n, f) if f > 1 else n for n, f in counts)
+        linear = torch.diag(torch.tensor(self._factors, dtype=torch.float64))
+        offset = [
+            (fine - 1) / 2 - factor * (coarse - 1) / 2
+            for fine, factor, coarse in zip(grid.shape, self._factors, shape, strict=True)
+        ]
+        shift = torch.tensor(offset, dtype=torch.float64)
+        matrix = from_linear(linear[None], shift[None]).to(grid.device)
+        self.grid = Grid(shape, grid.voxel_to_world @ matrix)
+
+    def weights(self, axis: int, device: torch.device) -> Float[Tensor, "m n"] | None:
+        """Rows of weights along an axis; ``None`` if it stays."""
+        factor = self._factors[axis]
+        return _triangle_weights(self._from[axis], factor, device) if factor > 1 else None
+
+    def block(
+        self, read: Callable[[VoxelBox], Num[Tensor, "1 c x y z"]], box: VoxelBox
+    ) -> Float[Tensor, "1 c u v w"]:
+        """The voxels of a box of the result, from the voxels of the volume that they are means of."""
+        sources, rows = [], list[Float[Tensor, "m n"] | None]()
+        for axis, (first, last) in enumerate(zip(box.start, box.stop, strict=True)):
+            factor = self._factors[axis]
+            if factor <= 1:
+                sources.append((first, last))
+                rows.append(None)
+                continue
+            start, weights = _triangle_rows(self._from[axis], factor, first, last)
+            sources.append((start, start + weights.shape[1]))
+            rows.append(weights)
+        starts, stops = (triple(ends) for ends in zip(*sources, strict=True))
+        values = read(VoxelBox(starts, stops)).float()
+        for axis in (2, 1, 0):
+            weights = rows[axis]
+            values = _weighted(values, None if weights is None else weights.to(values), axis)
+        return values
 
 
 def downsample(
@@ -49,13 +129,8 @@ def downsample(
         grid: grid of the volume.
         spacing_mm: spacing of the result.
     """
-    own = grid.spacing_mm[0].tolist()
-    factors = [coarse / fine for coarse, fine in zip(spacing_mm, own, strict=True)]
-    shape = triple(_coarse_count(n, f) if f > 1 else n for n, f in zip(grid.shape, factors, strict=True))
-    weights = [
-        _triangle_weights(n, f, grid.device) if f > 1 else None
-        for n, f in zip(grid.shape, factors, strict=True)
-    ]
+    coarsening = Coarsening(grid, spacing_mm)
+    weights = [coarsening.weights(axis, grid.device) for axis in range(3)]
     data = None
     thickness = max(1, SLAB_VOXELS // (grid.shape[1] * grid.shape[2]))
     for first in range(0, grid.shape[0], thickness):
@@ -64,19 +139,13 @@ def downsample(
         for axis in (2, 1):
             slab = _weighted(slab, weights[axis], axis)
         if data is None:
-            data = torch.zeros(1, slab.shape[1], *shape, device=slab.device)
+            data = torch.zeros(1, slab.shape[1], *coarsening.grid.shape, device=slab.device)
         if weights[0] is None:
             data[:, :, first:last] = slab
         else:
             data += _weighted(slab, weights[0][:, first:last], 0)
     assert data is not None
-    linear = torch.diag(torch.tensor(factors, dtype=torch.float64))
-    offset = [
-        (fine - 1) / 2 - factor * (coarse - 1) / 2
-        for fine, factor, coarse in zip(grid.shape, factors, shape, strict=True)
-    ]
-    shift = torch.tensor(offset, dtype=torch.float64)
-    return data, Grid(shape, grid.voxel_to_world @ from_linear(linear[None], shift[None]).to(grid.device))
+    return data, coarsening.grid
 
 
 def _weighted(
@@ -96,9 +165,25 @@ def _coarse_count(count: int, factor: float) -> int:
 def _triangle_weights(count: int, factor: float, device: torch.device) -> Float[Tensor, "m n"]:
     """Rows of weights, each summing to one, that average ``count`` voxels into ``ceil(count / factor)``."""
     coarse_count = _coarse_count(count, factor)
-    centers = (count - 1) / 2 + factor * (
-        torch.arange(coarse_count, dtype=torch.float64) - (coarse_count - 1) / 2
-    )
-    distance = (torch.arange(count, dtype=torch.float64) - centers[:, None]).abs()
+    return _triangles(_centers(count, factor, 0, coarse_count), 0, count, factor).to(device, torch.float32)
+
+
+def _triangle_rows(count: int, factor: float, first: int, last: int) -> tuple[int, Float[Tensor, "m n"]]:
+    """The rows from ``first`` up to ``last``, without columns of zeros, and the first column."""
+    centers = _centers(count, factor, first, last)
+    start = max(0, math.ceil(float(centers[0]) - factor))
+    stop = min(count, math.floor(float(centers[-1]) + factor) + 1)
+    return start, _triangles(centers, start, stop, factor).float()
+
+
+def _centers(count: int, factor: float, first: int, last: int) -> Float[Tensor, " m"]:
+    """Places of coarse voxels, in fine voxels, float64."""
+    coarse_count = _coarse_count(count, factor)
+    indices = torch.arange(first, last, dtype=torch.float64)
+    return (count - 1) / 2 + factor * (indices - (coarse_count - 1) / 2)
+
+
+def _triangles(centers: Float[Tensor, " m"], start: int, stop: int, factor: float) -> Float[Tensor, "m n"]:
+    distance = (torch.arange(start, stop, dtype=torch.float64) - centers[:, None]).abs()
     weights = (1 - distance / factor).clamp(min=0)
-    return (weights / weights.sum(1, keepdim=True)).to(device, torch.float32)
+    return weights / weights.sum(1, keepdim=True)

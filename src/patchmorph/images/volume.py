@@ -2,37 +2,36 @@
 
 import functools
 import math
-from abc import abstractmethod
-from collections.abc import Iterator
 
 import torch
-from jaxtyping import Bool, Float, Num
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.images.exports import Exportable
-from patchmorph.images.histogram import OrderStatistics, sorted_blocks
-from patchmorph.images.intensity import IntensityMap, Window
-from patchmorph.images.normalization import background_within, normalizing_window, voxel_statistics
-from patchmorph.images.padding import MAX_WINDOW
-from patchmorph.images.pyramid import downsample, level_spacing
-from patchmorph.spatial.grid import BLOCK_SIDE, Grid, VoxelBox, triple
+from patchmorph.images.field_of_view import Bounded, Face
+from patchmorph.images.intensity import IntensityMap
+from patchmorph.images.pyramid import Coarsening, coarsest_sufficient, downsample, level_spacing
+from patchmorph.images.turning import Turn
+from patchmorph.images.windowed import CUDA_SIDE, Windowed
+from patchmorph.spatial.grid import Grid, VoxelBox
 from patchmorph.spatial.lattices import along_axes, sample_lattice
 from patchmorph.spatial.sampling import sample_linear
 
-Face = tuple[int, int]
-"""A face of an array: its axis, and 0 for the first or 1 for the last voxels along it."""
-FACES: tuple[Face, ...] = tuple((axis, side) for axis in range(3) for side in (0, 1))
+SOURCE_SIDE = 160
+"""Voxels along each side of the blocks from which those of a coarser volume are computed, about."""
 
 CROP_MARGIN = 2
 """Voxels that are read beyond the outermost points: one for interpolation and one for rounding errors."""
 
-CUDA_SIDE = 256
-"""Voxels along each side of the blocks of a volume on CUDA, where small blocks wait for launches. Views of
-volumes that are no larger are kept there."""
+OVERVIEW_VOXELS = 2**24
+"""Voxels of the stored level in which intensities and faces of a chunked image are measured, at most."""
+
+MAX_KEPT_VOXELS, MAX_SLABS_VOXELS = 2**25, 2**27
+"""Voxels of a level of a chunked image up to which it is kept in memory, and of what it is computed from up
+to which that is read in slabs, as an image in memory is."""
 
 
-class AbstractVolume(Exportable):
+class AbstractVolume(Bounded, Windowed):
     """An image on a voxel grid.
 
     Attributes:
@@ -47,6 +46,7 @@ class AbstractVolume(Exportable):
         doubts: assumptions about the file that a user should check, one sentence each.
         background: intensity of voxels that show nothing, as do those that are not finite; NaN: only these;
             ``None``: not known.
+        in_memory: whether all voxels are in memory, so that large levels of it may be, too.
     """
 
     name: str
@@ -57,41 +57,50 @@ class AbstractVolume(Exportable):
     field_of_view: Grid
     notes: tuple[str, ...]
     doubts: tuple[str, ...]
-    background: float | None = None
+    in_memory: bool = True
 
-    @abstractmethod
-    def read(self, box: VoxelBox) -> Num[Tensor, "1 c x y z"]:
-        """The voxels of ``box``, which must lie inside the grid."""
-
-    @abstractmethod
     def around(self, points_world: Float[Tensor, "#b *n 3"]) -> tuple[Num[Tensor, "1 c x y z"], Grid]:
         """Voxels that include all neighbours of ``points_world`` inside the volume, and their grid."""
+        box = self.grid.box_around(points_world, CROP_MARGIN)
+        box = VoxelBox((0, 0, 0), (1, 1, 1)) if box.is_empty else box
+        return self.read(box), self.grid.crop(box.start, box.shape)
 
-    def values(self) -> Num[Tensor, "1 c x y z"]:
-        """All voxels at once: for pyramid levels and other small volumes."""
-        return self.read(VoxelBox((0, 0, 0), self.grid.shape))
+    @property
+    def stored_levels(self) -> "tuple[AbstractVolume, ...]":
+        """The volume itself, then coarser versions of it that need not be computed, each coarser."""
+        return (self, *self._coarser)
 
-    def blocks(self) -> Iterator[tuple[VoxelBox, Num[Tensor, "1 c x y z"]]]:
-        """The voxels block by block, each block with its box in the grid."""
-        for box, _ in self.grid.blocks(CUDA_SIDE if self.grid.device.type == "cuda" else BLOCK_SIDE):
-            yield box, self.read(box)
-
-    def face(self, face: Face) -> Num[Tensor, " n"]:
-        """The outermost voxels at one face of the array, flattened."""
-        axis, side = face
-        start, shape = [0, 0, 0], list(self.grid.shape)
-        start[axis], shape[axis] = side * (shape[axis] - 1), 1
-        return self.read(VoxelBox.at(triple(start), triple(shape))).flatten()
+    @property
+    def overview(self) -> "AbstractVolume":
+        """See `Windowed`: the finest stored level that has few voxels enough, or the coarsest."""
+        levels = self.stored_levels
+        return next((one for one in levels if math.prod(one.grid.shape) <= OVERVIEW_VOXELS), levels[-1])
 
     def level(self, spacing_mm: float) -> "AbstractVolume":
-        """The pyramid level for ``spacing_mm``; computed once and kept in memory."""
-        wanted = level_spacing(self.spacing_mm, spacing_mm)
-        if wanted == self.spacing_mm:
-            return self
+        """The pyramid level for ``spacing_mm``, from the coarsest stored level that suffices.
+
+        A small one is computed once and kept in memory; of a large one, blocks are computed on access.
+        """
+        stored = self.stored_levels
+        base = stored[coarsest_sufficient([one.spacing_mm for one in stored], spacing_mm)]
+        wanted = level_spacing(base.spacing_mm, spacing_mm)
+        if wanted == base.spacing_mm:
+            return base
         if wanted not in self._levels:
-            data, grid = downsample(self.read, self.grid, wanted)
-            self._levels[wanted] = Image(data, grid, self.name, self.truncated_faces, self.field_of_view)
+            self._levels[wanted] = base.coarsened(wanted)
         return self._levels[wanted]
+
+    def coarsened(self, spacing_mm: tuple[float, ...]) -> "AbstractVolume":
+        """The volume at a coarser spacing along each axis."""
+        lazy = CoarsenedVolume(self, spacing_mm)
+        own, count = math.prod(self.grid.shape), math.prod(lazy.grid.shape)
+        if not self.in_memory and count > MAX_KEPT_VOXELS:
+            return lazy
+        if self.in_memory or own <= MAX_SLABS_VOXELS:
+            data, _ = downsample(self.read, self.grid, spacing_mm)
+        else:
+            data = lazy.values()
+        return Image(data, lazy.grid, self.name, self.truncated_faces, self.field_of_view)
 
     def sample(self, points_world: Float[Tensor, "#b *n 3"], spacing_mm: float) -> Float[Tensor, "_ c *n"]:
         """Linear interpolation in the pyramid level for ``spacing_mm``; zero outside."""
@@ -108,30 +117,9 @@ class AbstractVolume(Exportable):
         to_part = part.world_to_voxel @ grid.voxel_to_world
         return sample_lattice(values.float(), to_part, axes, grid.shape, "zeros")
 
-    def in_field_of_view(self, points_world: Float[Tensor, "#b *n 3"]) -> Bool[Tensor, "_ *n"] | None:
-        """Whether each point lies inside all truncated faces (see `AbstractImage`)."""
-        if not self.truncated_faces:
-            return None
-        voxel = self.field_of_view.to_voxel(points_world)
-        inside = torch.ones_like(voxel[..., 0], dtype=torch.bool)
-        for axis, side in self.truncated_faces:
-            coordinate = voxel[..., axis]
-            inside &= coordinate < self.field_of_view.shape[axis] - 0.5 if side else coordinate > -0.5
-        return inside
-
-    def truncation_normals(self) -> list[Float[Tensor, " 3"]]:
-        """Outward unit normals of the truncated faces, in world axes."""
-        columns = self.field_of_view.voxel_to_world[0, :3, :3].T
-        return [(2 * side - 1) * columns[axis] / columns[axis].norm() for axis, side in self.truncated_faces]
-
     def mapped(self, *intensity_maps: IntensityMap) -> "MappedImage":
         """A view with mapped intensities; the first map is applied first."""
         return MappedImage(self, intensity_maps, self.truncated_faces)
-
-    def intensity_range(self) -> tuple[float, float]:
-        """The intensities that `normalized` maps to 0 and 1 (to 1 and 0 if the background is bright)."""
-        window = self._window
-        return window.low, window.high
 
     def normalized(self) -> "MappedImage":
         """A view with intensities from 0 to 1 (see `normalizing_window`).
@@ -141,42 +129,18 @@ class AbstractVolume(Exportable):
         """
         return self._normalized
 
-    def window(self, widest: float = MAX_WINDOW) -> Window:
-        """The window of `normalizing_window`, whose faces are those of the array.
-
-        The background is that of `background_within` if it is not known.
-        """
-        window = self._window_above(self.background, widest)
-        within = background_within(window, self._faces) if self.background is None else None
-        return window if within is None else self._window_above(within, widest)
-
-    def _window_above(self, background: float | None, widest: float) -> Window:
-        if background not in self._statistics:
-            blocks = lambda: (values.float() for _, values in self.blocks())  # noqa: E731
-            chosen = sorted_blocks(blocks) if self.grid.device.type == "cuda" else blocks
-            self._statistics[background] = voxel_statistics(chosen, background)
-        return normalizing_window(self._statistics[background], self._faces, self.name, background, widest)
-
     @functools.cached_property
     def spacing_mm(self) -> tuple[float, ...]:
         """Voxel size along each array axis."""
         return tuple(self.grid.spacing_mm[0].tolist())
 
     @functools.cached_property
-    def _levels(self) -> "dict[tuple[float, ...], Image]":
+    def _coarser(self) -> "tuple[AbstractVolume, ...]":
+        return ()
+
+    @functools.cached_property
+    def _levels(self) -> "dict[tuple[float, ...], AbstractVolume]":
         return {}
-
-    @functools.cached_property
-    def _faces(self) -> list[Tensor]:
-        return [self.face(face).float().cpu() for face in FACES]
-
-    @functools.cached_property
-    def _statistics(self) -> dict[float | None, OrderStatistics]:
-        return {}
-
-    @functools.cached_property
-    def _window(self) -> Window:
-        return self.window()
 
     @functools.cached_property
     def _normalized(self) -> "MappedImage":
@@ -226,8 +190,7 @@ class Image(AbstractVolume):
         """The whole array if it is float32 already, else only the voxels around the points."""
         if self.dtype == torch.float32:
             return self.data, self.grid
-        box = _crop_around(self.grid, points_world)
-        return self.read(box), self.grid.crop(box.start, box.shape)
+        return super().around(points_world)
 
     def to(self, device: torch.device | str) -> "Image":
         """The same image on another device."""
@@ -237,8 +200,18 @@ class Image(AbstractVolume):
         """The same image with another ``background``."""
         return self._copy(self.data, background)
 
-    def stored_as(self, data: Num[Tensor, "1 c x y z"], grid: Grid, faces: tuple[Face, ...]) -> "Image":
-        """The same image with its voxels in another order; statistics of the voxels are shared."""
+    def turned(self, turn: Turn, grid: Grid, faces: tuple[Face, ...]) -> "Image":
+        """The same image with its voxels in another order; statistics of the voxels are shared.
+
+        Args:
+            turn: of the array.
+            grid: of the turned array.
+            faces: its truncated faces.
+        """
+        data = self.data
+        if turn != Turn():
+            axes = (2 + axis for axis in turn.axes)
+            data = data.permute(0, 1, *axes).flip([2 + k for k in turn.flipped]).contiguous()
         image = Image(data, grid, self.name, faces, grid, self.notes, self.doubts, self.background)
         vars(image)["_statistics"] = self._statistics
         return image
@@ -247,6 +220,32 @@ class Image(AbstractVolume):
         grid, field_of_view = (grid.to(data.device) for grid in (self.grid, self.field_of_view))
         remarks = (self.notes, self.doubts, background)
         return Image(data, grid, self.name, self.truncated_faces, field_of_view, *remarks)
+
+
+class CoarsenedVolume(AbstractVolume):
+    """A volume at a coarser spacing, whose voxels are computed when they are read.
+
+    Args:
+        source: the volume.
+        spacing_mm: along each array axis.
+    """
+
+    in_memory = False
+
+    def __init__(self, source: AbstractVolume, spacing_mm: tuple[float, ...]):
+        self.source, self._coarsening = source, Coarsening(source.grid, spacing_mm)
+        self.grid, self.name, self.field_of_view = self._coarsening.grid, source.name, source.field_of_view
+        self.channels, self.dtype = source.channels, torch.float32
+        self.notes, self.doubts, self.truncated_faces = source.notes, source.doubts, source.truncated_faces
+        factor = max(a / b for a, b in zip(spacing_mm, source.spacing_mm, strict=True))
+        self._side = max(1, int(SOURCE_SIDE / factor))
+
+    def read(self, box: VoxelBox) -> Float[Tensor, "1 c x y z"]:
+        """The voxels of ``box``, means of those of the source."""
+        values = torch.empty(1, self.channels, *box.shape, device=self.grid.device)
+        for part, _ in self.grid.crop(box.start, box.shape).blocks(self._side):
+            values[(..., *part.slices)] = self._coarsening.block(self.source.read, part.shifted(box.start))
+        return values
 
 
 class MappedImage(AbstractVolume):
@@ -270,6 +269,12 @@ class MappedImage(AbstractVolume):
         self.channels, self.dtype = source.channels, torch.float32
         self.notes, self.doubts = source.notes, source.doubts
         self.truncated_faces = truncated_faces
+        self.in_memory = source.in_memory
+
+    @functools.cached_property
+    def _coarser(self) -> tuple[AbstractVolume, ...]:
+        maps, faces = self.intensity_maps, self.truncated_faces
+        return tuple(MappedImage(one, maps, faces) for one in self.source.stored_levels[1:])
 
     def read(self, box: VoxelBox) -> Float[Tensor, "1 c x y z"]:
         """The voxels of ``box``, mapped."""
@@ -282,8 +287,7 @@ class MappedImage(AbstractVolume):
         """The voxels around the points, mapped; on CUDA all of them, kept in memory, if they are few."""
         if self.grid.device.type == "cuda" and math.prod(self.grid.shape) <= CUDA_SIDE**3:
             return self._kept, self.grid
-        box = _crop_around(self.grid, points_world)
-        return self.read(box), self.grid.crop(box.start, box.shape)
+        return super().around(points_world)
 
     @functools.cached_property
     def _kept(self) -> Float[Tensor, "1 c x y z"]:
@@ -292,9 +296,3 @@ class MappedImage(AbstractVolume):
     def with_truncated_faces(self, faces: tuple[Face, ...]) -> "MappedImage":
         """The same view with ``faces`` as its truncated faces."""
         return MappedImage(self.source, self.intensity_maps, faces)
-
-
-def _crop_around(grid: Grid, points_world: Float[Tensor, "#b *n 3"]) -> VoxelBox:
-    """The box of voxels that interpolation at ``points_world`` needs; at least one voxel."""
-    box = grid.box_around(points_world, CROP_MARGIN)
-    return VoxelBox((0, 0, 0), (1, 1, 1)) if box.is_empty else box

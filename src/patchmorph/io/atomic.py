@@ -14,6 +14,8 @@ from patchmorph.errors import PatchMorphError
 
 FOLDER_ENDING = ".zarr"
 """Ending of outputs that are folders."""
+ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray")
+"""Files in every folder that is a Zarr, by its version."""
 HEADER_ENDINGS = (".nhdr", ".mhd")
 """Endings of headers of images whose voxels are in a file beside them."""
 UNFINISHED = ".unfinished-"
@@ -108,6 +110,19 @@ def whole_tree(path: Path) -> Iterator[Path]:
             if path.exists():
                 os.rename(path, Path(folder) / "old")
             os.rename(Path(folder) / "new", path)
+
+
+@contextmanager
+def whole_zarr(path: Path) -> Iterator[Path]:
+    """`whole_tree` for a Zarr, which replaces nothing but another Zarr.
+
+    Raises:
+        PatchMorphError: ``path`` exists and is none, or cannot be written.
+    """
+    if path.exists() and not any((path / name).exists() for name in ZARR_MARKS):
+        raise PatchMorphError(f"output must be new or a Zarr that it replaces, got {path}")
+    with whole_tree(path) as temporary:
+        yield temporary
 
 
 def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path | None]) -> None:

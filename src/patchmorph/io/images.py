@@ -9,7 +9,7 @@ import torch
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.images.volume import AbstractVolume, Image
-from patchmorph.io.atomic import whole_file
+from patchmorph.io.atomic import FOLDER_ENDING, whole_file, whole_zarr
 from patchmorph.io.formats.base import Layout, shape_of
 from patchmorph.io.formats.registry import writer_of
 from patchmorph.io.grids import matrix_of
@@ -133,7 +133,8 @@ def write_frames(frames: Iterable[np.ndarray], layout: Layout) -> None:
         PatchMorphError: as for `save_image`.
     """
     write = writer_of(layout.path)
-    with whole_file(layout.path) as temporary:
+    whole = whole_zarr if layout.path.suffix == FOLDER_ENDING else whole_file
+    with whole(layout.path) as temporary:
         write(frames, layout, temporary)
 
 

@@ -15,6 +15,7 @@ from patchmorph.io.frames import Frames
 from patchmorph.io.grids import matrix_of
 from patchmorph.io.images import check_ending, image_from, write_frames
 from patchmorph.io.labels import Choice
+from patchmorph.io.numbers import typed
 from patchmorph.io.placement import SCANNER
 from patchmorph.io.volumes import check_files
 from patchmorph.spatial.grid import Grid
@@ -65,15 +66,14 @@ def warp_files(
     for frames, target in series:
         check_ending(target)
         check_reorient(frames, reorient)
-        if not _holds(frames.dtype, background):
-            raise PatchMorphError(f"background must be a number of {frames.dtype}, got {background:g}")
+        check_background(frames.dtype, background)
     if len(series) > 1:  # one image is checked when it is read, before its target is in place
         for frames, _ in series:
             check_files(frames.volume)
     places: list[MappedBlock] | None = None
     if sum(len(frames) for frames, _ in series) > 1 and np.prod(grid.shape) <= KEPT_POINTS:
         places = list(mapped_blocks(transform, grid))
-    number = int(background) if _whole(background) else background
+    number = as_number(background)
     mapped = lambda: places or mapped_blocks(transform, grid)  # noqa: E731
     said = []
     for frames, target in series:
@@ -83,7 +83,7 @@ def warp_files(
             warped = _turned(warped, transform, grid, axes)
         shape = (*grid.shape, *frames.further)
         layout = Layout(target, shape, frames.dtype, matrix_of(grid), code, frames.header)
-        write_frames((_typed(array, frames.dtype) for array in warped), layout)
+        write_frames((typed(array, frames.dtype) for array in warped), layout)
         said.append(_said(frames, choice, reorient))
     return said
 
@@ -126,6 +126,21 @@ def _turned(
     yield from reoriented(stacked, transform, grid, axes)[0].numpy()
 
 
+def check_background(dtype: np.dtype, background: int | float) -> None:
+    """Check that a number type holds a background.
+
+    Raises:
+        PatchMorphError: it does not.
+    """
+    if not _holds(dtype, background):
+        raise PatchMorphError(f"background must be a number of {dtype}, got {background:g}")
+
+
+def as_number(background: int | float) -> int | float:
+    """A background as a whole number if it is one, which no rounding changes."""
+    return int(background) if _whole(background) else background
+
+
 def _whole(number: int | float) -> bool:
     return math.isfinite(number) and float(number).is_integer()
 
@@ -137,11 +152,3 @@ def _holds(dtype: np.dtype, number: int | float) -> bool:
         return number in (0, 1)
     limits = np.iinfo(dtype.name)
     return limits.min <= number <= limits.max
-
-
-def _typed(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """The array in the source's number type, which torch may lack; values out of its range are clipped."""
-    if dtype.kind in "iu" and array.dtype.kind in "iu":
-        own, limits = np.iinfo(array.dtype.name), np.iinfo(dtype.name)
-        array = array.clip(max(own.min, limits.min), min(own.max, limits.max))
-    return array.astype(dtype)

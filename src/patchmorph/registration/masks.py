@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.images.abstract import AbstractImage
+from patchmorph.images.chunked import StoredImage
 from patchmorph.images.foreground import find_content, foreground
 from patchmorph.images.inpainting import inpainted
 from patchmorph.images.intensity import Masked, NonZero
@@ -71,7 +72,7 @@ class _Difference(AbstractImage):
         return torch.minimum(whole, 1 - part)
 
 
-def counted_region(image: MappedImage, mask: Image, brain_network: nn.Module | None) -> Region:
+def counted_region(image: MappedImage, mask: StoredImage, brain_network: nn.Module | None) -> Region:
     """What ``mask`` keeps of a normalised image.
 
     Holes of the mask are left out of the comparison: there the image is filled from its surroundings. The
@@ -111,9 +112,9 @@ def counted_region(image: MappedImage, mask: Image, brain_network: nn.Module | N
     return Region(masks, filled, (OUTSIDE,), _doubts(mask, fraction))
 
 
-def _doubts(mask: Image, fraction: float) -> tuple[str, ...]:
+def _doubts(mask: StoredImage, fraction: float) -> tuple[str, ...]:
     """Why a mask that keeps ``fraction`` of the content may be another than the user meant."""
-    values = [block for _, block in mask.blocks()]
+    values = [block for _, block in mask.overview.blocks()]
     doubts = []
     if any(block.isnan().any() for block in values if block.is_floating_point()):
         doubts.append(f"mask {mask.name} has NaN, which counts as outside")

@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from patchmorph.images.chunked import StoredImage
 from patchmorph.images.foreground import Content, foreground
 from patchmorph.images.intensity import Curve
-from patchmorph.images.volume import Image, MappedImage
+from patchmorph.images.volume import MappedImage
 from patchmorph.registration.acceptance import IntensityAgreement
 from patchmorph.registration.pulled import PulledImage
 from patchmorph.transforms.base import AffineTransform, Transform
@@ -41,7 +42,7 @@ class PreparedImage:
         channels: those that ``image`` is the mean of, the original's first; none for one channel.
     """
 
-    original: Image
+    original: StoredImage
     image: MappedImage | PulledImage
     content: Content
     notes: tuple[str, ...] = ()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from patchmorph.images.volume import Image
+from patchmorph.images.chunked import StoredImage
 from patchmorph.networks.model import PatchMorphModel
 from patchmorph.progress import step
 from patchmorph.registration.options import RegistrationOptions
@@ -23,8 +23,8 @@ History = tuple[Transform, ...]
 
 
 def register_images(
-    fixed: Image,
-    moving: Image,
+    fixed: StoredImage,
+    moving: StoredImage,
     model: PatchMorphModel | None,
     options: RegistrationOptions = DEFAULT,
 ) -> Registration:

@@ -9,6 +9,7 @@ from torch import nn
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.images.canonical import canonical
+from patchmorph.images.chunked import StoredImage
 from patchmorph.images.foreground import (
     find_content,
     find_main_content,
@@ -18,7 +19,7 @@ from patchmorph.images.foreground import (
 from patchmorph.images.inpainting import Outside, inpainted
 from patchmorph.images.intensity import Empty, Inside, Masked, NonZero
 from patchmorph.images.padding import MAX_WINDOW
-from patchmorph.images.volume import AbstractVolume, Image, MappedImage
+from patchmorph.images.volume import AbstractVolume, MappedImage
 from patchmorph.progress import step
 from patchmorph.registration.acceptance import MAX_BRAIN_WINDOW
 from patchmorph.registration.brain import find_brain
@@ -37,8 +38,8 @@ class Selection:
         ignored: not zero inside what is left out of the comparison, such as a lesion.
     """
 
-    mask: Image | None = None
-    ignored: Image | None = None
+    mask: StoredImage | None = None
+    ignored: StoredImage | None = None
 
     def canonical(self) -> "Selection":
         """The same selection by masks in the order in which images are compared."""
@@ -57,8 +58,8 @@ CUT = "the field of view cuts through the brain"
 
 @torch.no_grad()
 def prepare_pair(
-    fixed: Image,
-    moving: Image,
+    fixed: StoredImage,
+    moving: StoredImage,
     brain_network: nn.Module | None = None,
     selections: tuple[Selection, Selection] = (EVERYTHING, EVERYTHING),
     channels: Sequence[Channel] = (),
@@ -85,7 +86,10 @@ def prepare_pair(
 
 
 def _prepared(
-    image: Image, selection: Selection, further: tuple[Image, ...], brain_network: nn.Module | None
+    image: StoredImage,
+    selection: Selection,
+    further: tuple[StoredImage, ...],
+    brain_network: nn.Module | None,
 ) -> PreparedImage:
     """`prepare_image` of images in one storage order, whichever they were given in."""
     channels = tuple(canonical(channel) for channel in further)
@@ -94,10 +98,10 @@ def _prepared(
 
 
 def prepare_image(
-    image: Image,
+    image: StoredImage,
     selection: Selection = EVERYTHING,
     brain_network: nn.Module | None = None,
-    further: tuple[Image, ...] = (),
+    further: tuple[StoredImage, ...] = (),
 ) -> PreparedImage:
     """What is registered of an image and of its further channels, before these are averaged.
 
@@ -140,7 +144,7 @@ def prepare_image(
 
 
 def _tissue(
-    image: Image, selection: Selection, region: Region | None, brain_network: nn.Module | None
+    image: StoredImage, selection: Selection, region: Region | None, brain_network: nn.Module | None
 ) -> tuple[MappedImage, tuple[str, ...], Region]:
     """What is registered of a channel, normalised, what was done to it, and the region.
 
@@ -187,7 +191,7 @@ def _defects(empty: MappedImage) -> MappedImage | None:
     """A mask of the voxels that show nothing inside the imaged object, if there are any."""
     around = find_surroundings(empty)
     defects = empty.mapped(Outside(around, min(around.spacing_mm)))
-    return defects if any(block.any() for _, block in defects.blocks()) else None
+    return defects if any(block.any() for _, block in defects.overview.blocks()) else None
 
 
 def _differ(image: AbstractVolume) -> bool:

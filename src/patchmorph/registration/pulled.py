@@ -6,8 +6,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from patchmorph.images.abstract import AbstractImage
+from patchmorph.images.field_of_view import Face
 from patchmorph.images.intensity import IntensityMap
-from patchmorph.images.volume import Face, MappedImage
+from patchmorph.images.volume import MappedImage
 from patchmorph.transforms.base import Transform
 
 

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchmorph.errors import PatchMorphError
+from patchmorph.images.chunked import StoredImage
 from patchmorph.images.volume import Image
 from patchmorph.registration.acceptance import LINEAR_VERDICT, VERDICT
 from patchmorph.registration.display import summary_html
@@ -42,12 +43,12 @@ class Registration:
         return summary_html(self)
 
     @property
-    def fixed(self) -> Image:
+    def fixed(self) -> StoredImage:
         """The image whose space the result is in."""
         return self.pair.fixed.original
 
     @property
-    def moving(self) -> Image:
+    def moving(self) -> StoredImage:
         """The image that was brought there."""
         return self.pair.moving.original
 
@@ -99,7 +100,7 @@ class Registration:
         """Moving world → fixed world."""
         return self.transform.inverse()
 
-    def warped(self, image: Image | None = None, interpolation: Interpolation = "linear") -> Image:
+    def warped(self, image: StoredImage | None = None, interpolation: Interpolation = "linear") -> Image:
         """The moving image, or another one in its space such as its labels, on the fixed grid."""
         image = self.moving if image is None else image.to(self.fixed.grid.device)
         return resample(image, self.transform, self.fixed.grid, interpolation)

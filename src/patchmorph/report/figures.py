@@ -8,9 +8,9 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 
 from patchmorph.images.abstract import AbstractImage
+from patchmorph.images.chunked import StoredImage
 from patchmorph.images.foreground import find_content
 from patchmorph.images.planes import as_bytes, flat, plane_grids
-from patchmorph.images.volume import Image
 from patchmorph.patches.extraction import extract
 from patchmorph.report.drawing import blended, diverging, grey, outlined, with_lines
 from patchmorph.spatial.grid import Grid
@@ -60,8 +60,8 @@ class PairView:
         transform: fixed → moving world.
     """
 
-    fixed: Image
-    moving: Image
+    fixed: StoredImage
+    moving: StoredImage
     transform: Transform
 
 

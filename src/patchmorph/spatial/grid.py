@@ -59,6 +59,10 @@ class VoxelBox(NamedTuple):
         start = triple(max(0, a - halo) for a in self.start)
         return VoxelBox(start, triple(min(n, b + halo) for b, n in zip(self.stop, shape, strict=True)))
 
+    def shifted(self, offset: VoxelIndex) -> "VoxelBox":
+        """The box of the same shape, ``offset`` voxels further."""
+        return VoxelBox.at(triple(a + b for a, b in zip(self.start, offset, strict=True)), self.shape)
+
     @property
     def is_empty(self) -> bool:
         """Whether the box contains no voxel."""
@@ -198,13 +202,14 @@ class Grid:
         """The lattice with ``halo`` more voxels on each side."""
         return self.crop(cube(-halo), triple(count + 2 * halo for count in self.shape))
 
-    def blocks(self, side: int = BLOCK_SIDE) -> Iterator[tuple[VoxelBox, "Grid"]]:
-        """Partition into blocks of at most ``side``³ voxels, each as its box and its grid.
+    def blocks(self, side: int | Shape = BLOCK_SIDE) -> Iterator[tuple[VoxelBox, "Grid"]]:
+        """Partition into blocks of at most ``side`` voxels along each axis, each as its box and its grid.
 
         Whole volumes are processed block by block, so that memory does not grow with the volume.
         """
-        for start in product(*(range(0, count, side) for count in self.shape)):
-            stop = triple(min(a + side, n) for a, n in zip(start, self.shape, strict=True))
+        sides = cube(side) if isinstance(side, int) else side
+        for start in product(*(range(0, count, step) for count, step in zip(self.shape, sides, strict=True))):
+            stop = triple(min(a + n, end) for a, n, end in zip(start, sides, self.shape, strict=True))
             box = VoxelBox(triple(start), stop)
             yield box, self.crop(box.start, box.shape)
 

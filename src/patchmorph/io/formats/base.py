@@ -106,6 +106,7 @@ class LibraryVolume(SpatialImage):
         without_spacing: why it states none.
         slices_first: whether `Stated.origin` counts slices, rows, columns, and the array the reverse.
         packed: whether damage shows only when all voxels are read.
+        levels: its resolutions, for a volume that need not be read as a whole (see `chunked_file.Levels`).
         notes: how its header was read where that is not obvious.
         doubts: assumptions about the file.
     """
@@ -116,6 +117,7 @@ class LibraryVolume(SpatialImage):
     without_spacing = ""
     slices_first = False
     packed = True
+    levels: Callable[[tuple[int, ...]], list[Any]] | None = None
     notes: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
 

@@ -5,17 +5,31 @@ from pathlib import Path
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.formats.base import ImageFormat, Write
+from patchmorph.io.formats.chosen import chosen
 from patchmorph.io.formats.dicom import DICOM, split_series
+from patchmorph.io.formats.imaris import IMARIS
 from patchmorph.io.formats.metaimage import METAIMAGE
 from patchmorph.io.formats.nibabel_volumes import MGH_FORMAT, NIFTI_FORMAT
 from patchmorph.io.formats.nrrd import NRRD
+from patchmorph.io.formats.ome_zarr import OME_ZARR
+from patchmorph.io.formats.ome_zarr_writing import check_writer, write_ome_zarr
 from patchmorph.io.formats.tiff import TIFF
 from patchmorph.io.streams import DAMAGE, HEADER_BYTES, open_stream
 
-FORMATS: tuple[ImageFormat, ...] = (NRRD, METAIMAGE, TIFF, DICOM, NIFTI_FORMAT, MGH_FORMAT)
+WRITTEN_ZARR = OME_ZARR._replace(write=write_ome_zarr, check_writer=check_writer)
+FORMATS: tuple[ImageFormat, ...] = (
+    WRITTEN_ZARR,
+    IMARIS,
+    NRRD,
+    METAIMAGE,
+    TIFF,
+    DICOM,
+    NIFTI_FORMAT,
+    MGH_FORMAT,
+)
 """The first that recognises a file reads it."""
 ENDINGS = tuple(
-    ending for form in (NIFTI_FORMAT, MGH_FORMAT, NRRD, METAIMAGE, TIFF) for ending in form.endings
+    ending for form in (NIFTI_FORMAT, MGH_FORMAT, NRRD, METAIMAGE, TIFF, OME_ZARR) for ending in form.endings
 )
 """Endings of names of image files that can be written."""
 
@@ -28,7 +42,7 @@ def format_of(path: Path) -> ImageFormat:
     """
     start = b""
     if not is_folder(path):
-        with open_stream(path) as stream:
+        with open_stream(path if path.is_file() else chosen(path).path) as stream:
             start = _start(stream)
     return next(form for form in FORMATS if form.recognises(path, start))
 
@@ -42,13 +56,14 @@ def _start(stream: BufferedIOBase) -> bytes:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a path names a folder, or a series in one."""
-    return split_series(path)[0].is_dir()
+    """Whether a path names a folder, a series or a channel in one, or a URL."""
+    place = chosen(path)
+    return place.is_url or place.path.is_dir() or split_series(path)[0].is_dir()
 
 
 def is_image(path: Path) -> bool:
     """Whether a path names something that could be an image: a file, a folder, or a series in one."""
-    return path.is_file() or is_folder(path)
+    return chosen(path).path.is_file() or is_folder(path)
 
 
 def writer_of(path: Path) -> Write:

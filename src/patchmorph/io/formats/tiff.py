@@ -14,9 +14,13 @@ from typing import Any
 import numpy as np
 
 from patchmorph.errors import PatchMorphError
+from patchmorph.images.stores import VoxelStore
 from patchmorph.io.formats.base import Deferred, ImageFormat, Layout, LibraryVolume, unreadable
+from patchmorph.io.formats.chunked_file import FileLevel
+from patchmorph.io.formats.mapped import MappedStore, PagesStore
 from patchmorph.io.formats.tiff_metadata import stated_spacing
 from patchmorph.io.grids import LPS
+from patchmorph.spatial.grid import VoxelBox, triple
 
 KIND = "TIFF file"
 ENDINGS = (".tif", ".tiff")
@@ -42,9 +46,29 @@ def _open_file(path: Path) -> LibraryVolume:
     with _opened(path) as file:
         axes, shape, dtype = _axes(file, path)
         spacing, why = stated_spacing(file)
-    order = _order(axes, shape, path)
+        order = _order(axes, shape, path)
+        store = _store(file, axes, shape, order, path) if len(shape) == 3 else None
     voxels = Deferred(tuple(shape[k] for k in order), dtype, lambda: _read(path).transpose(order))
-    return _volume(path, voxels, spacing, why)
+    return _volume(path, voxels, spacing, why, store)
+
+
+def _store(
+    file: Any, axes: str, shape: tuple[int, ...], order: tuple[int, ...], path: Path
+) -> VoxelStore | None:
+    """The voxels of a file without reading them: mapped, or page by page."""
+    series = file.series[0]
+    if series.dataoffset is not None:
+        dtype = np.dtype(series.dtype).newbyteorder(file.byteorder)
+        return MappedStore(path, dtype, shape, series.dataoffset, triple(order))
+    if axes[-2:] != "YX" or len(series.pages) != shape[0]:
+        return None
+    dtype = np.dtype(series.dtype).newbyteorder("=")
+    return PagesStore(lambda index: _read_page(path, index), triple(shape[::-1]), dtype, path)
+
+
+def _read_page(path: Path, index: int) -> np.ndarray:
+    with _opened(path) as file:
+        return file.series[0].pages[index].asarray()
 
 
 def _open_folder(path: Path) -> LibraryVolume:
@@ -54,18 +78,17 @@ def _open_folder(path: Path) -> LibraryVolume:
     if axes != "YX" or len(files) < 2:
         raise PatchMorphError(f"TIFF stack must be 2D files, got {len(files)} with axes {axes} in {path}")
 
-    def read() -> np.ndarray:
-        array = np.empty((*shape[::-1], len(files)), dtype)
-        for index, name in enumerate(files):
-            page = _read(name)
-            if page.shape != shape or page.dtype != dtype:
-                got = f"{page.dtype} {page.shape}, not {dtype} {shape},"
-                raise PatchMorphError(f"TIFF stack must be files of one size and type, got {got} in {name}")
-            array[..., index] = page.T
-        return array
+    def page(index: int) -> np.ndarray:
+        found = _read(files[index])
+        if found.shape != shape or found.dtype != dtype:
+            got = f"{found.dtype} {found.shape}, not {dtype} {shape}, in {files[index]}"
+            raise PatchMorphError(f"TIFF stack must be files of one size and type, got {got}")
+        return found
 
+    store = PagesStore(page, (shape[1], shape[0], len(files)), dtype, path)
+    voxels = Deferred(store.shape, dtype, lambda: store.read(VoxelBox((0, 0, 0), store.shape)))
     why = "a stack of files states no distance of slices"
-    return _volume(path, Deferred((*shape[::-1], len(files)), dtype, read), None, why)
+    return _volume(path, voxels, None, why, store)
 
 
 def tiff_files(folder: Path) -> list[Path]:
@@ -113,9 +136,20 @@ def _imagej_typed(array: np.ndarray, path: Path) -> np.ndarray:
 
 
 def _volume(
-    path: Path, voxels: Deferred, spacing: tuple[float, float, float] | None, why: str
+    path: Path,
+    voxels: Deferred,
+    spacing: tuple[float, float, float] | None,
+    why: str,
+    store: VoxelStore | None,
 ) -> LibraryVolume:
-    attributes = {"kind": KIND, "spacing_mm": spacing, "without_spacing": why, "slices_first": True}
+    levels = None if store is None else lambda _: [FileLevel(store, np.eye(4))]
+    attributes = {
+        "kind": KIND,
+        "spacing_mm": spacing,
+        "without_spacing": why,
+        "slices_first": True,
+        "levels": levels,
+    }
     return LibraryVolume(path, voxels, LPS, unoriented=UNORIENTED, **attributes)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.io.atomic import whole_tree
+from patchmorph.io.atomic import whole_zarr
 from patchmorph.io.extras import extra
 from patchmorph.io.grids import GridPair, matrix_of
 from patchmorph.io.transforms.parts import affine_transform, dense_displacement, displacement_field
@@ -45,9 +45,7 @@ def write_scene(transform: Transform, path: Path, pair: GridPair) -> None:
         PatchMorphError: ``path`` exists and is not a Zarr, or cannot be written.
     """
     zarr = extra("zarr")
-    if path.exists() and not (path / "zarr.json").exists():
-        raise PatchMorphError(f"output must be new or a Zarr that it replaces, got {path}")
-    with whole_tree(path) as temporary:
+    with whole_zarr(path) as temporary:
         root = zarr.open_group(temporary, mode="w", zarr_format=3)
         parts = as_fields(transform)
         steps = [_describe(part, root, f"coordinateTransformations/{k}") for k, part in enumerate(parts)]

@@ -1,0 +1,131 @@
+"""Images as large as their disks: resampled, or computed from a transform, and written block by block."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from patchmorph.images.chunked import ChunkedImage, StoredImage
+from patchmorph.io.formats.ome_zarr_writing import Block, OmeZarrFile
+from patchmorph.io.grids import matrix_of
+from patchmorph.io.labels import Choice, choose_interpolation
+from patchmorph.io.numbers import typed
+from patchmorph.io.resumable import resumable
+from patchmorph.progress import advance, step
+from patchmorph.spatial.grid import Grid, VoxelBox, triple
+from patchmorph.spatial.sampling import Interpolation
+from patchmorph.transforms.base import Transform
+from patchmorph.transforms.jacobian import Differences, jacobian_determinant, log_determinant
+from patchmorph.transforms.resample import resample
+
+ENDING = ".ome.zarr"
+"""Of the names of files that are written block by block."""
+CHOICE_SIDE = 192
+"""Voxels along each side of the part of an image from which its interpolation is chosen."""
+
+
+def write_blocks(
+    path: Path,
+    grid: Grid,
+    dtype: np.dtype,
+    compute: Callable[[Block, Grid], np.ndarray],
+    job: Mapping[str, Any],
+    channels: Sequence[str] = ("",),
+) -> None:
+    """Compute and write an image block by block; a later call goes on with what a killed one has written.
+
+    Args:
+        path: the OME-Zarr.
+        grid: of the image.
+        dtype: of its voxels.
+        compute: the voxels ``[x, y, z]`` of a block of the finest level, by its grid.
+        job: plain data that determine the image (see `resumable`).
+        channels: their names.
+
+    Raises:
+        PatchMorphError: see `resumable`.
+    """
+    job = {**job, "grid": matrix_of(grid).tolist(), "shape": grid.shape, "dtype": str(dtype)}
+    with resumable(path, job) as ledger:
+        file = OmeZarrFile(ledger.data, grid, dtype, channels, resume=True)
+        blocks = list(file.blocks())
+        with step(f"write {path.name}", len(blocks)) as current:
+            for part, block in enumerate(blocks):
+                if part not in ledger:
+                    finest = block.level == 0
+                    local = grid.crop(block.box.start, block.box.shape)
+                    file.write(block, compute(block, local) if finest else file.coarse(block))
+                    ledger.add(part)
+                advance(current)
+        file.finish(path.name.removesuffix(ENDING))
+
+
+def warp_blocks(
+    images: Sequence[StoredImage],
+    transform: Transform,
+    grid: Grid,
+    path: Path,
+    interpolation: Interpolation,
+    background: int | float,
+    job: Mapping[str, Any],
+) -> None:
+    """Resample the channels of an image through ``transform`` onto ``grid``, as `resample` does in memory.
+
+    Args:
+        images: one for each channel.
+        transform: ``grid``'s world → the images' world, RAS+ mm.
+        grid: of the result.
+        path: the OME-Zarr.
+        interpolation: see `resample`.
+        background: value outside the images.
+        job: see `write_blocks`.
+
+    Raises:
+        PatchMorphError: see `write_blocks`.
+    """
+    dtype = number_type(images[0])
+
+    def compute(block: Block, local: Grid) -> np.ndarray:
+        warped = resample(images[block.channel], transform, local, interpolation, background)
+        return typed(warped.data[0, 0].numpy(), dtype)
+
+    names = [f"channel {k}" for k in range(len(images))]
+    options = {"interpolation": interpolation, "background": background}
+    write_blocks(path, grid, dtype, compute, {**job, **options}, names)
+
+
+def jacobian_blocks(
+    transform: Transform, grid: Grid, path: Path, differences: Differences, log: bool, job: Mapping[str, Any]
+) -> None:
+    """Write the Jacobian determinant on ``grid`` (see `jacobian_determinant`), or its logarithm.
+
+    Raises:
+        PatchMorphError: see `write_blocks`.
+    """
+
+    def compute(block: Block, local: Grid) -> np.ndarray:
+        determinant = jacobian_determinant(transform, local, differences)
+        return (log_determinant(determinant) if log else determinant).numpy()
+
+    write_blocks(path, grid, np.dtype(np.float32), compute, {**job, "differences": differences, "log": log})
+
+
+def number_type(image: StoredImage) -> np.dtype:
+    """The number type of the voxels as they are stored."""
+    if isinstance(image, ChunkedImage):
+        return image.store.dtype.newbyteorder("=")
+    return np.dtype(str(image.dtype).removeprefix("torch."))
+
+
+def choice_of(image: StoredImage) -> Choice:
+    """The interpolation for what the middle of an image shows, or the first part that is not constant."""
+    grid, name = image.grid, Path(image.name)
+    start = triple(max(0, (count - CHOICE_SIDE) // 2) for count in grid.shape)
+    boxes = [VoxelBox.at(start, triple(min(CHOICE_SIDE, count) for count in grid.shape))]
+    for box in [*boxes, *(box for box, _ in grid.blocks(CHOICE_SIDE))]:
+        values = image.read(box)[0, 0]
+        if not torch.equal(values, values[:1, :1, :1].expand_as(values)):
+            return choose_interpolation(values.numpy(), name)
+    return choose_interpolation(np.zeros((1, 1, 1), number_type(image)), name)

@@ -1,0 +1,142 @@
+"""OME-Zarr images and plain Zarr arrays, in a folder or behind a URL of fsspec."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from patchmorph.errors import PatchMorphError
+from patchmorph.io.atomic import ZARR_MARKS
+from patchmorph.io.formats.base import ImageFormat
+from patchmorph.io.formats.chosen import Chosen, chosen, index_of
+from patchmorph.io.formats.chunked_file import ChunkedFile, FileLevel
+from patchmorph.io.formats.ngff_metadata import SPACE, Dataset, Multiscale, multiscale_of
+from patchmorph.io.formats.zarr_stores import ZarrStore, member, open_zarr
+from patchmorph.io.grids import LPS
+
+ENDINGS = (".ome.zarr",)
+N5_MARK = "attributes.json"
+UNORIENTED = "OME-Zarr files state no orientation"
+OWN = "patchmorph"
+"""Attribute of our files, beside those of OME: the matrix ``voxel_to_world`` of the finest level."""
+PLAIN_AXES = {3: ("z", "y", "x"), 4: ("c", "z", "y", "x"), 5: ("t", "c", "z", "y", "x")}
+"""Axes of a Zarr array that names none."""
+
+
+def open_ome_zarr(path: Path) -> ChunkedFile:
+    """Open an image of several resolutions, or a plain array, whose voxel sizes must be stated.
+
+    Raises:
+        PatchMorphError: no Zarr, metadata that are not complete, or no such channel.
+    """
+    place = chosen(path)
+    if not place.is_url and (place.path / N5_MARK).exists() and not _is_zarr(place.path):
+        raise PatchMorphError(f"image must be OME-Zarr, which N5 is converted to first, got N5 in {path}")
+    root = open_zarr(place, path)
+    attributes = dict(root.attrs)
+    if hasattr(root, "chunks"):
+        return _open_array(root, place, path)
+    if "bioformats2raw.layout" in {*attributes, *(attributes.get("ome") or {})}:
+        root = _subgroup(root, "0", path)
+        attributes = dict(root.attrs)
+    if "multiscales" not in (attributes.get("ome") or attributes):
+        raise PatchMorphError(f"Zarr group must have OME's multiscales, got none in {path}")
+    image = multiscale_of(attributes, path)
+    arrays = [member(root, dataset.path, path) for dataset in image.datasets]
+    for array in arrays:
+        if len(array.shape) != len(image.names):
+            got = f"{len(array.shape)} in dataset {array.path}"
+            raise PatchMorphError(f"arrays must have {len(image.names)} axes, got {got} of {path}")
+    matrix = _own_matrix(attributes, path)
+    return _volume(image, arrays, matrix, place, path)
+
+
+def _volume(
+    image: Multiscale, arrays: list[Any], own: np.ndarray | None, place: Chosen, path: Path
+) -> ChunkedFile:
+    names, first = image.names, arrays[0]
+    if first.dtype.kind not in "iufb":
+        raise PatchMorphError(f"image must hold plain numbers, got {first.dtype} in {path}")
+    for name, choice in (("c", place.channel), ("t", place.time)):
+        if choice is not None and name not in names:
+            raise PatchMorphError(f"image must have an axis {name}, got {', '.join(names)} in {path}")
+    others = [k for k, name in enumerate(names) if name not in SPACE]
+    others.sort(key=lambda k: names[k] == "t")  # channels, then times
+    fixed, further = {}, []
+    for k in others:
+        is_time = names[k] == "t"
+        labels = [str(index) for index in range(first.shape[k])]
+        if not is_time and len(image.channels) == len(labels):
+            labels = list(image.channels)
+        choice = place.time if is_time else place.channel
+        index = index_of(choice, labels, "time" if is_time else "channel", path)
+        if index is None:
+            further.append(k)
+        else:
+            fixed[k] = index
+    x, y, z = (names.index(name) for name in SPACE)
+
+    def levels(frame: tuple[int, ...]) -> list[FileLevel]:
+        at = fixed | dict(zip(further, frame, strict=True))
+        stores = [ZarrStore(array, (x, y, z), at, path) for array in arrays]
+        return [FileLevel(store, image.to_finest(k)) for k, store in enumerate(stores)]
+
+    oriented = own is not None or (image.directions is not None and image.unit is not None)
+    matrix = own if own is not None else image.matrix() if oriented else LPS
+    spacing = image.spacing_mm if own is None else tuple(np.linalg.norm(own[:3, :3], axis=0).tolist())
+    return ChunkedFile(
+        path,
+        levels,
+        matrix,
+        tuple(first.shape[k] for k in further),
+        kind="OME-Zarr",
+        unoriented="" if oriented else UNORIENTED,
+        slices_first=not oriented,
+        spacing_mm=spacing,
+        without_spacing="its axes have no unit",
+    )
+
+
+def _open_array(array: Any, place: Chosen, path: Path) -> ChunkedFile:
+    """A plain array, whose axes are those that it names, or z, y, x after channel and time."""
+    named = tuple(getattr(array.metadata, "dimension_names", None) or ())
+    names = named if set(SPACE) <= set(named) else PLAIN_AXES.get(len(array.shape), ())
+    if len(names) != len(array.shape):
+        raise PatchMorphError(f"Zarr array must have 3 to 5 axes, got shape {array.shape} in {path}")
+    image = Multiscale(tuple(map(str, names)), (Dataset("", (1.0,) * 3, None),), None, None, ())
+    volume = _volume(image, [array], None, place, path)
+    volume.without_spacing = "a plain Zarr array states none"
+    return volume
+
+
+def _own_matrix(attributes: dict[str, Any], path: Path) -> np.ndarray | None:
+    if OWN not in attributes:
+        return None
+    try:
+        matrix = np.array(attributes[OWN]["voxel_to_world"], np.float64)
+    except (LookupError, TypeError, ValueError):
+        matrix = np.zeros(0)
+    if matrix.shape != (4, 4) or not np.array_equal(matrix[3], (0, 0, 0, 1)):
+        raise PatchMorphError(
+            f"voxel_to_world must be a matrix of 4 rows whose last is 0 0 0 1, got another in {path}"
+        )
+    return matrix
+
+
+def _subgroup(root: Any, name: str, path: Path) -> Any:
+    try:
+        return root[name]
+    except KeyError:
+        raise PatchMorphError(f"image must be in group {name}, got no such group in {path}") from None
+
+
+def _is_zarr(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ZARR_MARKS)
+
+
+def _recognises(path: Path, start: bytes) -> bool:
+    place = chosen(path)
+    return place.is_url or _is_zarr(place.path) or (place.path / N5_MARK).exists()
+
+
+OME_ZARR = ImageFormat("OME-Zarr", ENDINGS, _recognises, open_ome_zarr)
