@@ -50,6 +50,7 @@ class Method:
     device: str = "auto"
     transform: str = DEFORMABLE
     preset: str = NORMAL
+    finest: float | str | None = None
     initial_transform: str = SEARCH
     initial_from: str | None = None
     refine: int | None = None
@@ -110,6 +111,7 @@ def register(
     initial_from: str | None = None,
     preset: str = NORMAL,
     channels: Sequence[Channel] = (),
+    finest: float | str | None = None,
 ) -> Registration:
     """Register ``moving`` to ``fixed``.
 
@@ -145,6 +147,8 @@ def register(
         preset: ``fast`` (no finest scale), ``default`` or ``best`` (refined; ``refine`` overrides).
         channels: further channels of both images, as `Channel`: the networks get the weighted mean of all,
             refinement adds up what they differ by. The result warps and measures ``moving`` only.
+        finest: voxel size of the finest patches in mm, to the nearest of the model's scales and of their
+            halves; ``native``: that of the coarser image. By default the model's scales.
 
     Returns:
         The transform (fixed → moving world, RAS+ mm) with its inverse, the warped image and the Jacobian.
@@ -157,7 +161,7 @@ def register(
         >>> result = patchmorph.register("fixed.nii.gz", "moving.nii.gz")  # doctest: +SKIP
         >>> result.warped()  # doctest: +SKIP
     """
-    options = RegistrationOptions(refine, jitter, uncertainty, seed, similarity, transform, preset)
+    options = RegistrationOptions(refine, jitter, uncertainty, seed, similarity, transform, preset, finest)
     if not isinstance(model, PatchMorphModel):
         model = Method(os.fspath(model), device, trust=tuple(trust)).loaded_model()
     where = model.device if isinstance(model, PatchMorphModel) else choose_device(device)

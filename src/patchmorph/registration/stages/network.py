@@ -17,6 +17,7 @@ from torch.nn import functional
 from patchmorph.images.foreground import foreground
 from patchmorph.networks.contract import VELOCITY_STRIDE, Precision, predict
 from patchmorph.patches.blending import Blend, rim, smooth
+from patchmorph.patches.detail import detail
 from patchmorph.patches.extraction import extract, extract_pair, matrix_to_world, velocity_to_world
 from patchmorph.patches.lattice import PatchLattice
 from patchmorph.progress import advance, step
@@ -125,6 +126,7 @@ class DenseNetworkStage(Stage):
         precision: see `patchmorph.networks.contract`.
         symmetric: average the predictions for both directions.
         with_variance: let the velocity carry its `velocity_variance`.
+        min_detail: leave out patches with less `detail` in either image.
     """
 
     network: nn.Module
@@ -138,6 +140,7 @@ class DenseNetworkStage(Stage):
     precision: Precision = "bf16"
     symmetric: bool = False
     with_variance: bool = False
+    min_detail: float = 0.0
 
     @property
     def label(self) -> str:
@@ -173,15 +176,21 @@ class DenseNetworkStage(Stage):
         batch, found = CUDA_BATCH if lattice.grid.device.type == "cuda" else BATCH, []
         origin, region = lattice.region(row, VELOCITY_STRIDE)
         images = extract_pair(pair.fixed.image, pair.moving.image, region, self.spacing_mm, transform)
-        for first in range(0, len(row), batch):
-            starts = row[first : first + batch]
-            blocks = [lattice.block(start, origin, VELOCITY_STRIDE) for start in starts]
-            if batch == CUDA_BATCH and len(row) > 1:
-                blocks += blocks[-1:] * (batch - len(blocks))
-            patches = torch.stack([images[(0, slice(None), *block)] for block in blocks])
-            velocities = patch_velocity(self.network, patches, region, self.precision, self.symmetric)
+        patches = {
+            start: images[(0, slice(None), *lattice.block(start, origin, VELOCITY_STRIDE))] for start in row
+        }
+        shown = [start for start in row if self._has_detail(patches[start])]
+        for first in range(0, len(shown), batch):
+            starts = shown[first : first + batch]
+            filled = batch if batch == CUDA_BATCH and len(row) > 1 else len(starts)
+            inputs = torch.stack([patches[start] for start in starts + starts[-1:] * (filled - len(starts))])
+            velocities = patch_velocity(self.network, inputs, region, self.precision, self.symmetric)
             found.append((starts, velocities[: len(starts)]))
         return found
+
+    def _has_detail(self, patch: Float[Tensor, "2 n n n"]) -> bool:
+        """Whether both images have the detail that is asked for, if any is."""
+        return not self.min_detail or bool((detail(patch[None]) >= self.min_detail).all())
 
     def _rows(self, pair: PreparedPair, lattice: PatchLattice) -> Iterable[Sequence[VoxelIndex]]:
         """The patches that are computed, in rows whose images are sampled at once."""
