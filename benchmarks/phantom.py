@@ -100,11 +100,7 @@ def intensity(points: Tensor, spacing_mm: float) -> Tensor:
 
 def grid_of(size: int) -> Grid:
     """The grid of either image, with ``size`` voxels a side."""
-    spacing = EXTENT_MM / size
-    linear = torch.eye(3, dtype=torch.float64)[None] * spacing
-    return Grid(
-        cube(size), from_linear(linear, constant((-(EXTENT_MM - spacing) / 2,) * 3, linear.device)[None])
-    )
+    return Grid.centered(cube(size), EXTENT_MM / size, torch.zeros(1, 3))
 
 
 def blocks(

@@ -79,6 +79,13 @@ class MethodOptions:
         bool, _option(METHOD, "Shift the patches at random instead of using a regular lattice.")
     ] = False
     device: Annotated[str, _option(METHOD, "auto, cpu or cuda.")] = _DEFAULT.device
+    memory_limit: Annotated[
+        float | None,
+        _option(METHOD, "GiB of memory to plan with; larger fields lie in a file in TMPDIR. [default: all]"),
+    ] = None
+    gpu_memory_limit: Annotated[
+        float | None, _option(METHOD, "The same of the GPU; larger images stay outside it. [default: all]")
+    ] = None
     channel_weight: Annotated[
         list[float] | None,
         _option(

@@ -59,6 +59,11 @@ class VoxelBox(NamedTuple):
         start = triple(max(0, a - halo) for a in self.start)
         return VoxelBox(start, triple(min(n, b + halo) for b, n in zip(self.stop, shape, strict=True)))
 
+    def within(self, other: "VoxelBox") -> "VoxelBox":
+        """The box in an array that begins where ``other`` does."""
+        start, stop = (triple(a - b for a, b in zip(corner, other.start, strict=True)) for corner in self)
+        return VoxelBox(start, stop)
+
     @property
     def is_empty(self) -> bool:
         """Whether the box contains no voxel."""
