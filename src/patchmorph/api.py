@@ -1,9 +1,12 @@
 """The Python interface: images and models by name or path, one call to register."""
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+
+import torch
 
 from patchmorph.catalogue import (
     ANY_CONTRAST,
@@ -21,6 +24,7 @@ from patchmorph.io.conversion import AnyImage
 from patchmorph.io.grids import GridPair
 from patchmorph.io.stated import Stated, stated_of
 from patchmorph.io.transforms.given import AnyTransform, as_transform
+from patchmorph.memory import images_fit, limited
 from patchmorph.networks.devices import choose_device
 from patchmorph.networks.model import PatchMorphModel
 from patchmorph.registration.channels import Channel
@@ -31,6 +35,8 @@ from patchmorph.registration.pair import PreparedPair
 from patchmorph.registration.pipeline import History, register_pair
 from patchmorph.registration.preparation import Selection, prepare_pair
 from patchmorph.registration.result import Registration
+
+SIDES = ("fixed", "moving")
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,9 @@ class Method:
     device: str = "auto"
     transform: str = DEFORMABLE
     preset: str = NORMAL
+    finest: float | str | None = None
+    memory_limit: float | None = None
+    gpu_memory_limit: float | None = None
     initial_transform: str = SEARCH
     initial_from: str | None = None
     refine: int | None = None
@@ -111,6 +120,9 @@ def register(
     initial_from: str | None = None,
     preset: str = NORMAL,
     channels: Sequence[Channel] = (),
+    finest: float | str | None = None,
+    memory_limit: float | None = None,
+    gpu_memory_limit: float | None = None,
 ) -> Registration:
     """Register ``moving`` to ``fixed``.
 
@@ -146,6 +158,12 @@ def register(
         preset: ``fast`` (no finest scale), ``default`` or ``best`` (refined; ``refine`` overrides).
         channels: further channels of both images, as `Channel`: the networks get the weighted mean of all,
             refinement adds up what they differ by. The result warps and measures ``moving`` only.
+        finest: voxel size of the finest patches in mm, to the nearest of the model's scales and of their
+            halves; ``native``: that of the coarser image. By default the model's scales.
+        memory_limit: GiB of memory that is planned with: fields larger than an eighth of it lie in a scratch
+            file, in the folder of temporary files. By default what the machine has.
+        gpu_memory_limit: likewise of a GPU: patches at a time, and whether images larger than a quarter of it
+            stay outside.
 
     Returns:
         The transform (fixed → moving world, RAS+ mm) with its inverse, the warped image and the Jacobian.
@@ -158,40 +176,45 @@ def register(
         >>> result = patchmorph.register("fixed.nii.gz", "moving.nii.gz")  # doctest: +SKIP
         >>> result.warped()  # doctest: +SKIP
     """
-    options = RegistrationOptions(refine, jitter, uncertainty, seed, similarity, transform, preset)
+    options = RegistrationOptions(refine, jitter, uncertainty, seed, similarity, transform, preset, finest)
     if not isinstance(model, PatchMorphModel):
         model = Method(os.fspath(model), device, trust=tuple(trust)).loaded_model()
-    where = model.device if isinstance(model, PatchMorphModel) else choose_device(device)
+    computing = model.device if isinstance(model, PatchMorphModel) else choose_device(device)
+    with limited(memory_limit, gpu_memory_limit):
+        read = as_stored(fixed, "fixed"), as_stored(moving, "moving")
+        voxels = sum(math.prod(image.grid.shape) for image in read)
+        where = computing if images_fit(voxels, computing) else torch.device("cpu")
 
-    def placed(given: AnyImage, name: str) -> StoredImage:
-        image = as_stored(given, name).to(where)
-        return image if background is None else image.with_background(background)
+        def placed(given: AnyImage, name: str) -> StoredImage:
+            image = as_stored(given, name).to(where)
+            return image if background is None else image.with_background(background)
 
-    images = placed(fixed, "fixed"), placed(moving, "moving")
-    further = [
-        replace(one, fixed=placed(one.fixed, "fixed channel"), moving=placed(one.moving, "moving channel"))
-        for one in _checked(channels)
-    ]
-    selections = (
-        Selection(_as_mask(fixed_mask, "fixed_mask"), _as_mask(fixed_ignore, "fixed_ignore")),
-        Selection(_as_mask(moving_mask, "moving_mask"), _as_mask(moving_ignore, "moving_ignore")),
-    )
-    grids = GridPair(images[0].grid, images[1].grid, ("fixed", "moving"))
-    initial = initial_transform
-    if not (isinstance(initial, str) and initial in INITIAL_MAPS):
-        initial = as_transform(initial, initial_from, grids, ", ".join(INITIAL_MAPS)).to(where)
-    pair = prepare_pair(*images, load_brain_mask(where), selections, further)
-    return register_from(pair, initial, _method(model, options))
+        images = placed(read[0], "fixed"), placed(read[1], "moving")
+        further = [
+            replace(
+                one, fixed=placed(one.fixed, "fixed channel"), moving=placed(one.moving, "moving channel")
+            )
+            for one in _checked(channels)
+        ]
+        selections = (
+            Selection(_as_mask(fixed_mask, "fixed_mask"), _as_mask(fixed_ignore, "fixed_ignore")),
+            Selection(_as_mask(moving_mask, "moving_mask"), _as_mask(moving_ignore, "moving_ignore")),
+        )
+        grids = GridPair(images[0].grid, images[1].grid, SIDES)
+        initial = initial_transform
+        if not (isinstance(initial, str) and initial in INITIAL_MAPS):
+            initial = as_transform(initial, initial_from, grids, ", ".join(INITIAL_MAPS)).to(where)
+        pair = prepare_pair(*images, load_brain_mask(computing), selections, further)
+        return register_from(pair, initial, _method(model, options, computing))
 
 
 def _method(
-    model: str | PatchMorphModel, options: RegistrationOptions
+    model: str | PatchMorphModel, options: RegistrationOptions, device: torch.device
 ) -> Callable[[PreparedPair, History], Registration]:
     """Registers a pair from a map on, by one model or by those that suit its contrasts."""
 
     def by_contrasts(pair: PreparedPair, history: History) -> Registration:
-        where = str(pair.fixed.content.center_world.device)
-        same, other = (cached_model(name, where) for name in (SAME_CONTRAST, ANY_CONTRAST))
+        same, other = (cached_model(name, str(device)) for name in (SAME_CONTRAST, ANY_CONTRAST))
         return register_any_contrast(pair, history, Models(same, other, SAME_CONTRAST, ANY_CONTRAST), options)
 
     if model == AUTO:

@@ -19,6 +19,7 @@ from patchmorph.io.chunked import open_image
 from patchmorph.io.images import check_ending, save_image, space_code
 from patchmorph.io.templates import image_path
 from patchmorph.io.transforms.native import stored
+from patchmorph.memory import limited
 from patchmorph.networks.model import PatchMorphModel
 from patchmorph.progress import LOG, step
 from patchmorph.registration.channels import Channel
@@ -91,7 +92,9 @@ def register_files(request: RegistrationRequest) -> Summary:
     sides = {side: image_path(getattr(request.paths, side)) for side in REQUIRED}
     request = replace(request, paths=replace(request.paths, **sides))
     _check_output(request)
-    with recorded() as log, step(f"register {request.paths.moving.name} to {request.paths.fixed.name}"):
+    limits = limited(request.method.memory_limit, request.method.gpu_memory_limit)
+    name = f"register {request.paths.moving.name} to {request.paths.fixed.name}"
+    with limits, recorded() as log, step(name):
         LOG.debug("patchmorph %s, torch %s, Python %s", *versions().values())
         LOG.debug("fixed %s, moving %s, %s", request.paths.fixed, request.paths.moving, request.arguments())
         seconds, began = {}, time.perf_counter()

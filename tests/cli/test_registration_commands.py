@@ -76,6 +76,9 @@ def test_every_option_of_the_command_reaches_its_argument(arguments_of, files):
         "--initial-transform": ("centers", "initial_transform", "centers"),
         "--fast": (None, "preset", "fast"),
         "--best": (None, "preset", "best"),
+        "--finest": ("250um", "finest", 0.25),
+        "--memory-limit": (3, "memory_limit", 3.0),
+        "--gpu-memory-limit": (1.5, "gpu_memory_limit", 1.5),
     }
     default = arguments_of()
     alone = {name for _, name, _ in options.values()}
@@ -126,6 +129,9 @@ def test_a_known_map_is_found_and_the_summary_records_the_arguments(run, files, 
         "uncertainty": True,
         "seed": 3,
         "jitter": True,
+        "finest": None,
+        "memory_limit": None,
+        "gpu_memory_limit": None,
         "fixed_mask": None,
         "moving_mask": None,
         "fixed_ignore": None,

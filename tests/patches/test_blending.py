@@ -1,14 +1,17 @@
+import pytest
 import torch
 
-from patchmorph.patches.blending import MIN_WEIGHT, Blend, rim, window
+from patchmorph.patches import blending
+from patchmorph.patches.blending import MIN_WEIGHT, Blend, rim, smooth, window
 from patchmorph.patches.lattice import PatchLattice
+from patchmorph.spatial.grid import VoxelBox
 
 
 def test_patches_that_agree_have_no_variance_and_others_that_of_their_answers():
     box = torch.tensor([[0.0, 0, 0], [12, 8, 8]], dtype=torch.float64)
     lattice = PatchLattice.cover(box, 1.0, 8, overlap=0.5)
     assert len(lattice.starts) == 2
-    agreeing, opposed = Blend(lattice), Blend(lattice)
+    agreeing, opposed = Blend(lattice, with_squares=True), Blend(lattice, with_squares=True)
     answer = torch.full((2, 3, 8, 8, 8), 2.0)
     agreeing.add(lattice.starts, answer)
     opposed.add(lattice.starts, answer * torch.tensor([1.0, -1.0])[:, None, None, None, None])
@@ -64,3 +67,16 @@ def test_what_was_never_added_is_still_and_takes_its_share():
     weights = window(8, torch.device("cpu"))[:, 3, 5]
     torch.testing.assert_close(found[4:8], weights[4:] / (weights[4:] + weights[:4]))
     assert found[8:].abs().max() == 0
+
+
+@pytest.mark.parametrize("planes", [1, 5, 64])
+def test_planes_that_are_blended_one_after_the_other_make_the_whole(planes, monkeypatch):
+    """Smoothed over their borders, and faded at the rim of the box only."""
+    corners = torch.tensor([[0.0, 0, 0], [30, 12, 9]], dtype=torch.float64)
+    lattice = PatchLattice.cover(corners, 1.0, 8, overlap=0.5, jitter=torch.Generator().manual_seed(2))
+    blend = Blend(lattice)
+    blend.add(lattice.starts, torch.randn(len(lattice.starts), 3, 8, 8, 8))
+    box = VoxelBox((3, 0, 1), (29, 11, 9))
+    whole = smooth(blend.velocity(), 0.5)[(..., *box.slices)] * rim(box.shape, 3, torch.device("cpu"))
+    monkeypatch.setattr(blending, "PLANES", planes)
+    torch.testing.assert_close(blend.smoothed(0.5, box, 3), whole, atol=1e-5, rtol=1e-5)

@@ -75,7 +75,7 @@ def test_trimming_keeps_the_box():
     lattice = lattice_over([20, 60, 30], width=16)
     box = torch.tensor([[-6.0, -19, -9], [13, 40, 20]], dtype=torch.float64)
     block, grid = lattice.trim(box)
-    torch.testing.assert_close(grid.points_world()[0], lattice.grid.points_world()[(0, *block)])
+    torch.testing.assert_close(grid.points_world()[0], lattice.grid.points_world()[(0, *block.slices)])
     assert grid.shape[0] < lattice.grid.shape[0]
     corners = grid.corners_world()[0]
     assert (corners.amin(0) <= box[0]).all()

@@ -11,8 +11,9 @@ from patchmorph.cli.images import LETTERS, SIZES, spacing_of
 from patchmorph.cli.transform_files import FROM_HELP
 from patchmorph.errors import PatchMorphError
 from patchmorph.evaluation.pairs import CHANNELS, REQUIRED, PairPaths
+from patchmorph.io.stated import parse_spacing
 from patchmorph.jobs import RegistrationRequest
-from patchmorph.registration.options import BEST, FAST, NORMAL
+from patchmorph.registration.options import BEST, FAST, NATIVE, NORMAL
 from patchmorph.results.folder import ALL, DEFAULT, FILES, FORMATS, NIFTI, UNCERTAINTY
 
 IMAGES, METHOD, OUTPUT, CHECKS = "Images", "Method", "Output", "Checks"
@@ -38,6 +39,13 @@ class MethodOptions:
     ] = _DEFAULT.transform
     fast: Annotated[bool, _option(METHOD, f"Leave out the finest scale: {TIMES[FAST]}.", "--fast")] = False
     best: Annotated[bool, _option(METHOD, f"Refine the map at the end: {TIMES[BEST]}.", "--best")] = False
+    finest: Annotated[
+        str | None,
+        _option(
+            METHOD,
+            "Finest scale: a size in mm (or as 20um), or native (that of the voxels). [default: the model's]",
+        ),
+    ] = None
     initial_transform: Annotated[
         str,
         _option(
@@ -71,6 +79,13 @@ class MethodOptions:
         bool, _option(METHOD, "Shift the patches at random instead of using a regular lattice.")
     ] = False
     device: Annotated[str, _option(METHOD, "auto, cpu or cuda.")] = _DEFAULT.device
+    memory_limit: Annotated[
+        float | None,
+        _option(METHOD, "GiB of memory to plan with; larger fields lie in a file in TMPDIR. [default: all]"),
+    ] = None
+    gpu_memory_limit: Annotated[
+        float | None, _option(METHOD, "The same of the GPU; larger images stay outside it. [default: all]")
+    ] = None
     channel_weight: Annotated[
         list[float] | None,
         _option(
@@ -107,12 +122,17 @@ class MethodOptions:
         """
         sizes = {f"{side}_spacing": spacing_of(getattr(self, f"{side}_spacing")) for side in REQUIRED}
         listed = {name: tuple(getattr(self, name) or ()) for name in ("trust", "channel_weight")}
-        chosen: dict[str, Any] = vars(self) | sizes | listed
+        chosen: dict[str, Any] = vars(self) | sizes | listed | {"finest": _finest(self.finest)}
         chosen["channel_weights"] = chosen.pop("channel_weight")
         fast, best = chosen.pop(FAST), chosen.pop(BEST)
         if fast and best:
             raise PatchMorphError("preset must be one, got --fast and --best")
         return Method(**chosen, preset=FAST if fast else BEST if best else NORMAL)
+
+
+def _finest(text: str | None) -> float | str | None:
+    """The size in mm of an option that may be `NATIVE`."""
+    return text if text in (None, NATIVE) else parse_spacing(text)[0]
 
 
 @dataclass(frozen=True)

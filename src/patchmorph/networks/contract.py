@@ -14,6 +14,8 @@ threads at once and a pass may be recorded.
 """
 
 import functools
+import threading
+from contextlib import nullcontext
 from typing import Literal
 
 import torch
@@ -22,6 +24,8 @@ from torch import Tensor, nn
 
 from patchmorph.errors import PatchMorphError, one_line
 from patchmorph.networks.replay import replayed
+
+_alone = threading.Lock()
 
 VELOCITY_STRIDE = 2
 """Patch voxels per velocity voxel along each axis."""
@@ -41,18 +45,26 @@ def predict(
     """Run a network on patches.
 
     Args:
-        network: dense or affine network, or one of single patches.
+        network: dense or affine network, or one of single patches. It computes where its weights are, and one
+            batch after the other if the images are elsewhere.
         pair: intensities from 0 to 1.
         precision: of the network, where the device supports it; the output is float32.
         symmetric: return half the difference to the output for the swapped pair. Generators of maps change
             sign with the direction, so a stage is then inverse consistent for any weights (Greer et al.,
             *Inverse consistency by construction*, MICCAI 2023).
     """
-    patches = pair.contiguous(memory_format=torch.channels_last_3d)
-    use_bf16 = precision == "bf16" and _computes_bf16(pair.device)
-    with torch.autocast(pair.device.type, torch.bfloat16, enabled=use_bf16):
-        output = replayed(network, patches).float()
+    device = device_of(network, pair.device)
+    use_bf16 = precision == "bf16" and _computes_bf16(device)
+    with _alone if device != pair.device else nullcontext():
+        patches = pair.to(device).contiguous(memory_format=torch.channels_last_3d)
+        with torch.autocast(device.type, torch.bfloat16, enabled=use_bf16):
+            output = replayed(network, patches).float().to(pair.device)
     return (output - predict(network, pair.flip(1), precision)) / 2 if symmetric else output
+
+
+def device_of(network: nn.Module, default: torch.device) -> torch.device:
+    """Where the weights of a network are; ``default`` if it has none."""
+    return next((weights.device for weights in network.parameters()), default)
 
 
 def _computes_bf16(device: torch.device) -> bool:
@@ -74,7 +86,7 @@ def check_answer(network: nn.Module, patch_size: int, affine: bool) -> None:
     Raises:
         PatchMorphError: the network fails on patches of this size, or the output violates the contract.
     """
-    device = next((weights.device for weights in network.parameters()), torch.device("cpu"))
+    device = device_of(network, torch.device("cpu"))
     side = patch_size // VELOCITY_STRIDE
     wanted = (1, 4, 4) if affine else (1, 3, side, side, side)
     network.eval()

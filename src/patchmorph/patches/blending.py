@@ -7,11 +7,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from patchmorph.memory import release, zeros
 from patchmorph.patches.lattice import PatchLattice
-from patchmorph.spatial.grid import Shape, VoxelIndex
+from patchmorph.spatial.grid import Shape, VoxelBox, VoxelIndex
 
 MIN_WEIGHT = 1e-4
 """Weight added everywhere in a patch: keeps the sum of weights positive at the rim of the lattice."""
+
+PLANES = 64
+"""Planes of a lattice's grid that are blended at a time."""
 
 
 @functools.lru_cache(maxsize=8)
@@ -26,25 +30,53 @@ class Blend:
 
     A patch that was not added counts as zero velocity. Only patches without content may be left out: the
     velocity within the content is then unaffected, and the field fades smoothly into the background.
+
+    Args:
+        lattice: places of the patches.
+        with_squares: whether `variance` is asked for at the end.
     """
 
-    def __init__(self, lattice: PatchLattice):
+    def __init__(self, lattice: PatchLattice, with_squares: bool = False):
         self.lattice = lattice
         self.window = window(lattice.width, lattice.grid.device)
-        self.sum = torch.zeros(1, 3, *lattice.grid.shape, device=lattice.grid.device)
-        self.square = torch.zeros(1, 1, *lattice.grid.shape, device=lattice.grid.device)
+        self.sum = zeros((1, 3, *lattice.grid.shape), lattice.grid.device)
+        shape = lattice.grid.shape if with_squares else (0, 0, 0)
+        self.square = torch.zeros(1, 1, *shape, device=lattice.grid.device)
 
     def add(self, starts: Sequence[VoxelIndex], velocities: Float[Tensor, "b 3 w w w"]) -> None:
         """Add each patch's velocity (mm, world axes) at its position in the lattice."""
         weighted = velocities * self.window
-        squares = (weighted * velocities).sum(1, keepdim=True)
-        for start, values, square in zip(starts, weighted, squares, strict=True):
+        for start, values in zip(starts, weighted, strict=True):
             self.sum[(0, slice(None), *self.lattice.block(start))] += values
-            self.square[(0, slice(None), *self.lattice.block(start))] += square
+        if self.square.numel():
+            squares = (weighted * velocities).sum(1, keepdim=True)
+            for start, square in zip(starts, squares, strict=True):
+                self.square[(0, slice(None), *self.lattice.block(start))] += square
 
-    def velocity(self) -> Float[Tensor, "1 3 x y z"]:
-        """The blended velocity on the lattice's grid."""
-        return self.sum / total_weight(self.lattice)
+    def velocity(self, planes: slice = slice(None)) -> Float[Tensor, "1 3 x y z"]:
+        """The blended velocity on the lattice's grid, or on some planes of it along the first axis."""
+        return self.sum[:, :, planes] / total_weight(self.lattice, planes)
+
+    def smoothed(self, deviation: float, box: VoxelBox, fade: int) -> Float[Tensor, "1 3 u v w"]:
+        """The blended velocity in ``box``, smoothed, and falling to zero at its rim.
+
+        Some planes after the other, so that what is held in memory are the sums and the result.
+
+        Args:
+            deviation: of the kernel, see `smooth`.
+            box: of the lattice's grid.
+            fade: voxels, see `rim`.
+        """
+        found = zeros((1, 3, *box.shape), self.sum.device)
+        for first in range(0, box.shape[0], PLANES):
+            last = min(first + PLANES, box.shape[0])
+            start, stop = box.start[0] + first, box.start[0] + last
+            before, beyond = max(0, start - 1), min(stop + 1, self.sum.shape[2])
+            smooth_planes = smooth(self.velocity(slice(before, beyond)), deviation)
+            within = smooth_planes[:, :, start - before : stop - before, *box.slices[1:]]
+            found[:, :, first:last] = within * rim(box.shape, fade, found.device, slice(first, last))
+            release()
+        return found
 
     def variance(self) -> Float[Tensor, "1 1 x y z"]:
         """Variance of the velocities of overlapping patches at each point, mm².
@@ -70,24 +102,32 @@ def smooth(velocity: Float[Tensor, "1 c x y z"], deviation: float) -> Float[Tens
     return velocity
 
 
-def rim(shape: Shape, width: int, device: torch.device) -> Float[Tensor, "x y z"]:
+def rim(
+    shape: Shape, width: int, device: torch.device, planes: slice = slice(None)
+) -> Float[Tensor, "x y z"]:
     """A window over a velocity grid: one inside, falling to zero over its outer ``width`` voxels.
 
     A velocity that vanishes at the rim of its grid yields a displacement that vanishes there, so that
-    "constant beyond the border" and "zero outside" (as in ITK) agree.
+    "constant beyond the border" and "zero outside" (as in ITK) agree. ``planes``: those along the first axis.
     """
     weight = torch.ones((), device=device)
     for axis, count in enumerate(shape):
         index = torch.arange(count, device=device)
         depth = torch.minimum(index, count - 1 - index) / width
         profile = torch.sin(depth.clamp(max=1) * torch.pi / 2) ** 2
+        profile = profile[planes] if axis == 0 else profile
         weight = weight * profile.reshape([-1 if k == axis else 1 for k in range(3)])
     return weight
 
 
-def total_weight(lattice: PatchLattice) -> Float[Tensor, "x y z"]:
-    """Sum of every patch's window on the lattice's grid."""
-    weight = torch.zeros(lattice.grid.shape, device=lattice.grid.device)
+def total_weight(lattice: PatchLattice, planes: slice = slice(None)) -> Float[Tensor, "x y z"]:
+    """Sum of every patch's window on the lattice's grid, or on some planes of it along the first axis."""
+    first, last, _ = planes.indices(lattice.grid.shape[0])
+    weight = torch.zeros(last - first, *lattice.grid.shape[1:], device=lattice.grid.device)
+    profile = window(lattice.width, lattice.grid.device)
     for start in lattice.starts:
-        weight[lattice.block(start)] += window(lattice.width, lattice.grid.device)
+        lower, upper = max(start[0], first), min(start[0] + lattice.width, last)
+        if lower < upper:
+            inner = (slice(lower - first, upper - first), *lattice.block(start)[1:])
+            weight[inner] += profile[lower - start[0] : upper - start[0]]
     return weight

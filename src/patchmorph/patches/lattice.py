@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchmorph.spatial.affine import constant, from_linear
-from patchmorph.spatial.grid import Grid, VoxelIndex, triple
+from patchmorph.spatial.grid import Grid, VoxelBox, VoxelIndex, triple
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class PatchLattice:
         firsts = [factor * (a - b) for a, b in zip(start, origin, strict=True)]
         return tuple(slice(first, first + factor * self.width) for first in firsts)
 
-    def trim(self, box_world: Float[Tensor, "2 3"]) -> tuple[tuple[slice, ...], Grid]:
-        """The part of the velocity grid that contains a box: its slices, and its grid.
+    def trim(self, box_world: Float[Tensor, "2 3"]) -> tuple[VoxelBox, Grid]:
+        """The part of the velocity grid that contains a box: its voxels, and its grid.
 
         A lattice is at least one patch wide, so a coarse lattice extends far beyond the box that it covers.
         """
@@ -78,8 +78,8 @@ class PatchLattice:
             min(count, math.ceil(last) + 1)
             for last, count in zip(voxel.amax(0).tolist(), self.grid.shape, strict=True)
         )
-        shape = triple(last - first for first, last in zip(lower, upper, strict=True))
-        return tuple(slice(a, b) for a, b in zip(lower, upper, strict=True)), self.grid.crop(lower, shape)
+        box = VoxelBox(lower, upper)
+        return box, self.grid.crop(lower, box.shape)
 
     def region(self, starts: Sequence[VoxelIndex], factor: int) -> tuple[VoxelIndex, Grid]:
         """The bounding box of patches: its first velocity voxel, and its grid, ``factor`` times finer."""

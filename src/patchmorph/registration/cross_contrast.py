@@ -29,6 +29,7 @@ from patchmorph.registration.result import Registration
 from patchmorph.registration.schedule import (
     RESTARTS,
     cross_contrast_refinement_schedule,
+    detail_schedule,
     refinement_schedule,
     schedule,
 )
@@ -120,8 +121,9 @@ def register_any_contrast(
     best = _best_candidate(rough, history, models, options)
     if not options.refines_between_contrasts:
         return _refined(pair, best, options)
-    stages = cross_contrast_refinement_schedule(best.model, pair, options)
-    return Registration(pair, refine(pair, best.history, stages), (best.note, REFINED))
+    history = refine(pair, best.history, cross_contrast_refinement_schedule(best.model, pair, options))
+    finer = detail_schedule(best.model, best.pair, options)
+    return Registration(pair, refine(best.pair, history, finer), (best.note, REFINED))
 
 
 def _best_candidate(
@@ -157,6 +159,7 @@ def _best_candidate(
 def _refined(pair: PreparedPair, found: Candidate, options: RegistrationOptions) -> Registration:
     """The registration of an accepted candidate, refined on the images that it compared."""
     stages = refinement_schedule(found.model, found.pair, options)
+    stages += detail_schedule(found.model, found.pair, options)
     return Registration(pair, refine(found.pair, found.history, stages), (found.note,))
 
 

@@ -1,5 +1,6 @@
 """What a user may choose of a registration."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -8,6 +9,9 @@ from patchmorph.objective.objective import SIMILARITIES
 
 RIGID, AFFINE, DEFORMABLE = TRANSFORMS = ("rigid", "affine", "deformable")
 """Kinds of maps: rotation and shift, any matrix, or a matrix and velocity fields."""
+
+NATIVE = "native"
+"""The finest scale that is that of the images' voxels."""
 
 
 class Preset(NamedTuple):
@@ -41,11 +45,15 @@ class RegistrationOptions:
         seed: of every random draw.
         similarity: what refinement compares the images by: a name in `SIMILARITIES`.
         transform: kind of the map: a name in `TRANSFORMS`.
-        preset: a name in `PRESETS`; ``refine`` overrides what it says of refinement.
+        preset: a name in `PRESETS`; ``refine`` overrides what it says of refinement, ``finest`` what it says
+            of scales.
+        finest: voxel size of the finest patches, mm, or `NATIVE`; ``None``: as model and preset have it (see
+            `patchmorph.registration.scales`).
 
     Raises:
-        PatchMorphError: an unknown kind of map, preset or similarity, a negative number of passes, or
-            refinement or uncertainty of a map that is not deformable.
+        PatchMorphError: an unknown kind of map, preset or similarity, a negative number of passes, a finest
+            scale that is no size, or refinement, uncertainty or a finest scale of a map that is not
+            deformable.
     """
 
     refine: int | None = None
@@ -55,15 +63,18 @@ class RegistrationOptions:
     similarity: str = "lncc"
     transform: str = DEFORMABLE
     preset: str = NORMAL
+    finest: float | str | None = None
 
     def __post_init__(self) -> None:
         if self.transform not in TRANSFORMS:
             raise PatchMorphError(f"transform must be one of {', '.join(TRANSFORMS)}, got {self.transform}")
         if self.preset not in PRESETS:
             raise PatchMorphError(f"preset must be one of {', '.join(PRESETS)}, got {self.preset}")
-        if self.is_linear and (self.refine or self.uncertainty):
-            what = "refine" if self.refine else "uncertainty"
-            raise PatchMorphError(f"{what} must be that of a deformable transform, got {self.transform}")
+        for what in ("refine", "uncertainty", "finest"):
+            if self.is_linear and getattr(self, what):
+                raise PatchMorphError(f"{what} must be that of a deformable transform, got {self.transform}")
+        if self.finest not in (None, NATIVE) and not is_size(self.finest):
+            raise PatchMorphError(f"finest must be {NATIVE} or a size above 0 in mm, got {self.finest}")
         if self.refine is not None and self.refine < 0:
             raise PatchMorphError(f"refine must be 0 or more, got {self.refine}")
         if self.similarity not in SIMILARITIES:
@@ -94,3 +105,8 @@ class RegistrationOptions:
     def without_refinement(self) -> "RegistrationOptions":
         """The same options, for networks alone."""
         return replace(self, refine=0)
+
+
+def is_size(value: float | str | None) -> bool:
+    """Whether a value is a number that can be a length."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf

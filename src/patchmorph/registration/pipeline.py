@@ -11,7 +11,7 @@ from patchmorph.registration.options import RegistrationOptions
 from patchmorph.registration.pair import PreparedPair
 from patchmorph.registration.preparation import prepare_pair
 from patchmorph.registration.result import Registration
-from patchmorph.registration.schedule import RESTARTS, schedule
+from patchmorph.registration.schedule import RESTARTS, detail_schedule, schedule
 from patchmorph.registration.stages.base import Stage
 from patchmorph.registration.stages.pose import PoseStage
 from patchmorph.transforms.base import Transform
@@ -70,7 +70,10 @@ def register_pair(
     Raises:
         PatchMorphError: uncertainty is asked for without a model.
     """
-    return Registration(pair, refine(pair, history, schedule(model, pair, options, restarts)))
+    stages = schedule(model, pair, options, restarts)
+    if model is not None:
+        stages += detail_schedule(model, pair, options)
+    return Registration(pair, refine(pair, history, stages))
 
 
 def refine(pair: PreparedPair, history: History, stages: Sequence[Stage]) -> History:

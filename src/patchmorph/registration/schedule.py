@@ -1,15 +1,16 @@
 """Which stages a registration goes through, with what scales and how many passes. Decided here only."""
 
 from collections.abc import Sequence
-from typing import TypeVar
 
 import torch
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.networks.model import ModelSpec, PatchMorphModel
+from patchmorph.patches.detail import MIN_DETAIL
 from patchmorph.registration.acceptance import AFFINE
 from patchmorph.registration.options import RIGID, RegistrationOptions
 from patchmorph.registration.pair import PreparedPair
+from patchmorph.registration.scales import Scale, scales_of
 from patchmorph.registration.stages.affine_refinement import AffineRefinementStage
 from patchmorph.registration.stages.base import GuardedStage, Stage
 from patchmorph.registration.stages.nearest_affine import NearestAffineStage
@@ -30,8 +31,6 @@ with a third missing 0.021 without, 0.017 after one, 0.016 after two, 0.015 afte
 
 LINEAR_FITS = 2
 """How often the nearest affine or rigid map to a dense prediction is taken, where the map is to be one."""
-
-Scale = TypeVar("Scale", int, float)
 
 UNCERTAINTY_OVERLAP = 0.5
 """Fraction of a patch that its neighbours must cover for every point to be in several patches."""
@@ -57,38 +56,45 @@ def schedule(
     """
     generator = torch.Generator().manual_seed(options.seed)
     spec = ModelSpec() if model is None else model.spec
-    spacings_mm = spec.spacings_for(pair.fixed.content.radius_mm)
+    scales = scales_of(spec, pair, options)
     if model is None:
         if options.uncertainty:
             raise PatchMorphError("uncertainty must come from the patches of a network, got no model")
-        return _classical_stages(spec, spacings_mm, options, generator)
+        return _classical_stages(spec, [*scales.trained, *scales.finer], options, generator)
     model.eval()
-    stages = _affine_stages(model, spacings_mm[0])
-    dense = _dense_stages(model, spacings_mm, options, generator)
+    stages = _affine_stages(model, scales.trained[0].spacing_mm)
+    dense = _dense_stages(model, scales.trained, options, generator)
     if options.is_linear:
         return stages + [dense[0], NearestAffineStage(options.transform == RIGID)] * LINEAR_FITS
     stages += dense
     if pair.is_truncated:
         stages += [NearestAffineStage(), *dense] * restarts
-    # Coarser scales gain nothing after networks (docs/decisions/008).
-    passes = options.passes_after_networks
-    return stages + _refinement(spacings_mm[-1:], passes, generator, options.similarity)
+    return stages + refinement_schedule(model, pair, options)
 
 
 def refinement_schedule(
     model: PatchMorphModel, pair: PreparedPair, options: RegistrationOptions
 ) -> list[Stage]:
-    """The refinement of a map that networks have found between two contrasts or one."""
+    """The refinement of a map that networks have found between two contrasts or one.
+
+    Coarser scales gain nothing after networks (docs/decisions/008).
+    """
     generator = torch.Generator().manual_seed(options.seed)
-    finest = model.spec.spacings_for(pair.fixed.content.radius_mm)[-1:]
-    return _refinement(finest, options.passes_after_networks, generator, options.similarity)
+    passes = options.passes_after_networks
+    return _refinement(_refined_scale(model, pair, options), passes, generator, options.similarity)
+
+
+def detail_schedule(model: PatchMorphModel, pair: PreparedPair, options: RegistrationOptions) -> list[Stage]:
+    """The scales beyond the finest of the model, where both images have detail; applied to the final map."""
+    generator = torch.Generator().manual_seed(options.seed)
+    return _dense_stages(model, scales_of(model.spec, pair, options).finer, options, generator, MIN_DETAIL)
 
 
 def cross_contrast_refinement_schedule(
     model: PatchMorphModel, pair: PreparedPair, options: RegistrationOptions
 ) -> list[Stage]:
     """The refinement of a map between two contrasts by what they share (`CROSS_CONTRAST_PASSES`)."""
-    finest = model.spec.spacings_for(pair.fixed.content.radius_mm)[-1:]
+    finest = _refined_scale(model, pair, options)
     return [
         stage
         for similarity, passes in CROSS_CONTRAST_PASSES
@@ -96,20 +102,23 @@ def cross_contrast_refinement_schedule(
     ]
 
 
+def _refined_scale(model: PatchMorphModel, pair: PreparedPair, options: RegistrationOptions) -> list[float]:
+    """The finest scale of the model; the finest that is kept where the user chose."""
+    if options.finest is None:
+        return model.spec.spacings_for(pair.fixed.content.radius_mm)[-1:]
+    return [scales_of(model.spec, pair, options).trained[-1].spacing_mm]
+
+
 def _classical_stages(
-    spec: ModelSpec, spacings_mm: list[float], options: RegistrationOptions, generator: torch.Generator
+    spec: ModelSpec, scales: Sequence[Scale], options: RegistrationOptions, generator: torch.Generator
 ) -> list[Stage]:
     objective, rigid = REFINEMENT.comparing_by(options.similarity), options.transform == RIGID
-    affine = AffineRefinementStage(spacings_mm[0], spec.patch_size, objective, rigid)
+    affine = AffineRefinementStage(scales[0].spacing_mm, spec.patch_size, objective, rigid)
     if options.is_linear:
         return [NearestAffineStage(rigid), affine]
     passes = CLASSICAL_PASSES if options.refine is None else options.refine
-    return [affine, *_refinement(_kept(options, spacings_mm), passes, generator, options.similarity)]
-
-
-def _kept(options: RegistrationOptions, scales: Sequence[Scale]) -> Sequence[Scale]:
-    """The scales, coarse to fine, without those that a preset skips; one at least."""
-    return scales[: max(1, len(scales) - options.takes.skipped_scales)]
+    spacings_mm = [scale.spacing_mm for scale in scales]
+    return [affine, *_refinement(spacings_mm, passes, generator, options.similarity)]
 
 
 def _affine_stages(model: PatchMorphModel, spacing_mm: float) -> list[Stage]:
@@ -125,19 +134,21 @@ def _affine_stages(model: PatchMorphModel, spacing_mm: float) -> list[Stage]:
 
 def _dense_stages(
     model: PatchMorphModel,
-    spacings_mm: list[float],
+    scales: Sequence[Scale],
     options: RegistrationOptions,
     generator: torch.Generator,
+    min_detail: float = 0.0,
 ) -> list[Stage]:
-    spec, stages = model.spec, list[Stage]()
-    kept = _kept(options, range(len(spacings_mm)))
-    scales = [scale for scale in spec.stage_scales if scale in kept]
-    for index, scale in enumerate(scales):
-        with_variance = options.uncertainty and index == len(scales) - 1
+    """Stages of networks, as many a scale as its network has passes."""
+    spec = model.spec
+    passed = [scale for scale in scales for _ in range(spec.stage_scales.count(scale.network))]
+    stages = list[Stage]()
+    for index, scale in enumerate(passed):
+        with_variance = options.uncertainty and index == len(passed) - 1
         stages.append(
             DenseNetworkStage(
-                network=model.dense[scale],
-                spacing_mm=spacings_mm[scale],
+                network=model.dense[scale.network],
+                spacing_mm=scale.spacing_mm,
                 patch_size=spec.patch_size,
                 overlap=max(spec.overlap, UNCERTAINTY_OVERLAP) if with_variance else spec.overlap,
                 smoothing=spec.smoothing,
@@ -146,6 +157,7 @@ def _dense_stages(
                 precision=spec.precision,
                 symmetric=spec.symmetric,
                 with_variance=with_variance,
+                min_detail=min_detail,
             )
         )
     return stages

@@ -63,6 +63,11 @@ class VoxelBox(NamedTuple):
         """The box of the same shape, ``offset`` voxels further."""
         return VoxelBox.at(triple(a + b for a, b in zip(self.start, offset, strict=True)), self.shape)
 
+    def within(self, other: "VoxelBox") -> "VoxelBox":
+        """The box in an array that begins where ``other`` does."""
+        start, stop = (triple(a - b for a, b in zip(corner, other.start, strict=True)) for corner in self)
+        return VoxelBox(start, stop)
+
     @property
     def is_empty(self) -> bool:
         """Whether the box contains no voxel."""

@@ -1,18 +1,29 @@
 """Stationary velocity fields: diffeomorphisms, whose inverse is the backward flow."""
 
 import functools
+import math
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from patchmorph.memory import release, zeros
 from patchmorph.spatial.affine import rotate_vectors
 from patchmorph.spatial.bsplines import nearest_spline
-from patchmorph.spatial.grid import Grid, VoxelBox, triple
+from patchmorph.spatial.grid import Grid, VoxelBox
 from patchmorph.spatial.sampling import sample_linear
 from patchmorph.transforms.base import Transform
 from patchmorph.transforms.displacement import DisplacementField
 from patchmorph.transforms.inverse import TOLERANCE_MM, solve
+from patchmorph.workers import in_order
+
+WHOLE = 2**23
+"""Grid points above which a velocity is integrated block by block: the integration of so many takes 1 GiB."""
+SIDE = 128
+"""Grid points along each side of these blocks."""
+HALO = 10
+"""Grid points around a block, besides those that a flow may cross, that the spline nearest to it depends on:
+what lies beyond changes it by a thousandth of what is cut off."""
 
 
 class VelocityField(Transform):
@@ -48,7 +59,41 @@ class VelocityField(Transform):
     @functools.cached_property
     def flow(self) -> DisplacementField:
         """The displacement field of φ on the velocity's grid."""
-        return self._flow(self.velocity, self.grid)
+        if len(self.velocity) > 1 or math.prod(self.grid.shape) <= WHOLE:
+            return self._flow(self.velocity, self.grid)
+        return DisplacementField(self._by_blocks(), self.grid, spline=self.spline)
+
+    def _by_blocks(self) -> Float[Tensor, "1 3 x y z"]:
+        """The values of ``flow``, block by block."""
+        halo = HALO + math.ceil(self._fastest_voxels())
+        values = zeros((1, 3, *self.grid.shape), self.grid.device)
+        boxes = [box for box, _ in self.grid.blocks(SIDE)]
+        parts = in_order(lambda box: self._flow_within(box, halo), boxes, self.grid.device)
+        for box, part in zip(boxes, parts, strict=True):
+            if part is not None:
+                values[(..., *box.slices)] = part
+            release()
+        return values
+
+    def _flow_within(self, box: VoxelBox, halo: int) -> Float[Tensor, "1 3 u v w"] | None:
+        """The values of ``flow`` in ``box``, from the velocity up to ``halo`` grid points around it.
+
+        ``None`` where that is zero.
+        """
+        wider = box.widened(halo, self.grid.shape)
+        velocity = self.velocity[(..., *wider.slices)]
+        if not velocity.any():
+            return None
+        flow = self._flow(velocity, self.grid.crop(wider.start, wider.shape)).displacement
+        return flow[(..., *box.within(wider).slices)]
+
+    def _fastest_voxels(self) -> float:
+        """The largest speed, in grid points."""
+        fastest = 0.0
+        for box, _ in self.grid.blocks(SIDE):
+            block = self.velocity[(..., *box.slices)]
+            fastest = max(fastest, float(block.square().sum(1).amax()) ** 0.5)
+        return fastest / float(self.grid.spacing_mm.min())
 
     def _flow(self, velocity: Float[Tensor, "b 3 u v w"], grid: Grid) -> DisplacementField:
         displacement = integrate(velocity, grid, self.steps)
@@ -65,8 +110,7 @@ class VelocityField(Transform):
         wider = box.widened(halo, self.grid.shape)
         grid = self.grid.crop(wider.start, wider.shape)
         flow = self._flow(self.velocity[(..., *wider.slices)], grid)
-        inner = triple(a - b for a, b in zip(box.start, wider.start, strict=True))
-        return flow.block(VoxelBox.at(inner, box.shape), 1 if self.spline else 0)
+        return flow.block(box.within(wider), 1 if self.spline else 0)
 
     def __call__(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
         """The mapped ``points``."""
@@ -136,15 +180,25 @@ def merged(outer: VelocityField, inner: VelocityField) -> VelocityField:
     By the Baker–Campbell–Hausdorff formula ``a + b + (Da·b − Db·a) / 2`` (Bossa et al., MICCAI 2007; in
     log-domain demons, Vercauteren et al., MICCAI 2008), with central differences. Variances are added.
     """
-    to_voxel = outer.grid.world_to_voxel[:, :3, :3]
-    a, b = rotate_vectors(to_voxel, outer.velocity), rotate_vectors(to_voxel, inner.velocity)
-    bracket = _along(a, b) - _along(b, a)
-    velocity = (
-        outer.velocity + inner.velocity + rotate_vectors(outer.grid.voxel_to_world[:, :3, :3], bracket) / 2
-    )
+    velocity = zeros(tuple(outer.velocity.shape), outer.grid.device)
+    for box, _ in outer.grid.blocks(SIDE):
+        wider = box.widened(1, outer.grid.shape)
+        part = _merged(outer.velocity[(..., *wider.slices)], inner.velocity[(..., *wider.slices)], outer.grid)
+        velocity[(..., *box.slices)] = part[(..., *box.within(wider).slices)]
+        release()
     variances = [field.variance for field in (outer, inner) if field.variance is not None]
     variance = torch.stack(variances).sum(0) if variances else None
     return VelocityField(velocity, outer.grid, max(outer.steps, inner.steps), variance, outer.spline)
+
+
+def _merged(
+    outer: Float[Tensor, "b 3 x y z"], inner: Float[Tensor, "b 3 x y z"], grid: Grid
+) -> Float[Tensor, "b 3 x y z"]:
+    """The sum of two velocities and half of their bracket."""
+    to_voxel = grid.world_to_voxel[:, :3, :3]
+    a, b = rotate_vectors(to_voxel, outer), rotate_vectors(to_voxel, inner)
+    bracket = _along(a, b) - _along(b, a)
+    return outer + inner + rotate_vectors(grid.voxel_to_world[:, :3, :3], bracket) / 2
 
 
 def _along(

@@ -15,6 +15,7 @@ from synthetic import AFFINES, grid_around, lopsided, rotation, smooth_velocity
 from patchmorph import workers
 from patchmorph.images.foreground import Content
 from patchmorph.images.volume import Image
+from patchmorph.networks.batches import CUDA_BATCH, Batches
 from patchmorph.networks.model import ModelSpec, NetworkSpec, PatchMorphModel
 from patchmorph.patches.blending import Blend
 from patchmorph.patches.lattice import PatchLattice
@@ -28,6 +29,7 @@ from patchmorph.registration.stages.nearest_affine import NearestAffineStage
 from patchmorph.registration.stages.network import (
     AffineNetworkStage,
     DenseNetworkStage,
+    divided,
     merged_rows,
     velocity_variance,
 )
@@ -172,7 +174,21 @@ def test_rows_are_merged_in_their_order_up_to_a_number_of_patches():
     assert not list(merged_rows([], 5))
 
 
-def test_batches_that_are_filled_up_give_the_same_velocity(moving, monkeypatch):
+@pytest.fixture
+def batches(monkeypatch):
+    """The batches of each stage that is run: filled up, as on CUDA."""
+    made = list[Batches]()
+
+    def filled(device, patch_size) -> Batches:
+        made.append(Batches(device, patch_size))
+        made[-1].fills, made[-1].size = True, CUDA_BATCH
+        return made[-1]
+
+    monkeypatch.setattr(network, "Batches", filled)
+    return made
+
+
+def test_batches_that_are_filled_up_give_the_same_velocity(moving, batches, monkeypatch):
     """As on CUDA, where all batches of a stage have one size."""
     pair = given_pair(moving, moving, box_content(-60, 60, 6.0))
     sizes = []
@@ -184,13 +200,49 @@ def test_batches_that_are_filled_up_give_the_same_velocity(moving, monkeypatch):
 
     stage = DenseNetworkStage(Counted(0, 1, 2.0), 3.0, 32, 0.25, 0.0, 6, precision="fp32")
     points = torch.rand(1, 400, 3, generator=torch.Generator().manual_seed(0)) * 80 - 40
-    expected = stage.refine(pair, IDENTITY)(points)
-    assert len(set(sizes)) > 1 or sizes[0] < network.CUDA_BATCH
-    sizes.clear()
-    monkeypatch.setattr(network, "BATCH", network.CUDA_BATCH)
     found = stage.refine(pair, IDENTITY)(points)
-    assert set(sizes) == {network.CUDA_BATCH}
+    assert set(sizes) == {CUDA_BATCH}
+    sizes.clear()
+    monkeypatch.setattr(network, "Batches", Batches)
+    expected = stage.refine(pair, IDENTITY)(points)
+    assert set(sizes) != {CUDA_BATCH}
     torch.testing.assert_close(found, expected)
+
+
+def test_batches_are_halved_where_memory_does_not_hold_them_and_the_map_is_the_same(moving, batches, caplog):
+    pair = given_pair(moving, moving, box_content(-60, 60, 6.0))
+    stage = DenseNetworkStage(Wave(0, 1, 2.0), 3.0, 32, 0.25, 0.0, 6, precision="fp32")
+    points = torch.rand(1, 400, 3, generator=torch.Generator().manual_seed(0)) * 80 - 40
+    expected = stage.refine(pair, IDENTITY)(points)
+
+    class Greedy(Wave):
+        def forward(self, pair):
+            if len(pair) > 3:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().forward(pair)
+
+    found = replace(stage, network=Greedy(0, 1, 2.0)).refine(pair, IDENTITY)(points)
+    torch.testing.assert_close(found, expected)
+    assert [one.size for one in batches] == [12, 3]
+    assert caplog.messages == ["a GPU must hold 12 patches at a time, got too little memory: fewer are tried"]
+
+
+def test_a_patch_that_memory_does_not_hold_ends_the_registration(moving, batches):
+    class Greedy(Wave):
+        def forward(self, pair):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    stage = DenseNetworkStage(Greedy(), 3.0, 32, 0.25, 0.0, 6, precision="fp32")
+    with pytest.raises(torch.OutOfMemoryError):
+        stage.refine(given_pair(moving, moving, box_content(-60, 60, 6.0)), IDENTITY)
+
+
+def test_long_rows_are_divided_into_parts_of_whole_lines():
+    row = [(0, y, z) for y in range(5) for z in range(3)]
+    assert list(divided(row, 15)) == [row]
+    parts = list(divided(row, 7))
+    assert [len(part) for part in parts] == [6, 6, 3]
+    assert [*itertools.chain(*parts)] == row
 
 
 @pytest.mark.parametrize("is_static", [True, False])
@@ -366,7 +418,7 @@ def test_the_nearest_affine_map_is_that_of_points_with_a_counterpart(turned):
 def test_the_variance_of_patches_that_agree_is_that_of_their_correction():
     box = torch.tensor([[0.0, 0, 0], [12, 8, 8]], dtype=torch.float64)
     lattice = PatchLattice.cover(box, 1.0, 8, overlap=0.5)
-    blend = Blend(lattice)
+    blend = Blend(lattice, with_squares=True)
     blend.add(lattice.starts, torch.tensor([1.0, 2.0, 2.0])[:, None, None, None].expand(2, 3, 8, 8, 8))
     # A tenth of the square of a correction of 3 mm (decision 008).
     torch.testing.assert_close(velocity_variance(blend), torch.full((1, 1, 12, 8, 8), 0.9), atol=1e-3, rtol=0)

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from patchmorph.images.foreground import foreground
-from patchmorph.networks.contract import VELOCITY_STRIDE, Precision, predict
-from patchmorph.patches.blending import Blend, rim, smooth
+from patchmorph.networks.batches import Batches
+from patchmorph.networks.contract import VELOCITY_STRIDE, Precision, device_of, predict
+from patchmorph.patches.blending import Blend, smooth
+from patchmorph.patches.detail import detail
 from patchmorph.patches.extraction import extract, extract_pair, matrix_to_world, velocity_to_world
 from patchmorph.patches.lattice import PatchLattice
 from patchmorph.progress import advance, step
@@ -31,15 +33,17 @@ from patchmorph.workers import in_order, one_core
 TRUNCATED_PASSES = 3
 """Factor on the passes of an affine network where an image is truncated: the pose is worse then."""
 
+OCCUPIED_SIDE = 128
+"""Velocity voxels along each side of the blocks in which content is sought."""
+
 CONTENT_MARGIN = 3
 """Velocity voxels around the content that still count as content: as far as a flow may leave it."""
 
 CORRECTION_VARIANCE = 0.1
 """Part of the square of a last correction that counts as its variance (docs/decisions/008)."""
 
-BATCH, CUDA_BATCH, MAX_MERGED = 4, 12, 64
-"""Patches that a network computes at a time, on a CPU and on CUDA, and for which images are sampled at a time
-on CUDA, at most. There, batches are filled up, so that one recording serves all (`networks.replay`)."""
+MAX_MERGED = 64
+"""Patches for which images are sampled at a time on CUDA, at most."""
 
 VARIANCE_SMOOTHINGS = 8
 """Passes of a kernel of 0.7 voxels that average the variance: it comes from a few predictions a point."""
@@ -125,6 +129,7 @@ class DenseNetworkStage(Stage):
         precision: see `patchmorph.networks.contract`.
         symmetric: average the predictions for both directions.
         with_variance: let the velocity carry its `velocity_variance`.
+        min_detail: leave out patches with less `detail` in either image.
     """
 
     network: nn.Module
@@ -138,6 +143,7 @@ class DenseNetworkStage(Stage):
     precision: Precision = "bf16"
     symmetric: bool = False
     with_variance: bool = False
+    min_detail: float = 0.0
 
     @property
     def label(self) -> str:
@@ -149,39 +155,50 @@ class DenseNetworkStage(Stage):
         content = pair.fixed.content
         width, spacing_mm = self.patch_size // VELOCITY_STRIDE, self.spacing_mm * VELOCITY_STRIDE
         lattice = PatchLattice.cover(content.box_world, spacing_mm, width, self.overlap, self.jitter)
-        blend, rows = Blend(lattice), list(self._rows(pair, lattice))
-        predict = functools.partial(self._predicted, pair, transform, lattice)
+        blend, rows = Blend(lattice, self.with_variance), list(self._rows(pair, lattice))
+        batches = Batches(device_of(self.network, lattice.grid.device), self.patch_size)
+        predict = functools.partial(self._predicted, pair, transform, lattice, batches)
         with step("patches", sum(map(len, rows))) as patches:
             concurrent = getattr(self.network, "is_static", False)  # others may keep a state
             for row in in_order(predict, rows, lattice.grid.device) if concurrent else map(predict, rows):
                 for starts, velocities in row:
                     blend.add(starts, velocities)
                     advance(patches, len(starts))
-        block, grid = lattice.trim(content.box_world)
-        velocity = smooth(blend.velocity(), self.smoothing)[:, :, *block]
-        fade = rim(grid.shape, max(1, int(content.margin_mm / spacing_mm)), grid.device)
-        variance = velocity_variance(blend)[:, :, *block] if self.with_variance else None
-        return _followed(transform, VelocityField(velocity * fade, grid, self.steps, variance, spline=True))
+        box, grid = lattice.trim(content.box_world)
+        fade = max(1, int(content.margin_mm / spacing_mm))
+        velocity = blend.smoothed(self.smoothing, box, fade)
+        variance = velocity_variance(blend)[(..., *box.slices)] if self.with_variance else None
+        del blend
+        return _followed(transform, VelocityField(velocity, grid, self.steps, variance, spline=True))
 
     def _predicted(
-        self, pair: PreparedPair, transform: Transform, lattice: PatchLattice, row: Sequence[VoxelIndex]
+        self,
+        pair: PreparedPair,
+        transform: Transform,
+        lattice: PatchLattice,
+        batches: Batches,
+        row: Sequence[VoxelIndex],
     ) -> list[tuple[Sequence[VoxelIndex], Float[Tensor, "b 3 m m m"]]]:
         """The velocities of patches, in batches with their places in the lattice.
 
         Images are sampled once for all of them, since they overlap.
         """
-        batch, found = CUDA_BATCH if lattice.grid.device.type == "cuda" else BATCH, []
         origin, region = lattice.region(row, VELOCITY_STRIDE)
         images = extract_pair(pair.fixed.image, pair.moving.image, region, self.spacing_mm, transform)
-        for first in range(0, len(row), batch):
-            starts = row[first : first + batch]
-            blocks = [lattice.block(start, origin, VELOCITY_STRIDE) for start in starts]
-            if batch == CUDA_BATCH and len(row) > 1:
-                blocks += blocks[-1:] * (batch - len(blocks))
-            patches = torch.stack([images[(0, slice(None), *block)] for block in blocks])
-            velocities = patch_velocity(self.network, patches, region, self.precision, self.symmetric)
-            found.append((starts, velocities[: len(starts)]))
-        return found
+        patches = {
+            start: images[(0, slice(None), *lattice.block(start, origin, VELOCITY_STRIDE))] for start in row
+        }
+        if self.min_detail:
+            patches = {start: patch for start, patch in patches.items() if self._has_detail(patch)}
+        answer = functools.partial(self._velocity, region)
+        return list(batches.over(answer, list(patches), list(patches.values())))
+
+    def _velocity(self, region: Grid, patches: Float[Tensor, "b 2 n n n"]) -> Float[Tensor, "b 3 m m m"]:
+        return patch_velocity(self.network, patches, region, self.precision, self.symmetric)
+
+    def _has_detail(self, patch: Float[Tensor, "2 n n n"]) -> bool:
+        """Whether both images have the detail that is asked for."""
+        return bool((detail(patch[None]) >= self.min_detail).all())
 
     def _rows(self, pair: PreparedPair, lattice: PatchLattice) -> Iterable[Sequence[VoxelIndex]]:
         """The patches that are computed, in rows whose images are sampled at once."""
@@ -191,18 +208,32 @@ class DenseNetworkStage(Stage):
             for row in lattice.rows
         )
         if lattice.grid.device.type == "cuda":
-            return merged_rows(filter(None, rows), MAX_MERGED)
-        return [list(along) for row in rows for _, along in groupby(row, lambda start: start[:2])]
+            parts = (part for row in rows if row for part in divided(row, MAX_MERGED))
+            return merged_rows(parts, MAX_MERGED)
+        return [line for row in rows for line in _lines(row)]
 
     def _occupied(self, pair: PreparedPair, lattice: PatchLattice) -> np.ndarray:
         """Where in the lattice, ``[X, Y, Z]``, there is content of the fixed image or some not far away."""
-        values = extract(pair.fixed.image, lattice.grid, self.spacing_mm * VELOCITY_STRIDE)
-        near = foreground(values).float()
-        for axis in range(3):  # one after the other, which takes a fifth of the time
-            size, margin = [1, 1, 1], [0, 0, 0]
-            size[axis], margin[axis] = 2 * CONTENT_MARGIN + 1, CONTENT_MARGIN
-            near = functional.max_pool3d(near, size, 1, margin)
-        return near[0, 0].bool().cpu().numpy()
+        found = np.zeros(lattice.grid.shape, dtype=bool)
+        for box, block in lattice.grid.blocks(OCCUPIED_SIDE):
+            around = block.widened(CONTENT_MARGIN)
+            near = foreground(extract(pair.fixed.image, around, self.spacing_mm * VELOCITY_STRIDE)).float()
+            for axis in range(3):  # one after the other, which takes a fifth of the time
+                size = [1, 1, 1]
+                size[axis] = 2 * CONTENT_MARGIN + 1
+                near = functional.max_pool3d(near, size, 1)
+            found[box.slices] = near[0, 0].bool().cpu().numpy()
+        return found
+
+
+def _lines(row: Sequence[VoxelIndex]) -> list[list[VoxelIndex]]:
+    """The patches of a row that also share their position along the second axis, one line after the other."""
+    return [list(along) for _, along in groupby(row, lambda start: start[:2])]
+
+
+def divided(row: Sequence[VoxelIndex], most: int) -> Iterable[Sequence[VoxelIndex]]:
+    """A row of at most ``most`` patches as it is, a longer one in parts of several lines."""
+    return [row] if len(row) <= most else merged_rows(_lines(row), most)
 
 
 def merged_rows(rows: Iterable[Sequence[VoxelIndex]], most: int) -> Iterator[Sequence[VoxelIndex]]:
