@@ -25,6 +25,7 @@ from patchmorph.registration.stages.base import Stage
 from patchmorph.spatial.affine import exponential
 from patchmorph.spatial.grid import Grid, VoxelIndex, cube
 from patchmorph.transforms.base import AffineTransform, Transform, compose
+from patchmorph.transforms.steps import rounded
 from patchmorph.transforms.velocity import VelocityField, merged
 from patchmorph.workers import in_order, one_core
 
@@ -161,7 +162,8 @@ class DenseNetworkStage(Stage):
         velocity = smooth(blend.velocity(), self.smoothing)[:, :, *block]
         fade = rim(grid.shape, max(1, int(content.margin_mm / spacing_mm)), grid.device)
         variance = velocity_variance(blend)[:, :, *block] if self.with_variance else None
-        return _followed(transform, VelocityField(velocity * fade, grid, self.steps, variance, spline=True))
+        velocity = rounded(velocity * fade)
+        return _followed(transform, VelocityField(velocity, grid, self.steps, variance, spline=True))
 
     def _predicted(
         self, pair: PreparedPair, transform: Transform, lattice: PatchLattice, row: Sequence[VoxelIndex]
