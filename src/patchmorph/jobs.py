@@ -1,5 +1,6 @@
 """Whole jobs on files, each one call with plain data in and out, so that a cluster can run them."""
 
+import math
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -41,7 +42,7 @@ from patchmorph.results.folder import (
 )
 from patchmorph.results.log import recorded
 from patchmorph.results.summary import Summary, device_name, peak_memory_gib, versions
-from patchmorph.transforms.base import Transform
+from patchmorph.transforms.merging import with_merged_splines
 
 if TYPE_CHECKING:
     from patchmorph.report.page import Pictures
@@ -176,11 +177,13 @@ def _write(
 ) -> Summary:
     """Write the files but for the summary, which is returned, and the log."""
     transform = stored(registration.transform)  # which all files hold alike
-    registration = replace(registration, history=(*registration.history[:-1], transform))
+    dense = with_merged_splines(transform, math.prod(registration.fixed.grid.shape))
+    registration = replace(registration, history=(*registration.history[:-1], dense))
     code = space_code(request.paths.fixed)
     with ThreadPoolExecutor(2) as beside:  # what needs no warped image, while the map is evaluated
-        pictures = beside.submit(_pictures, registration, transform) if "report" in request.saved else None
+        pictures = beside.submit(_pictures, registration) if "report" in request.saved else None
         transforms = beside.submit(write_transforms, transform, folder, request.saved)
+        beside.submit(lambda: registration.evidence)  # which the registration keeps
         with step("warp and measure"):
             warped, quality = warp_and_measure(registration)
         with step("images and transforms"):
@@ -200,12 +203,12 @@ def _write(
     return summary
 
 
-def _pictures(registration: Registration, transform: Transform) -> "Pictures":
+def _pictures(registration: Registration) -> "Pictures":
     """The report's figures; what draws them is loaded beside other work."""
     from patchmorph.report.figures import PairView
     from patchmorph.report.page import render_pictures
 
-    return render_pictures(PairView(registration.fixed, registration.moving, transform))
+    return render_pictures(PairView(registration.fixed, registration.moving, registration.transform))
 
 
 def _write_labels(labels: PairLabels, registration: Registration, path: Path, code: int) -> dict[str, float]:

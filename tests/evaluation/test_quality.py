@@ -100,3 +100,16 @@ def test_an_empty_region_has_no_figures_of_the_map():
     assert math.isnan(quality.folding_percent)
     assert math.isnan(quality.sd_log_jacobian)
     assert quality.similarity_after == pytest.approx(1, abs=1e-3)  # intensities are clamped to the window
+
+
+def test_voxels_without_a_number_are_left_out_of_the_similarity(linear):
+    registration = registration_of(linear)
+    moving = registration.moving
+    moving.data[:, :, 20:24, 30:33] = torch.nan
+    before = moving.sample(registration.fixed.grid.points_world(), 2.25)[0, 0]
+    normal = registration.fixed.normalized().values()[0, 0]
+    known = before.isfinite() & (normal > 0.06)
+    assert 0 < int((~before.isfinite()).sum()) < before.numel() / 10
+    expected = np.corrcoef(normal[known].double().numpy(), before[known].double().numpy())[0, 1]
+    found = measure_quality(registration, registration.fixed)
+    assert found.similarity_before == pytest.approx(expected, abs=1e-5)

@@ -13,7 +13,9 @@ from patchmorph.images.histogram import (
     bin_values,
     histogram_of_sorted,
     sorted_blocks,
+    sorted_or_counted,
 )
+from patchmorph.images.normalization import voxel_statistics
 
 float32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
 few_values = st.sampled_from([-2.5, -0.0, 0.0, 1e-40, 7.0, 7.0000005, -1e30])
@@ -126,3 +128,29 @@ def test_sorted_blocks_have_the_same_statistics(cuts):
     first, second = OrderStatistics(plain), OrderStatistics(ordered)
     assert (first.count, first.not_finite) == (second.count, second.not_finite)
     assert [first.smallest(rank) for rank in (1, 50, 99)] == [second.smallest(rank) for rank in (1, 50, 99)]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16])
+def test_counted_integers_have_the_same_statistics(dtype):
+    limits = torch.iinfo(dtype)
+    values = torch.randint(limits.min, limits.max + 1, (500,), generator=torch.Generator().manual_seed(0))
+    values = torch.cat([values, torch.tensor([limits.min, limits.max, 7, 7])]).to(dtype)
+    voxels, counts = sorted_or_counted(in_blocks(values, (100, 300)), dtype, torch.device("cpu"))
+    assert counts is not None, "small integers must be counted"
+    found, expected = OrderStatistics(voxels, counts), OrderStatistics(in_blocks(values.float()))
+    assert (found.count, found.not_finite) == (expected.count, 0)
+    assert torch.equal(found.histogram, expected.histogram)
+    assert all(found.smallest(rank) == expected.smallest(rank) for rank in (1, 2, 250, 503, 504))
+
+
+def test_counted_voxels_without_the_background_are_not_finite():
+    values = torch.tensor([3, 3, 3, 5, 9], dtype=torch.uint8)
+    found = voxel_statistics(*sorted_or_counted(in_blocks(values), values.dtype, torch.device("cpu")), 3.0)
+    assert (found.count, found.not_finite, found.smallest(1)) == (2, 3, (5.0, 1))
+
+
+def test_floats_are_not_counted():
+    values = torch.tensor([3.5, 1.0])
+    voxels, counts = sorted_or_counted(in_blocks(values), values.dtype, torch.device("cpu"))
+    assert counts is None
+    assert OrderStatistics(voxels).smallest(2) == (3.5, 2)

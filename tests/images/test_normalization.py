@@ -16,7 +16,7 @@ from patchmorph.images.volume import Image
 
 def window_of(parts, faces, name="x", background=None) -> Window:
     """The window of voxels in several parts, with one list of voxels for each face."""
-    statistics = voxel_statistics(lambda: iter(parts), background)
+    statistics = voxel_statistics(lambda: iter(parts), None, background)
     return normalizing_window(statistics, [torch.as_tensor(face) for face in faces], name, background)
 
 

@@ -112,27 +112,33 @@ class _Measurement:
     def __init__(self, registration: Registration, region: AbstractVolume | None):
         self.grid, self.region = registration.fixed.grid, region
         self.fixed = registration.fixed.normalized()
-        moving = registration.moving.level(float(self.grid.spacing_mm.min()))
-        self._unregistered = interpolator(moving, "linear")
+        self._spacing_mm = float(self.grid.spacing_mm.min())
+        self._moving = registration.moving.level(self._spacing_mm)
+        self._unregistered = interpolator(self._moving, "linear")
 
     @torch.no_grad()
     def of(self, block: MappedBlock, warped: AbstractVolume) -> _Sums:
         """The sums over a block."""
         values = self.fixed.read(block.box)
-        content = foreground(values)[0, 0]
-        inside = content if self.region is None else self.region.read(block.box)[0, 0] > 0
+        content = foreground(values)
+        inside = content if self.region is None else self.region.read(block.box) > 0
         before, after, logs, folds = Moments(), Moments(), Moments(), 0
-        if len(found := inside.nonzero()):
-            determinant = determinant_of_map(block.mapped[0, 1:, 1:, 1:], self.grid)[found.unbind(1)]
+        if inside.any():
+            cells = determinant_of_map(block.mapped[0, 1:, 1:, 1:], self.grid)
+            determinant = cells.masked_select(inside[0, 0])
             folds = int((determinant <= 0).sum())
             log = log_jacobian(determinant)
             logs.add(log, log)
-        if len(found := content.nonzero()):
-            at = found.unbind(1)
-            fixed, points = values[0, 0][at], block.without_halo(1).points[0][at]
-            _add(before, fixed, self._unregistered(points[None])[0, 0])
-            _add(after, fixed, warped.read(block.box)[0, 0][at].float())
+        if content.any():
+            fixed = values.masked_select(content)
+            _add(before, fixed, self._before(block.without_halo(1)).masked_select(content))
+            _add(after, fixed, warped.read(block.box)[:, :1].masked_select(content).float())
         return _Sums(before, after, logs, folds)
+
+    def _before(self, block: MappedBlock) -> Float[Tensor, "1 1 x y z"]:
+        """The moving image at the points of a block, unmoved; axis by axis where it is finite."""
+        found = self._moving.sample_grid(block.grid, self._spacing_mm)
+        return found[:, :1] if found.isfinite().all() else self._unregistered(block.points)[:, :1]
 
 
 def _add(moments: Moments, first: Float[Tensor, " n"], second: Float[Tensor, " n"]) -> None:

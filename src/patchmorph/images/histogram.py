@@ -1,6 +1,6 @@
 """Order statistics of all voxels of a volume, block by block."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from jaxtyping import Float, Int
@@ -9,6 +9,8 @@ from torch import Tensor
 Blocks = Callable[[], Iterator[Float[Tensor, "*n"]]]
 """Each call returns an iterator over all voxels of a volume, block by block."""
 
+COUNTED = (torch.uint8, torch.int8, torch.int16)
+"""Types of which each value is counted."""
 DIGITS = 2**16
 """Values of the upper and of the lower half of the bits of float32."""
 
@@ -21,20 +23,24 @@ class OrderStatistics:
 
     On CUDA the voxels of a block must be sorted (see `sorted_blocks`).
 
+    Args:
+        blocks: the voxels; or each of their values once (see `sorted_or_counted`).
+        counts: how often each of these occurs; ``None``: once.
+
     Attributes:
         count: number of finite voxels.
         not_finite: number of voxels that are NaN or infinite.
         histogram: int64 ``[DIGITS]``, finite voxels in each bin, in the order of their values.
     """
 
-    def __init__(self, blocks: Blocks):
+    def __init__(self, blocks: Blocks, counts: Int[Tensor, " n"] | None = None):
         self.count = self.not_finite = 0
-        self._blocks = blocks
+        self._blocks, self._counts = blocks, counts
         self._selected: dict[int, tuple[float, int]] = {}
         self.histogram = torch.zeros(DIGITS, dtype=torch.int64)
-        for values in self._finite():
-            self.count += values.numel()
-            self.histogram += _histogram((_ordered_bits(values) >> 16) + DIGITS // 2)
+        for values, counts in self._finite():
+            self.count += values.numel() if counts is None else int(counts.sum())
+            self.histogram += _histogram((_ordered_bits(values) >> 16) + DIGITS // 2, counts)
 
     def smallest(self, rank: int) -> tuple[float, int]:
         """The ``rank``-th smallest value (from 1), and the number of voxels that are at most this value."""
@@ -46,20 +52,46 @@ class OrderStatistics:
         upper = int(torch.searchsorted(self.histogram.cumsum(0), rank))
         below = int(self.histogram[:upper].sum())
         counts = torch.zeros(DIGITS, dtype=torch.int64)
-        for values in self._finite(count=False):
+        for values, weights in self._finite(count=False):
             keys = _ordered_bits(values)
-            counts += _histogram((keys & (DIGITS - 1))[keys >> 16 == upper - DIGITS // 2])
+            chosen = keys >> 16 == upper - DIGITS // 2
+            counts += _histogram((keys & (DIGITS - 1))[chosen], None if weights is None else weights[chosen])
         cumulative = below + counts.cumsum(0)
         lower = int(torch.searchsorted(cumulative, rank))
         value = _values(torch.tensor([(upper - DIGITS // 2) << 16 | lower]))
         return float(value), int(cumulative[lower])
 
-    def _finite(self, count: bool = True) -> Iterator[Float[Tensor, "*n"]]:
+    def _finite(self, count: bool = True) -> Iterator[tuple[Float[Tensor, "*n"], Int[Tensor, " n"] | None]]:
         for values in self._blocks():
-            finite = values.isfinite()
-            missing = int((~finite).sum())
-            self.not_finite += missing if count else 0
-            yield values[finite] if missing else values
+            finite, counts = values.isfinite(), self._counts
+            missing = ~finite
+            absent = int(missing.sum() if counts is None else counts[missing].sum())
+            self.not_finite += absent if count else 0
+            if absent:
+                values, counts = values[finite], None if counts is None else counts[finite]
+            yield values, counts
+
+
+def sorted_or_counted(
+    blocks: Callable[[], Iterator[Tensor]], dtype: torch.dtype, device: torch.device
+) -> tuple[Blocks, Int[Tensor, " n"] | None]:
+    """Arguments of `OrderStatistics` for voxels of any type: on a CPU small integers by their values."""
+    if device.type == "cpu" and dtype in COUNTED:
+        values, counts = counted(blocks(), dtype)
+        return lambda: iter([values]), counts
+    floats = lambda: (values.float() for values in blocks())  # noqa: E731
+    return sorted_blocks(floats) if device.type == "cuda" else floats, None
+
+
+def counted(blocks: Iterable[Int[Tensor, "*n"]], dtype: torch.dtype) -> tuple[Float[Tensor, " n"], Tensor]:
+    """The values that occur in blocks of integers of at most 16 bits, and how often each does."""
+    lowest, bins = torch.iinfo(dtype).min, 2 ** torch.iinfo(dtype).bits
+    counts = torch.zeros(bins, dtype=torch.int64)
+    for values in blocks:
+        flat = values.flatten()
+        counts += torch.bincount(flat.int() - lowest if lowest else flat, minlength=bins)
+    found = counts.nonzero()[:, 0]
+    return (found + lowest).float(), counts[found]
 
 
 def sorted_blocks(blocks: Blocks) -> Blocks:
@@ -80,10 +112,10 @@ def _values(ordered_bits: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
     return bits.to(torch.int32).view(torch.float32)
 
 
-def _histogram(digits: Int[Tensor, " n"]) -> Int[Tensor, " d"]:
+def _histogram(digits: Int[Tensor, " n"], counts: Int[Tensor, " n"] | None = None) -> Int[Tensor, " d"]:
     if digits.is_cuda:  # ``bincount`` would add many voxels of one value to one address there, one by one
         return histogram_of_sorted(digits).cpu()
-    return torch.bincount(digits, minlength=DIGITS)
+    return torch.bincount(digits, counts, minlength=DIGITS).long()  # counts are exact in float64, too
 
 
 def histogram_of_sorted(digits: Int[Tensor, " n"]) -> Int[Tensor, " d"]:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from patchmorph.errors import PatchMorphError
@@ -76,9 +76,11 @@ def normalizing_window(
     )
 
 
-def voxel_statistics(blocks: Blocks, background: float | None) -> OrderStatistics:
-    """Order statistics of all voxels but those of intensity ``background``."""
-    return OrderStatistics(lambda: (_shown(values, background) for values in blocks()))
+def voxel_statistics(
+    blocks: Blocks, counts: Int[Tensor, " n"] | None, background: float | None
+) -> OrderStatistics:
+    """Order statistics of all voxels but those of intensity ``background``; see there."""
+    return OrderStatistics(lambda: (_shown(values, background) for values in blocks()), counts)
 
 
 def background_within(window: Window, faces: Sequence[Float[Tensor, " _"]]) -> float | None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from patchmorph.images.exports import Exportable
 from patchmorph.images.field_of_view import FACES, Face
-from patchmorph.images.histogram import OrderStatistics, sorted_blocks
+from patchmorph.images.histogram import OrderStatistics, sorted_or_counted
 from patchmorph.images.intensity import Window
 from patchmorph.images.normalization import background_within, normalizing_window, voxel_statistics
 from patchmorph.images.padding import MAX_WINDOW
@@ -72,9 +72,9 @@ class Windowed(Exportable):
 
     def _window_above(self, background: float | None, widest: float) -> Window:
         if background not in self._statistics:
-            blocks = lambda: (values.float() for _, values in self.blocks())  # noqa: E731
-            chosen = sorted_blocks(blocks) if self.grid.device.type == "cuda" else blocks
-            self._statistics[background] = voxel_statistics(chosen, background)
+            voxels = lambda: (values for _, values in self.blocks())  # noqa: E731
+            counted = sorted_or_counted(voxels, self.dtype, self.grid.device)
+            self._statistics[background] = voxel_statistics(*counted, background)
         return normalizing_window(self._statistics[background], self._faces, self.name, background, widest)
 
     def _range(self) -> tuple[float, float]:

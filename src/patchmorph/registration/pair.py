@@ -12,6 +12,7 @@ from patchmorph.images.volume import MappedImage
 from patchmorph.registration.acceptance import IntensityAgreement
 from patchmorph.registration.pulled import PulledImage
 from patchmorph.transforms.base import AffineTransform, Transform
+from patchmorph.transforms.blocks import mapped_points
 
 AGREEMENT_POINTS = 48
 """Points along the longest side of the fixed content in which intensities are compared; fewer common points
@@ -105,9 +106,8 @@ class PreparedPair:
     def sampled(self, transform: Transform, points: int = AGREEMENT_POINTS) -> tuple[Tensor, Tensor]:
         """Both images, ``[1, 1, X, Y, Z]``, at the points of a grid across the fixed content."""
         grid = self.fixed.content.grid(points)
-        points_world, spacing_mm = grid.points_world(), float(grid.spacing_mm.max())
-        fixed = self.fixed.image.sample(points_world, spacing_mm)
-        return fixed, self.moving.image.sample(transform(points_world), spacing_mm)
+        mapped, spacing_mm = mapped_points(transform, grid), float(grid.spacing_mm.max())
+        return self.fixed.image.sample_grid(grid, spacing_mm), self.moving.image.sample(mapped, spacing_mm)
 
     def agreement(self, transform: Transform, points: int = AGREEMENT_POINTS) -> IntensityAgreement | None:
         """The agreement of intensities where both show content; ``None``: they have too little in common."""
@@ -118,9 +118,9 @@ class PreparedPair:
     def fraction_without_counterpart(self, transform: Transform) -> float:
         """Fraction of the fixed content that goes beyond a truncated face of the moving image."""
         grid = self.fixed.content.grid(AGREEMENT_POINTS)
-        points_world = grid.points_world()
-        visible = self.moving.image.in_field_of_view(transform(points_world))
-        if visible is None:
+        if not self.moving.image.truncated_faces:
             return 0.0
-        content = foreground(self.fixed.image.sample(points_world, float(grid.spacing_mm.max())))
+        visible = self.moving.image.in_field_of_view(mapped_points(transform, grid))
+        assert visible is not None, "some face is truncated"
+        content = foreground(self.fixed.image.sample_grid(grid, float(grid.spacing_mm.max())))
         return float((~visible)[content[:, 0]].float().mean())

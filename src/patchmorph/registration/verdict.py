@@ -12,6 +12,7 @@ from patchmorph.objective.similarity import correlation_map
 from patchmorph.registration.acceptance import VERDICT, IntensityAgreement, Limit
 from patchmorph.registration.pair import PreparedPair
 from patchmorph.transforms.base import AffineTransform, Transform
+from patchmorph.transforms.blocks import mapped_points
 from patchmorph.transforms.jacobian import determinant_of_map, log_determinant
 
 POINTS = 64
@@ -70,8 +71,8 @@ def measure_evidence(pair: PreparedPair, transform: Transform) -> Evidence:
     """The figures of a map of a prepared pair."""
     grid = pair.fixed.content.grid(POINTS)
     points, spacing_mm = grid.points_world(), float(grid.spacing_mm.max())
-    mapped = transform(points)
-    fixed = pair.fixed.image.sample(points, spacing_mm)
+    mapped = mapped_points(transform, grid)
+    fixed = pair.fixed.image.sample_grid(grid, spacing_mm)
     warped = pair.moving.image.sample(mapped, spacing_mm)
     visible = pair.moving.image.in_field_of_view(mapped)
     seen = torch.ones_like(fixed, dtype=torch.bool) if visible is None else visible[:, None]

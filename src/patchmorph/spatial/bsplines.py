@@ -75,6 +75,11 @@ def nearest_spline(values: Float[Tensor, "b c x y z"]) -> Float[Tensor, "b c x y
     return _along_axes(values, _nearest_spline)
 
 
+def spline_through(values: Float[Tensor, "b c x y z"]) -> Float[Tensor, "b c x y z"]:
+    """Coefficients of the spline with odd ends that has these ``values`` at the grid points."""
+    return _along_axes(values, _interpolation)
+
+
 def nearest_linear(values: Float[Tensor, "b c x y z"]) -> Float[Tensor, "b c x y z"]:
     """Values whose trilinear interpolation is nearest to the spline with odd ends that has these ``values``.
 
@@ -87,15 +92,19 @@ def nearest_linear(values: Float[Tensor, "b c x y z"]) -> Float[Tensor, "b c x y
 def _along_axes(
     values: Float[Tensor, "b c x y z"], matrix_for: Callable[[int], Float[Tensor, "n n"]]
 ) -> Float[Tensor, "b c x y z"]:
-    for axis in (2, 3, 4):
-        matrix = matrix_for(values.shape[axis]).to(values)
-        values = (values.movedim(axis, -1) @ matrix.T).movedim(-1, axis)
-    return values.contiguous()
+    along_x, along_y, along_z = (matrix_for(count).to(values) for count in values.shape[2:])
+    planes = (along_y @ (values @ along_z.T)).flatten(3)
+    return (along_x @ planes).reshape(values.shape)
 
 
 @functools.lru_cache(maxsize=64)
 def _nearest_spline(count: int) -> Float[Tensor, "n n"]:
     return torch.linalg.solve(_convolution(count, B7), _convolution(count, B5))
+
+
+@functools.lru_cache(maxsize=64)
+def _interpolation(count: int) -> Float[Tensor, "n n"]:
+    return torch.linalg.inv(_convolution(count, B3))
 
 
 @functools.lru_cache(maxsize=64)
@@ -202,7 +211,11 @@ def _table(
     """
     box = coefficients
     for axis, (first, last) in enumerate(zip(start, stop, strict=True), 1):
-        count, index = box.shape[axis], torch.arange(first - 1, last - 1, device=box.device)
+        count = box.shape[axis]
+        if first > 0 and last <= count + 1:  # all inside
+            box = box.narrow(axis, first - 1, last - first)
+            continue
+        index = torch.arange(first - 1, last - 1, device=box.device)
         continued = box.index_select(axis, mirrored(index, count))
         if ends == "odd":
             edge = box.index_select(axis, index.clamp(0, count - 1))

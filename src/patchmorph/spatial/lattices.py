@@ -60,7 +60,9 @@ def sample_lattice(
         first, rows = _weights(*(_spline_taps if spline else _linear_taps)(voxel, count), count)
         data = data.narrow(2 + axis, first, rows.shape[1])
         weights.append(rows.to(data))
-    along = torch.einsum("bcxyz,ux,vy,wz->bcuvw", data, *weights)
+    along_x, along_y, along_z = weights
+    planes = along_y @ (data @ along_z.T)
+    along = (along_x @ planes.flatten(3)).unflatten(3, planes.shape[3:])
     return along.permute(0, 1, *(2 + axes.index(k) for k in range(3)))
 
 

@@ -1,6 +1,7 @@
 """Displacement fields: a vector in mm at every point of a grid."""
 
 import functools
+from collections import deque
 
 import torch
 from jaxtyping import Float
@@ -12,6 +13,7 @@ from patchmorph.spatial.lattices import along_axes, sample_lattice
 from patchmorph.spatial.sampling import Outside, sample_linear
 from patchmorph.transforms.base import AffineTransform, Transform
 from patchmorph.transforms.inverse import TOLERANCE_MM, solve
+from patchmorph.workers import in_order
 
 ZERO_TOLERANCE_MM = 1e-4
 """Displacement that counts as zero: the rounding error of a flow at faces where its velocity is zero."""
@@ -102,9 +104,13 @@ class DisplacementField(Transform):
     def tabulate(cls, transform: Transform, grid: Grid) -> "DisplacementField":
         """The displacement field of any transform, evaluated at the points of ``grid``."""
         displacement = torch.empty(1, 3, *grid.shape, device=grid.device)
-        for box, block in grid.blocks():
+
+        def fill(part: tuple[VoxelBox, Grid]) -> None:
+            box, block = part
             moved = transform.at_grid(block) - block.points_world()
             displacement[(..., *box.slices)] = moved.movedim(-1, 1)
+
+        deque(in_order(fill, grid.blocks(), grid.device), maxlen=0)
         return cls(displacement, grid)
 
     def block(self, box: VoxelBox, halo: int = 0) -> "DisplacementField":

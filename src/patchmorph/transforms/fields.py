@@ -1,5 +1,6 @@
 """Conversion of transforms to affine maps and displacement fields, which the files of other tools contain."""
 
+import math
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -9,6 +10,7 @@ from patchmorph.spatial.bsplines import nearest_linear
 from patchmorph.spatial.grid import Grid
 from patchmorph.transforms.base import AffineTransform, Transform, compose
 from patchmorph.transforms.displacement import DisplacementField, InverseDisplacement
+from patchmorph.transforms.merging import with_merged_splines
 from patchmorph.transforms.velocity import InverseFlow, VelocityField
 
 REFINEMENT = 1.6
@@ -64,5 +66,7 @@ def _tabulated(parts: Sequence[Transform]) -> DisplacementField:
     spacings, domains = zip(*map(_domain, parts), strict=True)
     corners, spacing = torch.cat(domains), min(spacings) / REFINEMENT
     box = torch.stack([corners.amin(0) - spacing / 2, corners.amax(0) + spacing / 2])
-    table = DisplacementField.tabulate(compose(*map(_roughly, parts)), Grid.covering(box, spacing))
+    grid = Grid.covering(box, spacing)
+    whole = with_merged_splines(compose(*map(_roughly, parts)), math.prod(grid.shape))
+    table = DisplacementField.tabulate(whole, grid)
     return DisplacementField(nearest_linear(table.displacement), table.grid)

@@ -10,6 +10,7 @@ from patchmorph.io.tensors import read_tensors
 from patchmorph.io.transforms.formats import load_transform, save_transform
 from patchmorph.io.transforms.native import stored
 from patchmorph.transforms.base import AffineTransform
+from patchmorph.transforms.steps import rounded
 from patchmorph.transforms.velocity import VelocityField
 
 
@@ -47,6 +48,15 @@ def test_what_is_stored_is_what_is_read(tmp_path, chain):
     assert torch.equal(stored(chain)(points()), loaded(points()))
     save_transform(loaded, tmp_path / "again.safetensors")
     assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "chain.safetensors").read_bytes()
+
+
+def test_velocities_in_steps_keep_their_flows():
+    grid = grid_around((8, 9, 10), torch.eye(3).numpy() * 4)
+    velocity = smooth_velocity(grid, 6.0).velocity
+    kept, other = VelocityField(rounded(velocity), grid), VelocityField(velocity, grid)
+    found = stored(rotation() @ kept @ other).parts()
+    assert found[1] is kept
+    assert found[2] is not other
 
 
 def test_parts_may_share_what_they_are_made_of(tmp_path, chain):

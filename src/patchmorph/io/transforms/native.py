@@ -1,7 +1,7 @@
 """PatchMorph's own transform file (``.safetensors``): the chain itself, part by part.
 
-Affine maps are float64. Each field keeps its own grid and is stored as int16 in units of its largest value /
-32767: steps of 0.0004 mm for a largest value of 12 mm. Velocity fields stay velocity fields, and a flag says
+Affine maps are float64. Each field keeps its own grid and is stored as int16 (`patchmorph.transforms.steps`):
+in steps of 2⁻¹¹ mm for a largest value of 12 mm. Velocity fields stay velocity fields, and a flag says
 whether a field is a spline. An inverse is stored as its field and a flag, so it stays exact. Gaps are stored
 as their voxels. World: RAS+ mm, fixed → moving.
 
@@ -11,6 +11,7 @@ Files with splines are of version 2, so that programs that have none reject them
 from pathlib import Path
 from typing import Any, get_args
 
+import torch
 from torch import Tensor
 
 from patchmorph.errors import PatchMorphError
@@ -21,11 +22,11 @@ from patchmorph.spatial.sampling import Outside
 from patchmorph.transforms.base import AffineTransform, Transform, compose
 from patchmorph.transforms.displacement import DisplacementField, InverseDisplacement
 from patchmorph.transforms.gaps import Gaps
+from patchmorph.transforms.steps import in_steps
 from patchmorph.transforms.velocity import InverseFlow, VelocityField
 
 FORMAT = "patchmorph-transform"
 VERSIONS = (1, 2)
-INT16_MAX = 2**15 - 1
 
 
 def write_native(transform: Transform, path: Path, pair: GridPair) -> None:
@@ -52,10 +53,22 @@ def read_native(path: Path, pair: GridPair) -> Transform:
 
 
 def stored(transform: Transform) -> Transform:
-    """``transform`` after a round trip through a native file, bit for bit."""
+    """``transform`` after a round trip through a native file, bit for bit.
+
+    Velocity fields that are what the file gives back stay the same objects, with their flows.
+    """
     tensors: dict[str, Tensor] = {}
-    parts = [_describe(part, str(k), tensors) for k, part in enumerate(transform.parts())]
-    return compose(*(_restore(part, str(k), tensors) for k, part in enumerate(parts)))
+    parts = list(transform.parts())
+    entries = [_describe(part, str(k), tensors) for k, part in enumerate(parts)]
+    found = [_restore(entry, str(k), tensors) for k, entry in enumerate(entries)]
+    return compose(*(old if _is_same(old, new) else new for old, new in zip(parts, found, strict=True)))
+
+
+def _is_same(part: Transform, other: Transform) -> bool:
+    """Whether two parts with one description are velocity fields of the same numbers."""
+    if not (isinstance(part, VelocityField) and isinstance(other, VelocityField)):
+        return False
+    return part.variance is None and torch.equal(part.velocity, other.velocity)
 
 
 def _describe(part: Transform, name: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
@@ -76,8 +89,7 @@ def _describe(part: Transform, name: str, tensors: dict[str, Tensor]) -> dict[st
     else:
         assert isinstance(field, DisplacementField), f"{type(field).__name__} has no file format"
         values, entry = field.displacement, {"kind": "displacement", "outside": field.outside}
-    unit = float(values.abs().max()) / INT16_MAX or 1.0
-    tensors[f"{name}.values"] = (values.double() / unit).round().short()
+    tensors[f"{name}.values"], unit = in_steps(values)
     tensors[f"{name}.voxel_to_world"] = field.grid.voxel_to_world.clone()
     return entry | {"inverse": inverse, "unit_mm": unit} | ({"spline": True} if field.spline else {})
 

@@ -27,6 +27,7 @@ from patchmorph.registration.stages.base import Stage
 from patchmorph.spatial.affine import exponential
 from patchmorph.spatial.grid import Grid, VoxelIndex, cube
 from patchmorph.transforms.base import AffineTransform, Transform, compose
+from patchmorph.transforms.steps import rounded
 from patchmorph.transforms.velocity import VelocityField, merged
 from patchmorph.workers import in_order, one_core
 
@@ -166,7 +167,7 @@ class DenseNetworkStage(Stage):
                     advance(patches, len(starts))
         box, grid = lattice.trim(content.box_world)
         fade = max(1, int(content.margin_mm / spacing_mm))
-        velocity = blend.smoothed(self.smoothing, box, fade)
+        velocity = rounded(blend.smoothed(self.smoothing, box, fade))
         variance = velocity_variance(blend)[(..., *box.slices)] if self.with_variance else None
         del blend
         return _followed(transform, VelocityField(velocity, grid, self.steps, variance, spline=True))
