@@ -5,7 +5,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from patchmorph.api import Method, register
 from patchmorph.errors import PatchMorphError
@@ -23,6 +23,7 @@ from patchmorph.progress import LOG, step
 from patchmorph.registration.channels import Channel
 from patchmorph.registration.initial import INITIAL_MAPS
 from patchmorph.registration.result import Registration
+from patchmorph.registration.uncertainty import uncertainty
 from patchmorph.results.folder import (
     DEFAULT,
     NIFTI,
@@ -40,9 +41,6 @@ from patchmorph.results.folder import (
 from patchmorph.results.log import recorded
 from patchmorph.results.summary import Summary, device_name, peak_memory_gib, versions
 from patchmorph.transforms.base import Transform
-
-if TYPE_CHECKING:
-    from patchmorph.report.page import Pictures
 
 
 @dataclass(frozen=True)
@@ -175,42 +173,58 @@ def _write(
     registration = replace(registration, history=(*registration.history[:-1], transform))
     code = space_code(request.paths.fixed)
     with ThreadPoolExecutor(2) as beside:  # what needs no warped image, while the map is evaluated
-        pictures = beside.submit(_pictures, registration, transform) if "report" in request.saved else None
         transforms = beside.submit(write_transforms, transform, folder, request.saved)
         with step("warp and measure"):
             warped, quality = warp_and_measure(registration)
+        summary, report = _summary(request, registration, quality, seconds), None
+        on_fixed = PairLabels(labels.fixed)
+        if labels.moving is not None:
+            with step("labels"):
+                on_fixed = PairLabels(labels.fixed, labels.warped(registration))
+                save_image(on_fixed.moving, folder / image_name(WARPED_LABELS, request.image_format), code)
+                summary.dice = _dice(labels, on_fixed.moving)
+        if "report" in request.saved:
+            report = beside.submit(_write_report, registration, warped, on_fixed, summary, folder)
         with step("images and transforms"):
             write_images(registration, warped, folder, request.saved, request.image_format, code)
             transforms.result()
-        summary = _summary(request, registration, quality, seconds)
-        if labels.moving is not None:
-            with step("labels"):
-                path = folder / image_name(WARPED_LABELS, request.image_format)
-                summary.dice = _write_labels(labels, registration, path, code)
-        if pictures is not None:
-            from patchmorph.report.page import render_report
-
+        if report is not None:
             with step("report"):
-                page = render_report(pictures.result(), summary)
-                (folder / REPORT).write_text(page, encoding="utf-8")
+                report.result()
     return summary
 
 
-def _pictures(registration: Registration, transform: Transform) -> "Pictures":
-    """The report's figures; what draws them is loaded beside other work."""
-    from patchmorph.report.figures import PairView
-    from patchmorph.report.page import render_pictures
+def _write_report(
+    registration: Registration, warped: Image, labels: PairLabels, summary: Summary, folder: Path
+) -> None:
+    """Write the page; what draws it is loaded beside other work.
 
-    return render_pictures(PairView(registration.fixed, registration.moving, transform))
+    Args:
+        registration: what was found.
+        warped: its warped image.
+        labels: of the fixed image, and the warped ones of the moving image.
+        summary: with the Dice of the labels.
+        folder: there already.
+    """
+    from patchmorph.report.layers import PairView
+    from patchmorph.report.page import render_content, render_report
+
+    transform = registration.transform
+    view = PairView(
+        registration.fixed,
+        registration.moving,
+        transform,
+        warped,
+        labels.fixed,
+        labels.moving,
+        (lambda grid: uncertainty(transform, grid)) if registration.has_uncertainty else None,
+    )
+    (folder / REPORT).write_text(render_report(render_content(view), summary), encoding="utf-8")
 
 
-def _write_labels(labels: PairLabels, registration: Registration, path: Path, code: int) -> dict[str, float]:
-    """Write the warped labels; Dice by id where the fixed image has labels, too."""
-    warped = labels.warped(registration)
-    save_image(warped, path, code)
-    if labels.fixed is None:
-        return {}
-    return {str(label): dice for label, dice in labels.dice(warped).items()}
+def _dice(labels: PairLabels, warped: Image) -> dict[str, float]:
+    """Dice by id where the fixed image has labels, too."""
+    return {} if labels.fixed is None else {str(label): dice for label, dice in labels.dice(warped).items()}
 
 
 def _check_output(request: RegistrationRequest) -> None:
@@ -233,7 +247,6 @@ def _summary(
     request: RegistrationRequest, registration: Registration, quality: Quality, seconds: dict[str, float]
 ) -> Summary:
     device = registration.fixed.grid.device
-    paths = {"fixed": request.paths.fixed, "moving": request.paths.moving}
     return Summary(
         fixed=str(request.paths.fixed),
         moving=str(request.paths.moving),
@@ -248,5 +261,5 @@ def _summary(
         device=device_name(device),
         peak_memory_gib=peak_memory_gib(device),
         seconds=seconds,
-        files={side: os.path.relpath(path, request.output) for side, path in paths.items()},
+        files={side: os.path.relpath(path, request.output) for side, path in request.paths.given().items()},
     )
