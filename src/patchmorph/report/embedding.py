@@ -1,10 +1,10 @@
 """What pages embed: styles and scripts with their hashes, pictures, and text that shows what it holds."""
 
 import base64
+import gzip
 import hashlib
 import io
 import json
-import unicodedata
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -17,8 +17,6 @@ from markupsafe import Markup
 QUALITY = 88
 """Of JPEG pictures."""
 PACKAGE = "patchmorph.report"
-HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
-"""Categories of characters that are not seen, or that change the direction of others."""
 NIIVUE = "niivue.umd.js.gz"
 
 
@@ -33,9 +31,9 @@ def _finalized(value: Any) -> Any:
 
 def visible(text: str) -> str:
     """``text`` with the code of each character that is not seen, such as marks of another direction."""
-    return "".join(
-        f"\\u{ord(c):04x}" if unicodedata.category(c) in HIDDEN and c not in "\n\t" else c for c in text
-    )
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else f"\\u{ord(c):04x}" for c in text)
 
 
 @cache
@@ -47,8 +45,6 @@ def asset(name: str) -> str:
 @cache
 def niivue() -> tuple[str, str]:
     """NiiVue, compressed and in base64, and the hash of the script that it is."""
-    import gzip
-
     packed = resources.files(PACKAGE).joinpath("viewer", NIIVUE).read_bytes()
     return base64.b64encode(packed).decode(), hash_of(gzip.decompress(packed))
 
@@ -82,10 +78,10 @@ def json_block(value: Any) -> Markup:
     return Markup(json.dumps(value, separators=(",", ":")).replace("<", "\\u003c"))
 
 
-def jpeg_url(pixels: UInt8[np.ndarray, "v u 3"]) -> str:
+def jpeg_url(pixels: UInt8[np.ndarray, "v u 3"]) -> Markup:
     """A picture as an address."""
     from PIL import Image as Picture
 
     buffer = io.BytesIO()
     Picture.fromarray(np.ascontiguousarray(pixels)).save(buffer, "jpeg", quality=QUALITY, subsampling=0)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return Markup(f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}")

@@ -62,7 +62,7 @@ class Picture:
     """
 
     panel: Panel
-    url: str
+    url: Markup
 
     @property
     def width(self) -> int:
@@ -89,8 +89,8 @@ class Content:
     """
 
     pictures: dict[str, list[Picture]]
-    mosaics: dict[str, str]
-    thumbnail: str
+    mosaics: dict[str, Markup]
+    thumbnail: Markup
     packed: Packed
     numbers: list[Figure]
     texts: dict[str, Any]
