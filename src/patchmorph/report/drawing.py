@@ -6,8 +6,10 @@ from jaxtyping import Bool, Float, Int
 Plane = Float[np.ndarray, "v u"]
 Colours = Float[np.ndarray, "v u 3"]
 Colour = tuple[float, float, float]
+Scale = tuple[tuple[int, int, int], ...]
+"""Colours in equal steps, of 255."""
 
-DIVERGING: tuple[Colour, ...] = (
+DIVERGING: Scale = (
     (33, 102, 172),
     (103, 169, 207),
     (209, 229, 240),
@@ -17,7 +19,7 @@ DIVERGING: tuple[Colour, ...] = (
     (178, 24, 43),
 )
 """Blue, white and red in equal steps, of 255, distinct without colour vision: RdBu of colorbrewer2.org."""
-SEQUENTIAL: tuple[Colour, ...] = (
+SEQUENTIAL: Scale = (
     (0, 34, 78),
     (53, 69, 108),
     (102, 105, 112),
@@ -49,7 +51,7 @@ def sequential(values: Plane, limit: float) -> Colours:
     return _in_colours(values, np.linspace(0, limit, len(SEQUENTIAL)), SEQUENTIAL)
 
 
-def _in_colours(values: Plane, place: Float[np.ndarray, " n"], colours: tuple[Colour, ...]) -> Colours:
+def _in_colours(values: Plane, place: Float[np.ndarray, " n"], colours: Scale) -> Colours:
     channels = [np.interp(values, place, channel) for channel in zip(*colours, strict=True)]
     return np.stack(channels, axis=-1) / 255
 
@@ -100,7 +102,7 @@ def edges(plane: Plane, region: Bool[np.ndarray, "v u"]) -> Bool[np.ndarray, "v 
         plane: intensities.
         region: the slopes of edges are above `STEEP` of those in here.
     """
-    smooth = plane.astype(np.float32)
+    smooth = plane
     for _ in range(SMOOTHINGS):
         for axis in (0, 1):
             padded = np.pad(smooth, [(1, 1) if k == axis else (0, 0) for k in (0, 1)], mode="edge")

@@ -28,7 +28,7 @@ COLUMNS = 7
 GAP = 4
 """Dark pixels between planes of a mosaic."""
 LINE_COLOUR, LINE_WIDTH = (1.0, 0.82, 0.3), 1.0
-EDGE_COLOUR = (1.0, 0.69, 0.0)
+EDGE_COLOUR = np.array((255, 176, 0), np.uint8)
 FOLD_COLOUR = (1.0, 1.0, 0.0)
 LABEL_COLOURS: dict[str, Colour] = {FIXED: (0.34, 0.71, 0.91), WARPED: (0.9, 0.62, 0.0)}
 """Sky blue and orange of Okabe and Ito, distinct without colour vision."""
@@ -96,7 +96,8 @@ def deformation(layers: Layers) -> list[Panel]:
     def draw_jacobian(cut: Slice) -> Float[ndarray, "v u 3"]:
         colours = diverging(cut.of_map(layers.map.log_jacobian), LOG_JACOBIAN_LIMIT)
         folds = cut.of_map(layers.map.folds.astype(np.float32)) > 0.5
-        return outlined(_in_content(cut, colours), folds & cut.content(), FOLD_COLOUR)
+        coloured = _in_content(cut, colours)
+        return np.where(cut.content()[..., None], outlined(coloured, folds, FOLD_COLOUR), coloured)
 
     return _panels(layers, {"deformed grid": draw_grid, "Jacobian determinant": draw_jacobian})
 
@@ -135,17 +136,18 @@ def mosaics(layers: Layers) -> dict[str, UInt8[ndarray, "v u 3"]]:
         _mosaic([[cut.cut(values) for cut in row] for row in rows])
         for values in (layers.images[FIXED].values, layers.images[WARPED].values, layers.content)
     )
-    found = edges(fixed, content)[..., None]
+    found = edges(fixed.astype(np.float32), content)[..., None]
     return {
-        name: np.where(found, as_bytes(np.array(EDGE_COLOUR)), image[..., None])
+        name: np.where(found, EDGE_COLOUR, image[..., None])
         for name, image in ((FIXED, fixed), (WARPED, warped))
     }
 
 
 def thumbnail(layers: Layers) -> UInt8[ndarray, "v u 3"]:
     """The warped image with the edges of the fixed one, in the axial plane through the middle."""
-    cut = middle_slices(layers)[2]
-    return as_bytes(np.where(edges(cut.image(FIXED), cut.content())[..., None], EDGE_COLOUR, grey(cut.image(WARPED))))
+    cut = Slice(layers, 2, middle_slices(layers)[2].at)
+    found = edges(cut.image(FIXED), cut.content())[..., None]
+    return np.where(found, EDGE_COLOUR, as_bytes(grey(cut.image(WARPED))))
 
 
 def _in_content(cut: Slice, colours: Float[ndarray, "v u 3"]) -> Float[ndarray, "v u 3"]:

@@ -52,9 +52,13 @@ class Slice:
     def cut(self, values: Shaped[ndarray, "x y z"]) -> ndarray:
         """An array of the lattice, in square pixels."""
         flat = self._of(values)
-        return flat[np.ix_(*(np.round(pixels).astype(int) for pixels in self._pixels()))].T[::-1]
+        nearest = [
+            np.round(own).astype(int).clip(0, n - 1)
+            for own, n in zip(self._pixels(), flat.shape, strict=True)
+        ]
+        return flat[np.ix_(*nearest)].T[::-1]
 
-    def of_map(self, values: Float[ndarray, "u v w"]) -> Float[ndarray, "v u"]:
+    def of_map(self, values: Float[ndarray, "a b c"]) -> Float[ndarray, "v u"]:
         """An array of the map's lattice, interpolated."""
         step = self.layers.map.step
         across, up = self.axes
@@ -74,14 +78,14 @@ class Slice:
             own[k].T[::-1] + self.of_map(remainder[..., axis]) for k, axis in enumerate(self.axes)
         ]
 
-    def _plane(self, name: str) -> UInt8[ndarray, "u v"]:
+    def _plane(self, name: str) -> UInt8[ndarray, "a b"]:
         images = self.layers.images
         return self._of(images[name].values) if name in images else self.layers.affine_plane(self.normal, self.at)
 
-    def _of(self, values: Shaped[ndarray, "x y z"]) -> Shaped[ndarray, "u v"]:
+    def _of(self, values: Shaped[ndarray, "x y z"]) -> Shaped[ndarray, "a b"]:
         return values[tuple(self.at if k == self.normal else slice(None) for k in range(3))]
 
-    def _smooth(self, flat: UInt8[ndarray, "u v"]) -> Float[ndarray, "v u"]:
+    def _smooth(self, flat: UInt8[ndarray, "a b"]) -> Float[ndarray, "v u"]:
         """A plane of the lattice from 0 to 1, interpolated where pixels are not its points."""
         pixels = self._pixels()
         if any(len(own) != n for own, n in zip(pixels, flat.shape, strict=True)):
@@ -95,7 +99,7 @@ class Slice:
         found = []
         for axis in self.axes:
             n, ratio = self.layers.lattice.shape[axis], self.zoom * spacing[axis] / min(spacing)
-            found.append(((np.arange(round(n * ratio)) + 0.5) / ratio - 0.5).clip(0, n - 1))
+            found.append((np.arange(round(n * ratio)) + 0.5) / ratio - 0.5)
         return found
 
 
