@@ -1,4 +1,4 @@
-"""Headless Chromium, driven by Playwright, for tests of pages; they are skipped where one of them is missing."""
+"""Headless Chromium, driven by Playwright; tests of pages are skipped where one of them is missing."""
 
 import shutil
 from collections.abc import Iterator

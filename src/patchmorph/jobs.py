@@ -23,7 +23,6 @@ from patchmorph.progress import LOG, step
 from patchmorph.registration.channels import Channel
 from patchmorph.registration.initial import INITIAL_MAPS
 from patchmorph.registration.result import Registration
-from patchmorph.registration.uncertainty import uncertainty
 from patchmorph.results.folder import (
     DEFAULT,
     NIFTI,
@@ -40,7 +39,6 @@ from patchmorph.results.folder import (
 )
 from patchmorph.results.log import recorded
 from patchmorph.results.summary import Summary, device_name, peak_memory_gib, versions
-from patchmorph.transforms.base import Transform
 
 
 @dataclass(frozen=True)
@@ -180,9 +178,10 @@ def _write(
         on_fixed = PairLabels(labels.fixed)
         if labels.moving is not None:
             with step("labels"):
-                on_fixed = PairLabels(labels.fixed, labels.warped(registration))
-                save_image(on_fixed.moving, folder / image_name(WARPED_LABELS, request.image_format), code)
-                summary.dice = _dice(labels, on_fixed.moving)
+                warped_labels = labels.warped(registration)
+                save_image(warped_labels, folder / image_name(WARPED_LABELS, request.image_format), code)
+                summary.dice = _dice(labels, warped_labels)
+                on_fixed = PairLabels(labels.fixed, warped_labels)
         if "report" in request.saved:
             report = beside.submit(_write_report, registration, warped, on_fixed, summary, folder)
         with step("images and transforms"):
@@ -207,19 +206,9 @@ def _write_report(
         folder: there already.
     """
     from patchmorph.report.layers import PairView
-    from patchmorph.report.page import render_content, render_report
+    from patchmorph.report.page import write_page
 
-    transform = registration.transform
-    view = PairView(
-        registration.fixed,
-        registration.moving,
-        transform,
-        warped,
-        labels.fixed,
-        labels.moving,
-        (lambda grid: uncertainty(transform, grid)) if registration.has_uncertainty else None,
-    )
-    (folder / REPORT).write_text(render_report(render_content(view), summary), encoding="utf-8")
+    write_page(folder / REPORT, PairView.of(registration, warped, labels), summary)
 
 
 def _dice(labels: PairLabels, warped: Image) -> dict[str, float]:

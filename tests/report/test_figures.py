@@ -102,7 +102,10 @@ def test_the_grid_lies_over_the_fixed_image():
 
 def test_planes_are_named_by_the_axis_across_them():
     layers = layers_of(AffineTransform.identity())
-    rows = (("before, by the headers", "affine part only", "after"), ("deformed grid", "Jacobian determinant"))
+    rows = (
+        ("before, by the headers", "affine part only", "after"),
+        ("deformed grid", "Jacobian determinant"),
+    )
     planes = ("sagittal", "coronal", "axial")
     for draw, titles in zip((figures.comparison, figures.deformation), rows, strict=True):
         wanted = [(title, name) for title in titles for name in planes]

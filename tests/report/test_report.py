@@ -103,12 +103,17 @@ def test_numbers_have_what_is_usual_beside_them(content, summary):
 def test_dice_is_listed_by_structure(content, summary):
     text = render_report(content, summary)
     assert "Mean 0.500 over 2 labels" in text
-    assert re.findall(r"<li><span>(\d+)</span><span>([\d.]+)</span>", text) == [("17", "0.750"), ("53", "0.250")]
+    assert re.findall(r"<li><span>(\d+)</span><span>([\d.]+)</span>", text) == [
+        ("17", "0.750"),
+        ("53", "0.250"),
+    ]
     assert "Overlap of labels" not in render_report(content, replace(summary, dice={}))
 
 
 def test_paths_are_relative_and_everything_is_escaped(content, summary):
-    hostile = replace(summary, moving=HOSTILE, notes=[HOSTILE], device=HOSTILE, files={"moving": f"../{HOSTILE}"})
+    hostile = replace(
+        summary, moving=HOSTILE, notes=[HOSTILE], device=HOSTILE, files={"moving": f"../{HOSTILE}"}
+    )
     text = render_report(content, hostile)
     assert "&lt;fixed&gt; &amp; co.nii.gz" in text
     assert "/some/where" not in text

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image as Picture
 from browser import Watched, chromium
+from PIL import Image as Picture
 from synthetic import AFFINES, grid_around, smooth_image
 
 from patchmorph.images.volume import Image
@@ -179,8 +179,9 @@ def test_the_mosaic_shows_many_planes(page):
 
 
 def test_a_click_moves_the_crosshair_in_all_planes_and_reads_the_world(page, page_file):
-    def numbers() -> list[float]:
-        return [float(value) for value in re.findall(r"-?\d+\.\d", page.inner_text("#readout div:first-child dd"))]
+    def numbers(number: int = 1) -> list[float]:
+        text = page.inner_text(f"#readout div:nth-child({number}) dd")
+        return [float(value) for value in re.findall(r"-?\d+\.\d", text)]
 
     before = numbers()
     box = page.locator("#stage").bounding_box()
@@ -195,8 +196,7 @@ def test_a_click_moves_the_crosshair_in_all_planes_and_reads_the_world(page, pag
     assert front == pytest.approx(0.25 * 3.5 * 56, abs=15)
     words = page.inner_text("#readout")
     assert re.search(r"shift\s+12\.0 mm", words)
-    there = [float(v) for v in re.findall(r"-?\d+\.\d", page.inner_text("#readout div:nth-child(2) dd"))]
-    assert np.subtract(there, after) == pytest.approx(SHIFT_MM, abs=0.11)
+    assert np.subtract(numbers(2), after) == pytest.approx(SHIFT_MM, abs=0.11)
 
 
 def test_keys_move_and_compare(page):

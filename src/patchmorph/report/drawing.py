@@ -27,7 +27,7 @@ SEQUENTIAL: Scale = (
     (200, 184, 102),
     (254, 232, 56),
 )
-"""Blue to yellow in equal steps, of 255, alike with and without colour vision: cividis (Nuñez et al. 2018)."""
+"""Blue to yellow in equal steps, of 255, alike without colour vision: cividis (Nuñez et al. 2018)."""
 
 SMOOTHINGS = 2
 """Of a plane with the kernel 1 2 1, before edges are found."""

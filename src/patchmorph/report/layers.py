@@ -5,15 +5,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
 from torch import Tensor
 
+from patchmorph.evaluation.labels import PairLabels
 from patchmorph.images.canonical import StorageOrder, rounded
 from patchmorph.images.foreground import find_content, foreground
 from patchmorph.images.volume import AbstractVolume, Image
+from patchmorph.registration.result import Registration
+from patchmorph.registration.uncertainty import uncertainty
 from patchmorph.report.matching import Matching
 from patchmorph.spatial.affine import apply_affine, from_linear
 from patchmorph.spatial.grid import Grid, triple
@@ -42,13 +44,27 @@ class PairView:
         uncertainty: standard deviation of the map in mm, as an image on a grid.
     """
 
-    fixed: Image
-    moving: Image
+    fixed: AbstractVolume
+    moving: AbstractVolume
     transform: Transform
-    warped: Image
+    warped: AbstractVolume
     fixed_labels: Image | None = None
     warped_labels: Image | None = None
     uncertainty: Callable[[Grid], AbstractVolume] | None = None
+
+    @classmethod
+    def of(cls, registration: Registration, warped: AbstractVolume, labels: PairLabels) -> "PairView":
+        """A registration that is in memory.
+
+        Args:
+            registration: what was found.
+            warped: its warped image.
+            labels: of the fixed image, and those of the moving image on the fixed grid.
+        """
+        transform = registration.transform
+        known = (lambda grid: uncertainty(transform, grid)) if registration.has_uncertainty else None
+        images = registration.fixed, registration.moving
+        return cls(*images, transform, warped, labels.fixed, labels.moving, known)
 
 
 @dataclass(frozen=True)
@@ -147,14 +163,14 @@ class Layers:
         determinant = determinant_of_map(mapped[0], grid)
         straight = AffineTransform(grid.world_to_voxel @ affine.inverse().matrix.to(grid.device))
         moved = (straight(mapped[:, :-1, :-1, :-1]) - grid.points_voxel()) * step
-        uncertainty = view.uncertainty and view.uncertainty(grid).values()[0, 0].float().cpu().numpy()
+        deviation = view.uncertainty and view.uncertainty(grid).values()[0, 0].float().cpu().numpy()
         return MapLayers(
             step,
             affine,
             moved[0].cpu().numpy(),
             determinant.clamp(min=LEAST).log2().cpu().numpy(),
             (determinant <= 0).cpu().numpy(),
-            uncertainty,
+            deviation,
         )
 
     @cached_property

@@ -45,7 +45,8 @@ def _source(folder: Path, summary: Summary, side: str) -> Image:
         raise PatchMorphError(
             f"{side} image must be where the summary says, got nothing at {path} (of {folder})"
         )
-    return load_image(path, stated_of(summary.arguments, side)).with_background(summary.arguments.get("background"))
+    image = load_image(path, stated_of(summary.arguments, side))
+    return image.with_background(summary.arguments.get("background"))
 
 
 def _on_grids(image: Image) -> Callable[[Grid], Image]:

@@ -67,5 +67,7 @@ def _means(joint: ndarray) -> Float[ndarray, "256"]:
     kernel = np.exp(-0.5 * ((levels[:, None] - levels) / SMOOTHING) ** 2)
     counts, sums = kernel @ joint.sum(1), kernel @ (joint @ levels)
     known = counts > 0.5
-    table = np.interp(levels, levels[known], (sums / np.maximum(counts, 1e-9))[known]) if known.any() else levels
-    return np.where(levels == 0, 0, table)
+    if not known.any():
+        return levels.astype(float)
+    means = (sums / np.maximum(counts, 1e-9))[known]
+    return np.where(levels == 0, 0, np.interp(levels, levels[known], means))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from patchmorph.api import Method
+from patchmorph.evaluation.pairs import REQUIRED
 from patchmorph.registration.acceptance import LINEAR_VERDICT, VERDICT, Limit
 from patchmorph.registration.options import BEST, DEFORMABLE, FAST
 from patchmorph.report.layers import Layers
@@ -43,7 +44,11 @@ def figures_of(summary: Summary) -> list[Figure]:
     """The numbers of a registration, those of the verdict with its limits."""
     linear = summary.arguments.get("transform", DEFORMABLE) != DEFORMABLE
     limits = LINEAR_VERDICT if linear else VERDICT
-    verdict = [_limited(limit, summary.evidence[limit.figure]) for limit in limits if limit.figure in summary.evidence]
+    verdict = [
+        _limited(limit, summary.evidence[limit.figure])
+        for limit in limits
+        if limit.figure in summary.evidence
+    ]
     before, after = summary.similarity_before, summary.similarity_after
     return [
         Figure("correlation of intensities, before", _text(before)),
@@ -67,7 +72,8 @@ def figures_of(summary: Summary) -> list[Figure]:
 def _limited(limit: Limit, value: float) -> Figure:
     word = "above" if limit.falling else "below"
     usual = f"{word} {limit.check:g}{limit.unit}"
-    return Figure(limit.words, _text(value, limit.unit), usual, not (limit.fails(value) or limit.doubts(value)))
+    within = not (limit.fails(value) or limit.doubts(value))
+    return Figure(limit.words, _text(value, limit.unit), usual, within)
 
 
 def _text(value: float, unit: str = "") -> str:
@@ -79,17 +85,18 @@ def map_figures(layers: Layers) -> list[Figure]:
     maps, spacing_mm = layers.map, layers.lattice.spacing_mm[0].tolist()
     squared = sum((maps.remainder[..., k] * length) ** 2 for k, length in enumerate(spacing_mm))
     lengths = np.sqrt(np.asarray(squared)[coarse_content(layers)])
-    moved = [f"{figure:.1f} mm" for figure in (lengths.mean(), lengths.max())] if lengths.size else ["none"] * 2
+    mean, largest = (lengths.mean(), lengths.max()) if lengths.size else (math.nan, math.nan)
     return [
-        Figure("shift without the affine part, mean", moved[0]),
-        Figure("shift without the affine part, largest", moved[1]),
+        Figure("shift without the affine part, mean", _text(float(mean), " mm")),
+        Figure("shift without the affine part, largest", _text(float(largest), " mm")),
         Figure("affine part", repr(maps.affine).removeprefix("AffineTransform(").removesuffix(")")),
     ]
 
 
 def command(summary: Summary) -> str:
-    """The command that makes the result again in the folder ``again`` beside the page, with relative paths."""
-    words = ["patchmorph", "register", _path(summary, "fixed"), _path(summary, "moving"), "-o", "again"]
+    """The command that makes the result again, in the folder ``again`` beside the page."""
+    images = [_path(summary, side, getattr(summary, side)) for side in REQUIRED]
+    words = ["patchmorph", "register", *images, "-o", "again"]
     usual = vars(Method())
     for name, value in summary.arguments.items():
         if name == "preset":
@@ -111,9 +118,7 @@ def _option(summary: Summary, name: str, value: Any) -> list[str]:
     return [word for one in values for word in (option, _path(summary, name, str(one)))]
 
 
-def _path(summary: Summary, name: str, text: str | None = None) -> str:
-    """The path of a file from the folder on; of one that is not recorded so, the name alone if it is absolute."""
-    if name in summary.files:
-        return summary.files[name]
-    text = vars(summary).get(name, "") if text is None else text
-    return Path(text).name if Path(text).is_absolute() else text
+def _path(summary: Summary, name: str, given: str) -> str:
+    """The path of a file from the page on; where that is not recorded, an absolute one is its name alone."""
+    path = summary.files.get(name, given)
+    return Path(path).name if Path(path).is_absolute() else path

@@ -42,7 +42,8 @@ def pack(layers: Layers) -> Packed:
         "shape": layers.lattice.shape,
         "toWorld": layers.lattice.voxel_to_world[0].flatten().tolist(),
         "images": [
-            {"id": name, "title": TITLES[name], "window": image.window} for name, image in layers.images.items()
+            {"id": name, "title": TITLES[name], "window": image.window}
+            for name, image in layers.images.items()
         ],
         "matching": layers.matching.table.tolist(),
         "monotone": layers.matching.monotone,
@@ -108,4 +109,4 @@ def uncertainty_limit(layers: Layers) -> float:
 
 def _block(values: ndarray) -> str:
     axes = (2, 1, 0, *range(3, values.ndim))  # components of a vector stay together
-    return base64.b64encode(zlib.compress(np.ascontiguousarray(values.transpose(axes)), LEVEL)).decode()
+    return base64.b64encode(zlib.compress(np.ascontiguousarray(values.transpose(axes)).data, LEVEL)).decode()

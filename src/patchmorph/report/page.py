@@ -16,6 +16,7 @@ from patchmorph.report.layers import Layers, PairView
 from patchmorph.report.loading import load_view
 from patchmorph.report.numbers import Figure, command, figures_of, map_figures
 from patchmorph.report.packing import GRID_LINES, LOG_JACOBIAN_LIMIT, Packed, pack, uncertainty_limit
+from patchmorph.report.verdicts import VERDICTS
 from patchmorph.results.folder import REPORT
 from patchmorph.results.summary import Summary
 
@@ -29,14 +30,16 @@ MODES = (
     ("a", "A alone"),
     ("b", "B alone"),
 )
-LAYERS = {"labels": "labels", "grid": "deformed grid", "jacobian": "log-Jacobian", "uncertainty": "uncertainty"}
-VERDICTS = {
-    "pass": ("✓", "Nothing unusual was found."),
-    "check": ("⚠", "Look at it before you use it."),
-    "fail": ("✗", "Do not use it."),
+LAYERS = {
+    "labels": "labels",
+    "grid": "deformed grid",
+    "jacobian": "log-Jacobian",
+    "uncertainty": "uncertainty",
 }
 MONOTONE = "The moving image is shown in the fixed image's intensities, whose order is kept."
-BY_MEANS = "Each intensity of the moving image is shown as the fixed image's mean there, since the contrasts differ."
+BY_MEANS = (
+    "Each intensity of the moving image is shown as the fixed image's mean there, since the contrasts differ."
+)
 
 
 def write_report(folder: Path) -> Path:
@@ -46,10 +49,15 @@ def write_report(folder: Path) -> Path:
         PatchMorphError: no results folder, or images that have moved.
     """
     summary = Summary.load(folder)
-    content = render_content(load_view(folder, summary))
+    view = load_view(folder, summary)
     with whole_file(folder / REPORT) as temporary:
-        temporary.write_text(render_report(content, summary), encoding="utf-8")
+        write_page(temporary, view, summary)
     return folder / REPORT
+
+
+def write_page(path: Path, view: PairView, summary: Summary) -> None:
+    """Write the page of a registration."""
+    path.write_text(render_report(render_content(view), summary), encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -105,7 +113,10 @@ def render_content(view: PairView) -> Content:
         for name in ("comparison", "difference", "labels", "deformation", "uncertainty")
     }
     return Content(
-        {name: [Picture(panel, jpeg_url(panel.pixels)) for panel in panels] for name, panels in drawn.items()},
+        {
+            name: [Picture(panel, jpeg_url(panel.pixels)) for panel in panels]
+            for name, panels in drawn.items()
+        },
         {name: jpeg_url(pixels) for name, pixels in figures.mosaics(layers).items()},
         jpeg_url(figures.thumbnail(layers)),
         pack(layers),
@@ -135,37 +146,43 @@ def render_report(content: Content, summary: Summary) -> str:
     """The page with figures and layers (see `render_content`) and the numbers of the summary."""
     script = "\n".join(asset(name) for name in SCRIPTS)
     widths = [picture.width for picture in content.pictures["comparison"][:3]]
-    rules = "".join(f".planes figure:nth-child({k}) {{ flex: {width}; }}\n" for k, width in enumerate(widths, 1))
+    rules = "".join(
+        f".planes figure:nth-child({k}) {{ flex: {width}; }}\n" for k, width in enumerate(widths, 1)
+    )
     style, (library, library_hash) = asset("templates/style.css") + rules, niivue()
     scalars, labelled = content.packed.view["map"]["scalars"], bool(content.packed.view["labels"])
     there = {"labels": labelled, "grid": True, **dict.fromkeys(scalars, True)}
     mark, meaning = VERDICTS.get(summary.verdict, ("", ""))
-    return environment().get_template("report.html.j2").render(
-        csp=policy([hash_of(style)], [hash_of(script), library_hash]),
-        style=Markup(style),
-        script=Markup(script),
-        niivue=Markup(library),
-        view=json_block(content.packed.view),
-        blocks={name: Markup(block) for name, block in content.packed.blocks.items()},
-        images=content.packed.view["images"],
-        modes=MODES,
-        layers=[(name, title) for name, title in LAYERS.items() if there.get(name)],
-        labelled=labelled,
-        fixed=_name(summary.fixed),
-        moving=_name(summary.moving),
-        mark=mark,
-        meaning=meaning,
-        summary=summary,
-        dice=summary.dice,
-        figures=[*figures_of(summary), *content.numbers],
-        command=command(summary),
-        conditions=_conditions(summary),
-        pictures=content.pictures,
-        mosaics=content.mosaics,
-        thumbnail=content.thumbnail,
-        diverging=DIVERGING,
-        sequential=SEQUENTIAL,
-        **content.texts,
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            csp=policy([hash_of(style)], [hash_of(script), library_hash]),
+            style=Markup(style),
+            script=Markup(script),
+            niivue=Markup(library),
+            view=json_block(content.packed.view),
+            blocks={name: Markup(block) for name, block in content.packed.blocks.items()},
+            images=content.packed.view["images"],
+            modes=MODES,
+            layers=[(name, title) for name, title in LAYERS.items() if there.get(name)],
+            labelled=labelled,
+            fixed=_name(summary.fixed),
+            moving=_name(summary.moving),
+            mark=mark,
+            meaning=meaning,
+            summary=summary,
+            dice=summary.dice,
+            figures=[*figures_of(summary), *content.numbers],
+            command=command(summary),
+            conditions=_conditions(summary),
+            pictures=content.pictures,
+            mosaics=content.mosaics,
+            thumbnail=content.thumbnail,
+            diverging=DIVERGING,
+            sequential=SEQUENTIAL,
+            **content.texts,
+        )
     )
 
 

@@ -71,16 +71,18 @@ class Slice:
         return (wide @ plane @ high.T).T[::-1].astype(np.float32)
 
     def coordinates(self) -> list[Plane]:
-        """Both coordinates of the plane, in points of the lattice, moved by the map without its affine part."""
+        """Both coordinates, in points of the lattice, moved by the map without its affine part."""
         remainder, pixels = self.layers.map.remainder, self._pixels()
         own = np.meshgrid(*pixels, indexing="ij")
-        return [
-            own[k].T[::-1] + self.of_map(remainder[..., axis]) for k, axis in enumerate(self.axes)
-        ]
+        return [own[k].T[::-1] + self.of_map(remainder[..., axis]) for k, axis in enumerate(self.axes)]
 
     def _plane(self, name: str) -> UInt8[ndarray, "a b"]:
         images = self.layers.images
-        return self._of(images[name].values) if name in images else self.layers.affine_plane(self.normal, self.at)
+        return (
+            self._of(images[name].values)
+            if name in images
+            else self.layers.affine_plane(self.normal, self.at)
+        )
 
     def _of(self, values: Shaped[ndarray, "x y z"]) -> Shaped[ndarray, "a b"]:
         return values[tuple(self.at if k == self.normal else slice(None) for k in range(3))]
