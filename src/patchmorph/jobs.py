@@ -6,7 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from patchmorph.api import Method, register
 from patchmorph.errors import PatchMorphError
@@ -15,6 +15,7 @@ from patchmorph.evaluation.labels import PairLabels
 from patchmorph.evaluation.pairs import COLUMNS, REQUIRED, PairPaths
 from patchmorph.evaluation.quality import Quality, warp_and_measure
 from patchmorph.images.chunked import StoredImage
+from patchmorph.images.volume import Image
 from patchmorph.io.atomic import check_folder, check_outputs, whole_folder
 from patchmorph.io.chunked import open_image
 from patchmorph.io.images import check_ending, save_image, space_code
@@ -43,9 +44,6 @@ from patchmorph.results.folder import (
 from patchmorph.results.log import recorded
 from patchmorph.results.summary import Summary, device_name, peak_memory_gib, versions
 from patchmorph.transforms.merging import with_merged_splines
-
-if TYPE_CHECKING:
-    from patchmorph.report.page import Pictures
 
 
 @dataclass(frozen=True)
@@ -181,43 +179,50 @@ def _write(
     registration = replace(registration, history=(*registration.history[:-1], dense))
     code = space_code(request.paths.fixed)
     with ThreadPoolExecutor(2) as beside:  # what needs no warped image, while the map is evaluated
-        pictures = beside.submit(_pictures, registration) if "report" in request.saved else None
         transforms = beside.submit(write_transforms, transform, folder, request.saved)
         beside.submit(lambda: registration.evidence)  # which the registration keeps
         with step("warp and measure"):
             warped, quality = warp_and_measure(registration)
+        summary, report = _summary(request, registration, quality, seconds), None
+        on_fixed = PairLabels(labels.fixed)
+        if labels.moving is not None:
+            with step("labels"):
+                warped_labels = labels.warped(registration)
+                save_image(warped_labels, folder / image_name(WARPED_LABELS, request.image_format), code)
+                summary.dice = _dice(labels, warped_labels)
+                on_fixed = PairLabels(labels.fixed, warped_labels)
+        if "report" in request.saved:
+            report = beside.submit(_write_report, registration, warped, on_fixed, summary, folder)
         with step("images and transforms"):
             write_images(registration, warped, folder, request.saved, request.image_format, code)
             transforms.result()
-        summary = _summary(request, registration, quality, seconds)
-        if labels.moving is not None:
-            with step("labels"):
-                path = folder / image_name(WARPED_LABELS, request.image_format)
-                summary.dice = _write_labels(labels, registration, path, code)
-        if pictures is not None:
-            from patchmorph.report.page import render_report
-
+        if report is not None:
             with step("report"):
-                page = render_report(pictures.result(), summary)
-                (folder / REPORT).write_text(page, encoding="utf-8")
+                report.result()
     return summary
 
 
-def _pictures(registration: Registration) -> "Pictures":
-    """The report's figures; what draws them is loaded beside other work."""
-    from patchmorph.report.figures import PairView
-    from patchmorph.report.page import render_pictures
+def _write_report(
+    registration: Registration, warped: Image, labels: PairLabels, summary: Summary, folder: Path
+) -> None:
+    """Write the page; what draws it is loaded beside other work.
 
-    return render_pictures(PairView(registration.fixed, registration.moving, registration.transform))
+    Args:
+        registration: what was found.
+        warped: its warped image.
+        labels: of the fixed image, and the warped ones of the moving image.
+        summary: with the Dice of the labels.
+        folder: there already.
+    """
+    from patchmorph.report.layers import PairView
+    from patchmorph.report.page import write_page
+
+    write_page(folder / REPORT, PairView.of(registration, warped, labels), summary)
 
 
-def _write_labels(labels: PairLabels, registration: Registration, path: Path, code: int) -> dict[str, float]:
-    """Write the warped labels; Dice by id where the fixed image has labels, too."""
-    warped = labels.warped(registration)
-    save_image(warped, path, code)
-    if labels.fixed is None:
-        return {}
-    return {str(label): dice for label, dice in labels.dice(warped).items()}
+def _dice(labels: PairLabels, warped: Image) -> dict[str, float]:
+    """Dice by id where the fixed image has labels, too."""
+    return {} if labels.fixed is None else {str(label): dice for label, dice in labels.dice(warped).items()}
 
 
 def _check_output(request: RegistrationRequest) -> None:
@@ -240,7 +245,6 @@ def _summary(
     request: RegistrationRequest, registration: Registration, quality: Quality, seconds: dict[str, float]
 ) -> Summary:
     device = registration.fixed.grid.device
-    paths = {"fixed": request.paths.fixed, "moving": request.paths.moving}
     return Summary(
         fixed=str(request.paths.fixed),
         moving=str(request.paths.moving),
@@ -255,5 +259,5 @@ def _summary(
         device=device_name(device),
         peak_memory_gib=peak_memory_gib(device),
         seconds=seconds,
-        files={side: os.path.relpath(path, request.output) for side, path in paths.items()},
+        files={side: os.path.relpath(path, request.output) for side, path in request.paths.given().items()},
     )

@@ -4,6 +4,8 @@ import csv
 import inspect
 import json
 import math
+import os
+import re
 
 import pytest
 import torch
@@ -69,6 +71,16 @@ def test_rows_that_succeed_are_kept_when_others_fail(evaluate, files, tmp_path):
     assert (summary["pairs"], summary["failed"]) == (2, 1)
     assert summary["mean"]["ncc_after"] == pytest.approx(float(rows[0]["ncc_after"]))
     assert "1 of 3 pairs failed" in out
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert page.index("empty_to_fixed") < page.index("moving_to_fixed")  # the worst first
+    links = re.findall(r'href="(reports/.*?)"', page)
+    assert links == ["reports/001_moving_to_fixed.html", "reports/002_moving_to_fixed.html"]
+    report = (tmp_path / "out" / links[0]).read_text()
+    assert (
+        f'correlation of intensities, after</td><td class="number">{float(rows[0]["ncc_after"]):.3g}<'
+        in report
+    )
+    assert f"patchmorph register {os.path.relpath(files.fixed, tmp_path / 'out' / 'reports')} " in report
 
 
 def test_a_table_whose_rows_all_fail_is_written_too(evaluate, files, tmp_path):

@@ -83,6 +83,10 @@ def test_every_pair_is_registered_once(command, registered, folder):
     assert "3 pairs: 3 pass, 0 check, 0 fail, 0 failed" in out
     row = rows(folder / "out")["moving1_to_fixed"]
     assert (row["verdict"], row["similarity_after"], row["seconds"]) == ("pass", "0.9", "3.0")
+    assert "index.html" in out
+    page = (folder / "out" / "index.html").read_text()
+    assert "<h1>out</h1>" in page
+    assert all(page.count(f'data-value="moving{k}_to_fixed"') == 1 for k in range(3))
     assert row["moving"] == str(folder / "moving1.nii.gz")
     assert command()[0] == 0
     assert len(registered) == 3
@@ -94,6 +98,9 @@ def test_a_pair_that_fails_stops_nobody_and_is_tried_again(command, registered, 
     code, out, _ = command()
     assert code == 1
     assert "moving1_to_fixed: failed: image must be whole, got half of it" in out
+    page = (folder / "out" / "index.html").read_text()
+    assert page.index('data-value="moving1_to_fixed"') < page.index('data-value="moving0_to_fixed"')  # worst
+    assert '<td data-value="image must be whole, got half of it">' in page
     assert [row["verdict"] for row in rows(folder / "out").values()].count("pass") == 2
     assert registered.count("moving1_to_fixed") == 1  # its input does not get better
     registered.clear()

@@ -55,7 +55,8 @@ def batch(
     """
     from patchmorph.cluster.batch import Workers, register_cohort
     from patchmorph.cluster.cohort import tasks_of
-    from patchmorph.cluster.ledger import FAILED, TABLE, Ledger
+    from patchmorph.cluster.ledger import TABLE, Ledger, row_of
+    from patchmorph.report.cohort import FAILED, write_cohort
 
     if scheduler is not None and workers is not None:
         raise PatchMorphError(f"--workers must be left out where --scheduler has its own, got {workers}")
@@ -68,8 +69,9 @@ def batch(
         reasons = f": {outcome.reasons}" if outcome.reasons else ""
         console.print(f"{count} {outcome.name}: {outcome.verdict}{reasons}")
     outcomes = Ledger(output).outcomes()
+    page = write_cohort([row_of(outcome, output) for outcome in outcomes], output, output.absolute().name)
     by_verdict = Counter(outcome.verdict for outcome in outcomes)
     counts = ", ".join(f"{by_verdict[verdict]} {verdict}" for verdict in (*LEVELS, FAILED))
-    console.print(f"{len(outcomes)} pairs: {counts}; see {output / TABLE}")
+    console.print(f"{len(outcomes)} pairs: {counts}; see {page} and {output / TABLE}")
     if by_verdict[LEVELS[-1]] or by_verdict[FAILED]:
         raise typer.Exit(SOME_FAILED)

@@ -57,6 +57,7 @@ def evaluate(
     from patchmorph.evaluation.benchmark import summarize
     from patchmorph.evaluation.table import ROWS, SUMMARY, check_evaluation, write_means, written
     from patchmorph.jobs import read_pair
+    from patchmorph.report.evaluated import EvaluationPages
 
     check_folder(output)
     table, method = load_pairs(pairs), options.method()
@@ -64,8 +65,9 @@ def evaluate(
     check_outputs([output / name for name in (ROWS, SUMMARY)], [pairs, Path(method.model), *inputs])
     check_evaluation(output, overwrite)
     model = method.loaded_model()
-    results = []
-    for result in written(run_evaluation(table, lambda paths: read_pair(paths, method, model)), output):
+    results, pages = [], EvaluationPages(output, method)
+    load = lambda paths: read_pair(paths, method, model)  # noqa: E731
+    for result in written(run_evaluation(table, load, pages.keep), output):
         results.append(result)
         names = f"{Path(result.moving).name} → {Path(result.fixed).name}"
         console.print(f"{len(results)}/{len(table)} {names}: {result.error or result.verdict}")
@@ -80,6 +82,7 @@ def evaluate(
     }
     write_means(counts | {"versions": versions()} | how, output)
     print_table(f"mean of {len(done)} pairs", means)
+    console.print(f"see {pages.write_list(results)}")
     if failed:
         console.print(f"{failed} of {len(results)} pairs failed; the reasons are in {output / ROWS}")
         raise typer.Exit(SOME_FAILED)

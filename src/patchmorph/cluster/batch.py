@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 
-from patchmorph.cluster.cohort import RESULTS, Task
-from patchmorph.cluster.ledger import FAILED, Ledger, Outcome
+from patchmorph.cluster.cohort import Task
+from patchmorph.cluster.ledger import RESULTS, Ledger, Outcome
 from patchmorph.errors import PatchMorphError, one_line
 from patchmorph.io.atomic import UNFINISHED, whole_file
 from patchmorph.io.extras import extra
 from patchmorph.jobs import register_files
 from patchmorph.progress import advance, step
+from patchmorph.report.cohort import FAILED
 
 RETRIES = 2
 """Further attempts at a pair whose worker fails for another reason than its input."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from patchmorph.api import Method
 from patchmorph.catalogue import AUTO, NO_MODEL, load_spec, packaged_models
+from patchmorph.cluster.ledger import RESULTS
 from patchmorph.errors import PatchMorphError
 from patchmorph.evaluation.pairs import PairPaths, load_named_pairs
 from patchmorph.io.bids import derivative_names, find_images, stem
@@ -20,8 +21,6 @@ from patchmorph.version import VERSION
 
 SUMMARY_NAME = "summary"
 """Of what is saved: it tells that a pair is done."""
-RESULTS = "results"
-"""Folder of the results folders, in that of the cohort."""
 BLOCK = 1 << 20
 
 

@@ -1,17 +1,20 @@
 """The table of a cohort: a row for each pair that is done, from which a later run goes on."""
 
 import csv
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from patchmorph.io.atomic import whole_file
 from patchmorph.io.tables import read_rows
+from patchmorph.report.cohort import FAILED, Row
+from patchmorph.results.folder import REPORT
 from patchmorph.results.summary import SUMMARY, Summary
 
 TABLE = "cohort.csv"
-FAILED = "failed"
-"""Stands for the verdict of a pair that could not be registered."""
+RESULTS = "results"
+"""Folder of the results folders, in that of the cohort."""
 
 
 @dataclass(frozen=True)
@@ -92,3 +95,15 @@ class Ledger:
     def outcomes(self) -> list[Outcome]:
         """All rows."""
         return list(self._outcomes.values())
+
+
+def row_of(outcome: Outcome, folder: Path) -> Row:
+    """An outcome as the page of the cohort in ``folder`` lists it."""
+    figures = {
+        "similarity": outcome.similarity_after,
+        "folding (%)": outcome.folding_percent,
+        "seconds": outcome.seconds,
+    }
+    numbers = {name: math.nan if value == "" else float(value) for name, value in figures.items()}
+    page = folder / RESULTS / outcome.name / REPORT
+    return Row(outcome.name, outcome.verdict, outcome.reasons, numbers, page)

@@ -69,13 +69,43 @@ class PairResult:
     error: str = ""
 
 
-def evaluate(pairs: list[PairPaths], load: Callable[[PairPaths], LoadedPair]) -> Iterator[PairResult]:
-    """Register and measure the pairs in turn; a pair that cannot be registered has an ``error``."""
-    for pair in pairs:
+@dataclass(frozen=True)
+class Evaluated:
+    """A pair that was registered and measured.
+
+    Attributes:
+        registration: what was found.
+        warped: its warped image.
+        labels: of its images.
+        result: the measurements.
+    """
+
+    registration: Registration
+    warped: Image
+    labels: PairLabels
+    result: PairResult
+
+
+def evaluate(
+    pairs: list[PairPaths],
+    load: Callable[[PairPaths], LoadedPair],
+    keep: Callable[[PairPaths, Evaluated], None] | None = None,
+) -> Iterator[PairResult]:
+    """Register and measure the pairs in turn; a pair that cannot be registered has an ``error``.
+
+    Args:
+        pairs: their files.
+        load: reads them.
+        keep: gets each pair that was registered, and its files, before its result is yielded.
+    """
+    for paths in pairs:
         try:
-            yield evaluate_pair(load(pair))
+            evaluated = _evaluated(load(paths))
+            if keep is not None:
+                keep(paths, evaluated)
+            yield evaluated.result
         except PatchMorphError as error:
-            yield PairResult(str(pair.fixed), str(pair.moving), error=str(error))
+            yield PairResult(str(paths.fixed), str(paths.moving), error=str(error))
 
 
 def loading(register: Callable[[Image, Image], Registration]) -> Callable[[PairPaths], LoadedPair]:
@@ -98,12 +128,18 @@ def evaluate_pair(pair: LoadedPair) -> PairResult:
     Raises:
         PatchMorphError: images that cannot be registered, or fixed labels outside their image.
     """
+    return _evaluated(pair).result
+
+
+def _evaluated(pair: LoadedPair) -> Evaluated:
     _synchronize()
     began = time.perf_counter()
     registration = pair.register()
     _synchronize()
     seconds = time.perf_counter() - began
-    return measure(registration, registration.warped(), pair.labels, seconds)
+    warped = registration.warped()
+    result = measure(registration, warped, pair.labels, seconds)
+    return Evaluated(registration, warped, pair.labels, result)
 
 
 def measure(registration: Registration, warped: Image, labels: PairLabels, seconds: float) -> PairResult:

@@ -14,8 +14,8 @@ BATCH, CUDA_BATCH = 4, 12
 (`networks.replay`)."""
 
 PATCH_BYTES = 2**26
-"""Memory of a GPU that is planned for each patch of `PATCH_SIDE`³ voxels: all of a registration with twelve at a
-time takes 0.5 GiB."""
+"""Memory of a GPU that is planned for each patch of `PATCH_SIDE`³ voxels: all of a registration with twelve
+at a time takes 0.5 GiB."""
 PATCH_SIDE = 64
 
 Place = TypeVar("Place")

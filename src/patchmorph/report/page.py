@@ -1,25 +1,45 @@
 """The HTML page of a registration: one file, no network, made from the results folder."""
 
-import base64
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import torch
-from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
 
-from patchmorph.errors import PatchMorphError
-from patchmorph.images.planes import png
 from patchmorph.io.atomic import whole_file
-from patchmorph.io.formats.registry import is_image
-from patchmorph.io.images import load_image
-from patchmorph.io.stated import stated_of
-from patchmorph.io.transforms.formats import load_transform
 from patchmorph.report import figures
-from patchmorph.report.drawing import DIVERGING
-from patchmorph.report.figures import LOG_JACOBIAN_LIMIT, PairView, Panel
-from patchmorph.results.folder import REPORT, TRANSFORM
+from patchmorph.report.drawing import DIVERGING, SEQUENTIAL
+from patchmorph.report.embedding import asset, environment, hash_of, jpeg_url, json_block, niivue, policy
+from patchmorph.report.figures import Panel
+from patchmorph.report.layers import Layers, PairView
+from patchmorph.report.loading import load_view
+from patchmorph.report.numbers import Figure, command, figures_of, map_figures
+from patchmorph.report.packing import GRID_LINES, LOG_JACOBIAN_LIMIT, Packed, pack, uncertainty_limit
+from patchmorph.report.verdicts import VERDICTS
+from patchmorph.results.folder import REPORT
 from patchmorph.results.summary import Summary
+
+SCRIPTS = ("viewer/data.js", "viewer/overlay.js", "viewer/viewer.js")
+MODES = (
+    ("swipe", "swipe"),
+    ("flicker", "flicker"),
+    ("checker", "checkerboard"),
+    ("agreement", "agreement"),
+    ("difference", "difference"),
+    ("a", "A alone"),
+    ("b", "B alone"),
+)
+LAYERS = {
+    "labels": "labels",
+    "grid": "deformed grid",
+    "jacobian": "log-Jacobian",
+    "uncertainty": "uncertainty",
+}
+MONOTONE = "The moving image is shown in the fixed image's intensities, whose order is kept."
+BY_MEANS = (
+    "Each intensity of the moving image is shown as the fixed image's mean there, since the contrasts differ."
+)
 
 
 def write_report(folder: Path) -> Path:
@@ -29,20 +49,15 @@ def write_report(folder: Path) -> Path:
         PatchMorphError: no results folder, or images that have moved.
     """
     summary = Summary.load(folder)
-    paths = {}
-    for side in ("fixed", "moving"):
-        paths[side] = folder / summary.files.get(side, "")
-        if not is_image(paths[side]):
-            raise PatchMorphError(
-                f"{side} image must be where the summary says, got nothing at {paths[side]} (of {folder})"
-            )
-    background = summary.arguments.get("background")
-    stated = {side: stated_of(summary.arguments, side) for side in paths}
-    images = {side: load_image(paths[side], stated[side]).with_background(background) for side in paths}
-    view = PairView(images["fixed"], images["moving"], load_transform(folder / TRANSFORM))
+    view = load_view(folder, summary)
     with whole_file(folder / REPORT) as temporary:
-        temporary.write_text(render_report(render_pictures(view), summary), encoding="utf-8")
+        write_page(temporary, view, summary)
     return folder / REPORT
+
+
+def write_page(path: Path, view: PairView, summary: Summary) -> None:
+    """Write the page of a registration."""
+    path.write_text(render_report(render_content(view), summary), encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -51,59 +66,145 @@ class Picture:
 
     Attributes:
         panel: what it shows.
-        data: its PNG file in base64.
+        url: its JPEG file as an address.
     """
 
     panel: Panel
-    data: str
+    url: Markup
 
     @property
     def width(self) -> int:
         """Pixels."""
         return self.panel.pixels.shape[1]
 
+    @property
+    def height(self) -> int:
+        """Pixels."""
+        return self.panel.pixels.shape[0]
 
-Pictures = dict[str, list[Picture]]
-"""The pictures of each figure, by its name in the template."""
+
+@dataclass(frozen=True)
+class Content:
+    """What a page shows of the images and the map.
+
+    Attributes:
+        pictures: of each figure, by its name in the template.
+        mosaics: of each image, as addresses.
+        thumbnail: as an address.
+        packed: the layers of the viewer.
+        numbers: of the map.
+        texts: what the template says about the figures.
+    """
+
+    pictures: dict[str, list[Picture]]
+    mosaics: dict[str, Markup]
+    thumbnail: Markup
+    packed: Packed
+    numbers: list[Figure]
+    texts: dict[str, Any]
 
 
 @torch.no_grad()  # with gradients, maps are computed in another way, which differs in the last digits
-def render_pictures(view: PairView) -> Pictures:
-    """All figures as PNG files in base64."""
-    drawn = {"comparison": figures.comparison(view), "deformation": figures.deformation(view)}
-    return {
-        name: [Picture(panel, base64.b64encode(png(panel.pixels)).decode()) for panel in panels]
-        for name, panels in drawn.items()
+def render_content(view: PairView) -> Content:
+    """All figures and layers of a registration."""
+    layers = Layers(view)
+    drawn = {
+        name: getattr(figures, name)(layers)
+        for name in ("comparison", "difference", "labels", "deformation", "uncertainty")
     }
-
-
-def render_report(pictures: Pictures, summary: Summary) -> str:
-    """The page with the pictures (see `render_pictures`) and the numbers of the summary."""
-    environment = Environment(loader=PackageLoader("patchmorph.report"), autoescape=True)
-    content = asdict(summary)
-    content["seconds"].pop("write", None)  # not known yet when a registration renders its page
-    dice = content.pop("dice")
-    return environment.get_template("report.html.j2").render(
-        pictures=pictures,
-        colours=[f"rgb{colour}" for colour in DIVERGING],
-        volumes=[_volume(step * LOG_JACOBIAN_LIMIT / 2) for step in range(-2, 3)],
-        summary=content,
-        rows=_rows(content),
-        dice=dice,
+    return Content(
+        {
+            name: [Picture(panel, jpeg_url(panel.pixels)) for panel in panels]
+            for name, panels in drawn.items()
+        },
+        {name: jpeg_url(pixels) for name, pixels in figures.mosaics(layers).items()},
+        jpeg_url(figures.thumbnail(layers)),
+        pack(layers),
+        map_figures(layers),
+        _texts(layers),
     )
+
+
+def _texts(layers: Layers) -> dict[str, Any]:
+    spacing_mm = float(layers.lattice.spacing_mm.min())
+    percent = round(100 * figures.DIFFERENCE_LIMIT)
+    texts = {
+        "matching": MONOTONE if layers.matching.monotone else BY_MEANS,
+        "grid_mm": f"{max(layers.lattice.shape) / GRID_LINES * spacing_mm:.2g}",
+        "step_mm": f"{layers.map.step * spacing_mm:.2g}",
+        "difference_ticks": [f"{share:+d} %" if share else "0" for share in (-percent, 0, percent)],
+        "volumes": [_volume(step * LOG_JACOBIAN_LIMIT / 2) for step in range(-2, 3)],
+        "table": " ".join(f"{value / 255:.3f}" for value in layers.matching.table.tolist()),
+    }
+    if layers.map.uncertainty is not None:
+        limit = uncertainty_limit(layers)
+        texts["uncertainty_ticks"] = [f"{limit * k / 2:.2g}" for k in range(3)]
+    return texts
+
+
+def render_report(content: Content, summary: Summary) -> str:
+    """The page with figures and layers (see `render_content`) and the numbers of the summary."""
+    script = "\n".join(asset(name) for name in SCRIPTS)
+    widths = [picture.width for picture in content.pictures["comparison"][:3]]
+    rules = "".join(
+        f".planes figure:nth-child({k}) {{ flex: {width}; }}\n" for k, width in enumerate(widths, 1)
+    )
+    style, (library, library_hash) = asset("templates/style.css") + rules, niivue()
+    scalars, labelled = content.packed.view["map"]["scalars"], bool(content.packed.view["labels"])
+    there = {"labels": labelled, "grid": True, **dict.fromkeys(scalars, True)}
+    mark, meaning = VERDICTS.get(summary.verdict, ("", ""))
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            csp=policy([hash_of(style)], [hash_of(script), library_hash]),
+            style=Markup(style),
+            script=Markup(script),
+            niivue=Markup(library),
+            view=json_block(content.packed.view),
+            blocks={name: Markup(block) for name, block in content.packed.blocks.items()},
+            images=content.packed.view["images"],
+            modes=MODES,
+            layers=[(name, title) for name, title in LAYERS.items() if there.get(name)],
+            labelled=labelled,
+            fixed=_name(summary.fixed),
+            moving=_name(summary.moving),
+            mark=mark,
+            meaning=meaning,
+            summary=summary,
+            dice=summary.dice,
+            figures=[*figures_of(summary), *content.numbers],
+            command=command(summary),
+            conditions=_conditions(summary),
+            pictures=content.pictures,
+            mosaics=content.mosaics,
+            thumbnail=content.thumbnail,
+            diverging=DIVERGING,
+            sequential=SEQUENTIAL,
+            **content.texts,
+        )
+    )
+
+
+def _conditions(summary: Summary) -> list[tuple[str, str]]:
+    """What the result depends on, and what it took."""
+    memory = summary.peak_memory_gib
+    seconds = {name: value for name, value in summary.seconds.items() if name != "write"}  # not known yet
+    return [
+        *((f"version of {name}", value) for name, value in summary.versions.items()),
+        ("seed", str(summary.arguments.get("seed", 0))),
+        ("device", summary.device),
+        ("most memory", "not known" if memory is None else f"{memory:.2g} GiB"),
+        *((f"seconds to {name}", f"{value:.1f}") for name, value in seconds.items()),
+        *((name.replace("_", " "), path) for name, path in summary.files.items()),
+    ]
+
+
+def _name(path: str) -> str:
+    """The file's name without its folders, of any system."""
+    return PureWindowsPath(path).name or path
 
 
 def _volume(log: float) -> str:
     """A ratio of volumes, from its logarithm to base 2, as the scale of colours shows it."""
     return f"{2**log:g}" if log >= 0 else f"1/{2**-log:g}"
-
-
-def _rows(summary: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    rows = []
-    for key, value in summary.items():
-        name = f"{prefix}{key}".replace("_", " ")
-        if isinstance(value, dict):
-            rows += _rows(value, f"{name}: ")
-        else:
-            rows.append((name, f"{value:.4g}" if isinstance(value, float) else str(value)))
-    return rows

@@ -88,7 +88,7 @@ def _mapped(transform: Transform, grid: Grid) -> Float[Tensor, "1 x y z 3"]:
         return transform.at_grid(grid)
     counts = triple(math.ceil((n - 1) / step) + 1 + 2 * NODES_AROUND for n in grid.shape)
     linear = torch.diag(torch.tensor((step, step, step, 1.0), dtype=torch.float64, device=grid.device))
-    nodes = grid.crop((-NODES_AROUND * step,) * 3, grid.shape)
+    nodes = grid.crop(triple([-NODES_AROUND * step] * 3), grid.shape)
     nodes = Grid(counts, nodes.voxel_to_world @ linear)
     coefficients = spline_through(transform.at_grid(nodes).movedim(-1, 1))
     to_nodes = nodes.world_to_voxel @ grid.voxel_to_world
@@ -99,9 +99,10 @@ def _mapped(transform: Transform, grid: Grid) -> Float[Tensor, "1 x y z 3"]:
 def _step(transform: Transform, grid: Grid) -> int:
     """Every how many voxels of ``grid`` suffice; 1 where fields may have edges, as trilinear ones do."""
     fields = [part for part in transform.parts() if not isinstance(part, AffineTransform)]
-    if not all(isinstance(part, VelocityField | DisplacementField) and part.spline for part in fields):
+    splines = [part for part in fields if isinstance(part, VelocityField | DisplacementField) and part.spline]
+    if len(splines) < len(fields):
         return 1
-    spacings = [float(part.grid.spacing_mm.min()) for part in fields]
+    spacings = [float(part.grid.spacing_mm.min()) for part in splines]
     return int(min(spacings, default=0.0) / SPACINGS_PER_STEP / float(grid.spacing_mm.max()))
 
 

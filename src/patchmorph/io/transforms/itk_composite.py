@@ -120,20 +120,19 @@ def _write_field(group: h5py.Group, field: DisplacementField) -> None:
 
 def _write_deflated(group: h5py.Group, name: str, values: np.ndarray) -> None:
     """Write float32 numbers in deflated chunks, several at a time: HDF5 itself would hold up all threads."""
+    size = min(CHUNK, values.size)
     data = group.create_dataset(
         name,
         shape=values.shape,
         dtype="<f4",
-        chunks=(min(CHUNK, values.size),),
+        chunks=(size,),
         shuffle=True,
         compression="gzip",
         compression_opts=1,
     )
     starts = range(0, values.size, CHUNK)
     chunks = (values[start : start + CHUNK] for start in starts)
-    for start, chunk in zip(
-        starts, in_order(functools.partial(_deflated, data.chunks[0]), chunks), strict=True
-    ):
+    for start, chunk in zip(starts, in_order(functools.partial(_deflated, size), chunks), strict=True):
         data.id.write_direct_chunk((start,), chunk)
 
 

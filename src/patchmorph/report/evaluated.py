@@ -1,0 +1,92 @@
+"""The pages of an evaluation: one for each pair, and their list."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from patchmorph.api import Method
+from patchmorph.evaluation.benchmark import Evaluated, PairResult
+from patchmorph.evaluation.labels import PairLabels
+from patchmorph.evaluation.pairs import REQUIRED, PairPaths
+from patchmorph.io.bids import stem
+from patchmorph.report.cohort import FAILED, Row, write_cohort
+from patchmorph.report.layers import PairView
+from patchmorph.report.page import write_page
+from patchmorph.results.summary import Summary, device_name, peak_memory_gib, versions
+
+PAGES = "reports"
+"""Folder of the pages of the pairs, in that of the evaluation."""
+COLUMNS = {
+    "dice": "Dice",
+    "ncc_after": "correlation after",
+    "folding_percent": "folding (%)",
+    "sd_log_jacobian": "SD of the log-Jacobian",
+    "seconds": "seconds",
+}
+"""Figures in the list of pairs, and their names."""
+
+
+@dataclass
+class EvaluationPages:
+    """Writes the page of each pair as soon as it is measured, and the list at the end.
+
+    Attributes:
+        folder: of the evaluation.
+        method: how the pairs are registered.
+    """
+
+    folder: Path
+    method: Method
+    _kept: dict[int, tuple[Path, str]] = field(default_factory=dict)
+
+    def keep(self, paths: PairPaths, evaluated: Evaluated) -> None:
+        """Write the page of a pair."""
+        (self.folder / PAGES).mkdir(parents=True, exist_ok=True)
+        page = self.folder / PAGES / f"{len(self._kept) + 1:03d}_{_name(evaluated.result)}.html"
+        labels, dice = evaluated.labels, {}
+        if labels.fixed is not None and labels.moving is not None:
+            warped = labels.warped(evaluated.registration)
+            labels, dice = PairLabels(labels.fixed, warped), labels.dice(warped)
+        summary = self._summary(paths, evaluated)
+        summary.dice = {str(label): value for label, value in dice.items()}
+        write_page(page, PairView.of(evaluated.registration, evaluated.warped, labels), summary)
+        self._kept[id(evaluated.result)] = page, "; ".join(summary.reasons)
+
+    def write_list(self, results: Sequence[PairResult]) -> Path:
+        """Write ``index.html``, the worst pair first."""
+        rows = []
+        for result in results:
+            page, reasons = self._kept.get(id(result), (None, result.error))
+            verdict = FAILED if result.error else result.verdict
+            numbers = {name: getattr(result, figure) for figure, name in COLUMNS.items()}
+            rows.append(Row(_name(result), verdict, reasons, numbers, page))
+        return write_cohort(rows, self.folder, self.folder.absolute().name)
+
+    def _summary(self, paths: PairPaths, evaluated: Evaluated) -> Summary:
+        registration, result = evaluated.registration, evaluated.result
+        device = registration.fixed.grid.device
+        return Summary(
+            fixed=str(paths.fixed),
+            moving=str(paths.moving),
+            verdict=registration.verdict.level,
+            reasons=list(registration.verdict.reasons),
+            similarity_before=result.ncc_before,
+            similarity_after=result.ncc_after,
+            folding_percent=result.folding_percent,
+            sd_log_jacobian=result.sd_log_jacobian,
+            evidence=asdict(registration.evidence),
+            notes=list(registration.notes),
+            without_counterpart_percent=100 * registration.fraction_without_counterpart,
+            arguments={name: str(path) for name, path in paths.given().items() if name not in REQUIRED}
+            | self.method.arguments(),
+            versions=versions(),
+            device=device_name(device),
+            peak_memory_gib=peak_memory_gib(device),
+            seconds={"register": result.seconds},
+            files={name: os.path.relpath(path, self.folder / PAGES) for name, path in paths.given().items()},
+        )
+
+
+def _name(result: PairResult) -> str:
+    return f"{stem(Path(result.moving))}_to_{stem(Path(result.fixed))}"

@@ -1,0 +1,58 @@
+"""A registration as a page shows it, read from its results folder."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from patchmorph.errors import PatchMorphError
+from patchmorph.evaluation.labels import load_labels
+from patchmorph.images.volume import Image
+from patchmorph.io.formats.registry import is_image
+from patchmorph.io.images import load_image
+from patchmorph.io.stated import stated_of
+from patchmorph.io.transforms.formats import load_transform
+from patchmorph.report.layers import PairView
+from patchmorph.results.folder import FORMATS, TRANSFORM, UNCERTAINTY, WARPED, WARPED_LABELS
+from patchmorph.results.summary import Summary
+from patchmorph.spatial.grid import Grid
+from patchmorph.transforms.resample import resample
+
+
+def load_view(folder: Path, summary: Summary) -> PairView:
+    """Read what a page shows; what the folder does not hold is made, or left out.
+
+    Raises:
+        PatchMorphError: images that have moved, or a file that cannot be read.
+    """
+    images = {side: _source(folder, summary, side) for side in ("fixed", "moving")}
+    transform = load_transform(folder / TRANSFORM)
+    warped, labels = _result(folder, WARPED), _result(folder, WARPED_LABELS)
+    fixed_labels = summary.files.get("fixed_labels")
+    uncertainty = _result(folder, UNCERTAINTY)
+    stated, path = stated_of(summary.arguments, "fixed"), fixed_labels and folder / fixed_labels
+    return PairView(
+        **images,
+        transform=transform,
+        warped=load_image(warped) if warped else resample(images["moving"], transform, images["fixed"].grid),
+        fixed_labels=load_labels(path, stated) if labels and path and is_image(path) else None,
+        warped_labels=load_labels(labels) if labels else None,
+        uncertainty=_on_grids(load_image(uncertainty)) if uncertainty else None,
+    )
+
+
+def _source(folder: Path, summary: Summary, side: str) -> Image:
+    path = folder / summary.files.get(side, "")
+    if not is_image(path):
+        raise PatchMorphError(
+            f"{side} image must be where the summary says, got nothing at {path} (of {folder})"
+        )
+    image = load_image(path, stated_of(summary.arguments, side))
+    return image.with_background(summary.arguments.get("background"))
+
+
+def _on_grids(image: Image) -> Callable[[Grid], Image]:
+    return lambda grid: Image(image.sample_grid(grid, float(grid.spacing_mm.min())), grid, image.name)
+
+
+def _result(folder: Path, name: str) -> Path | None:
+    """The file of an image of the results, in any format."""
+    return next((path for form in FORMATS if (path := folder / f"{name}.{form}").is_file()), None)

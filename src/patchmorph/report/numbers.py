@@ -1,0 +1,124 @@
+"""The numbers of a page, with what is usual, and how the result is made again."""
+
+import math
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from patchmorph.api import Method
+from patchmorph.evaluation.pairs import REQUIRED
+from patchmorph.registration.acceptance import LINEAR_VERDICT, VERDICT, Limit
+from patchmorph.registration.options import BEST, DEFORMABLE, FAST
+from patchmorph.report.layers import Layers
+from patchmorph.report.packing import coarse_content
+from patchmorph.results.folder import DEFAULT
+from patchmorph.results.summary import Summary
+
+FOLDING_USUAL = 0.1
+"""Percent of folded voxels that a good map stays below (docs/when-it-fails.md)."""
+FLAGS = ("jitter", "uncertainty")
+PRESETS = (FAST, BEST)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number of a registration.
+
+    Attributes:
+        name: what it is.
+        value: as text, with its unit.
+        usual: of a good result, as text.
+        within: whether the value is usual; ``None`` where nothing is usual.
+    """
+
+    name: str
+    value: str
+    usual: str = ""
+    within: bool | None = None
+
+
+def figures_of(summary: Summary) -> list[Figure]:
+    """The numbers of a registration, those of the verdict with its limits."""
+    linear = summary.arguments.get("transform", DEFORMABLE) != DEFORMABLE
+    limits = LINEAR_VERDICT if linear else VERDICT
+    verdict = [
+        _limited(limit, summary.evidence[limit.figure])
+        for limit in limits
+        if limit.figure in summary.evidence
+    ]
+    before, after = summary.similarity_before, summary.similarity_after
+    return [
+        Figure("correlation of intensities, before", _text(before)),
+        Figure(
+            "correlation of intensities, after",
+            _text(after),
+            "above that before; above 0.8 for one contrast",
+            after > before,
+        ),
+        Figure(
+            "folded voxels of the fixed content",
+            _text(summary.folding_percent, " %"),
+            f"below {FOLDING_USUAL:g} %",
+            summary.folding_percent < FOLDING_USUAL,
+        ),
+        Figure("standard deviation of the log-Jacobian, every voxel", _text(summary.sd_log_jacobian)),
+        *verdict,
+    ]
+
+
+def _limited(limit: Limit, value: float) -> Figure:
+    word = "above" if limit.falling else "below"
+    usual = f"{word} {limit.check:g}{limit.unit}"
+    within = not (limit.fails(value) or limit.doubts(value))
+    return Figure(limit.words, _text(value, limit.unit), usual, within)
+
+
+def _text(value: float, unit: str = "") -> str:
+    return "not defined" if not math.isfinite(value) else f"{value:.3g}{unit}"
+
+
+def map_figures(layers: Layers) -> list[Figure]:
+    """How far the map moves points of the fixed content, and its affine part."""
+    maps, spacing_mm = layers.map, layers.lattice.spacing_mm[0].tolist()
+    squared = sum((maps.remainder[..., k] * length) ** 2 for k, length in enumerate(spacing_mm))
+    lengths = np.sqrt(np.asarray(squared)[coarse_content(layers)])
+    mean, largest = (lengths.mean(), lengths.max()) if lengths.size else (math.nan, math.nan)
+    return [
+        Figure("shift without the affine part, mean", _text(float(mean), " mm")),
+        Figure("shift without the affine part, largest", _text(float(largest), " mm")),
+        Figure("affine part", repr(maps.affine).removeprefix("AffineTransform(").removesuffix(")")),
+    ]
+
+
+def command(summary: Summary) -> str:
+    """The command that makes the result again, in the folder ``again`` beside the page."""
+    images = [_path(summary, side, getattr(summary, side)) for side in REQUIRED]
+    words = ["patchmorph", "register", *images, "-o", "again"]
+    usual = vars(Method())
+    for name, value in summary.arguments.items():
+        if name == "preset":
+            words += [f"--{value}"] if value in PRESETS else []
+        elif name == "save":
+            words += ["--save", ",".join(value)] if tuple(value) != DEFAULT else []
+        elif name in FLAGS:
+            words += [f"--{'save-uncertainty' if name == 'uncertainty' else name}"] if value else []
+        elif value not in (None, [], usual.get(name)) and not (name == "seed" and value == 0):
+            words += _option(summary, name, value)
+    return shlex.join(words)
+
+
+def _option(summary: Summary, name: str, value: Any) -> list[str]:
+    option = "--" + name.removesuffix("s" if name == "channel_weights" else "").replace("_", "-")
+    if name.endswith("_spacing"):
+        return [option, ",".join(f"{size:g}" for size in value)]
+    values = value if isinstance(value, list) else [value]
+    return [word for one in values for word in (option, _path(summary, name, str(one)))]
+
+
+def _path(summary: Summary, name: str, given: str) -> str:
+    """The path of a file from the page on; where that is not recorded, an absolute one is its name alone."""
+    path = summary.files.get(name, given)
+    return Path(path).name if Path(path).is_absolute() else path
