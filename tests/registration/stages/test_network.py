@@ -273,6 +273,7 @@ def test_patches_of_networks_without_state_are_computed_in_several_threads(movin
     assert threads == {not is_static}
 
 
+@torch.no_grad()
 def test_a_map_does_not_depend_on_the_number_of_threads(moving):
     """Bit for bit: the pose, the affine network and the dense one."""
     torch.manual_seed(0)
