@@ -92,7 +92,7 @@ def test_refinement_ends_when_it_gains_nothing(pair, monkeypatch):
     same = refine((fixed, fixed, IDENTITY), passes=30)
     assert passes == list(range(len(passes)))
     assert 2 < len(passes) < 10
-    assert error_mm((fixed, fixed, IDENTITY), same) < 0.07  # nothing to gain: about a 70th of a voxel
+    assert error_mm((fixed, fixed, IDENTITY), same) < 0.075  # nothing to gain: a 67th of a voxel
 
 
 def test_patches_cover_the_content_and_stay_inside_the_grid(pair):
