@@ -168,8 +168,9 @@ def test_labels_are_warped_compared_and_reported(register, files, tmp_path):
     assert set(warped.data.unique().tolist()) == {0, 3, 4}
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Overlap of labels (Dice)" in page
-    assert f"<tr><td>3</td><td>{summary['dice']['3']:.3f}</td></tr>" in page
-    assert f"<tr><td>mean</td><td>{sum(summary['dice'].values()) / 2:.3f}</td></tr>" in page
+    assert f"<li><span>3</span><span>{summary['dice']['3']:.3f}</span>" in page
+    assert f"Mean {sum(summary['dice'].values()) / 2:.3f} over 2 labels" in page
+    assert 'id="data-labels-warped"' in page
 
 
 def test_moving_labels_alone_are_warped(register, files, tmp_path):

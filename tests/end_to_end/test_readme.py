@@ -64,7 +64,7 @@ def test_the_commands_run(run, folder, mni, monkeypatch):
     for arguments in commands:
         assert run(*arguments)[0] == 0
     assert_recovered(load_image(folder / "results" / "warped.nii.gz"), mni)
-    assert (folder / "results" / "report.html").read_text().count("data:image/png;base64,") == 12
+    assert (folder / "results" / "report.html").read_text().count("data:image/jpeg;base64,") == 21
     warped = load_image(folder / "warped_labels.nii.gz")
     assert set(warped.data.unique().tolist()) == {0, 7}
     brain = mni.data > 0.1
