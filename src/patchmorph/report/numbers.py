@@ -41,14 +41,7 @@ class Figure:
 
 
 def figures_of(summary: Summary) -> list[Figure]:
-    """The numbers of a registration, those of the verdict with its limits."""
-    linear = summary.arguments.get("transform", DEFORMABLE) != DEFORMABLE
-    limits = LINEAR_VERDICT if linear else VERDICT
-    verdict = [
-        _limited(limit, summary.evidence[limit.figure])
-        for limit in limits
-        if limit.figure in summary.evidence
-    ]
+    """The numbers of a registration over all voxels of the fixed content."""
     before, after = summary.similarity_before, summary.similarity_after
     return [
         Figure("correlation of intensities, before", _text(before)),
@@ -64,9 +57,16 @@ def figures_of(summary: Summary) -> list[Figure]:
             f"below {FOLDING_USUAL:g} %",
             summary.folding_percent < FOLDING_USUAL,
         ),
-        Figure("standard deviation of the log-Jacobian, every voxel", _text(summary.sd_log_jacobian)),
-        *verdict,
+        Figure("standard deviation of the log-Jacobian", _text(summary.sd_log_jacobian)),
     ]
+
+
+def evidence_of(summary: Summary) -> list[Figure]:
+    """The numbers of the verdict, with its limits."""
+    linear = summary.arguments.get("transform", DEFORMABLE) != DEFORMABLE
+    limits = LINEAR_VERDICT if linear else VERDICT
+    evidence = summary.evidence
+    return [_limited(limit, evidence[limit.figure]) for limit in limits if limit.figure in evidence]
 
 
 def _limited(limit: Limit, value: float) -> Figure:
@@ -81,7 +81,7 @@ def _text(value: float, unit: str = "") -> str:
 
 
 def map_figures(layers: Layers) -> list[Figure]:
-    """How far the map moves points of the fixed content, and its affine part."""
+    """How far the map moves points of the fixed content beyond its affine part."""
     maps, spacing_mm = layers.map, layers.lattice.spacing_mm[0].tolist()
     squared = sum((maps.remainder[..., k] * length) ** 2 for k, length in enumerate(spacing_mm))
     lengths = np.sqrt(np.asarray(squared)[coarse_content(layers)])
@@ -89,8 +89,12 @@ def map_figures(layers: Layers) -> list[Figure]:
     return [
         Figure("shift without the affine part, mean", _text(float(mean), " mm")),
         Figure("shift without the affine part, largest", _text(float(largest), " mm")),
-        Figure("affine part", repr(maps.affine).removeprefix("AffineTransform(").removesuffix(")")),
     ]
+
+
+def affine_words(layers: Layers) -> str:
+    """The affine part of the map."""
+    return repr(layers.map.affine).removeprefix("AffineTransform(").removesuffix(")")
 
 
 def command(summary: Summary) -> str:

@@ -14,7 +14,7 @@ from patchmorph.report.embedding import asset, environment, hash_of, jpeg_url, j
 from patchmorph.report.figures import Panel
 from patchmorph.report.layers import Layers, PairView
 from patchmorph.report.loading import load_view
-from patchmorph.report.numbers import Figure, command, figures_of, map_figures
+from patchmorph.report.numbers import Figure, affine_words, command, evidence_of, figures_of, map_figures
 from patchmorph.report.packing import GRID_LINES, LOG_JACOBIAN_LIMIT, Packed, pack, uncertainty_limit
 from patchmorph.report.verdicts import VERDICTS
 from patchmorph.results.folder import REPORT
@@ -129,6 +129,7 @@ def _texts(layers: Layers) -> dict[str, Any]:
     spacing_mm = float(layers.lattice.spacing_mm.min())
     percent = round(100 * figures.DIFFERENCE_LIMIT)
     texts = {
+        "affine": affine_words(layers),
         "matching": MONOTONE if layers.matching.monotone else BY_MEANS,
         "grid_mm": f"{max(layers.lattice.shape) / GRID_LINES * spacing_mm:.2g}",
         "step_mm": f"{layers.map.step * spacing_mm:.2g}",
@@ -174,6 +175,7 @@ def render_report(content: Content, summary: Summary) -> str:
             summary=summary,
             dice=summary.dice,
             figures=[*figures_of(summary), *content.numbers],
+            evidence=evidence_of(summary),
             command=command(summary),
             conditions=_conditions(summary),
             pictures=content.pictures,
