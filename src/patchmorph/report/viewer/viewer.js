@@ -164,10 +164,10 @@ function readout() {
   const at = voxel.map((value, k) => Math.min(Math.max(Math.round(value), 0), view.shape[k] - 1));
   const index = at[0] + view.shape[0] * (at[1] + view.shape[1] * at[2]);
   const mm = (point) => point.map((value) => value.toFixed(1)).join(", "), here = apply(view.toWorld, voxel);
-  const rows = [["fixed (R, A, S)", `${mm(here)} mm`]], { layers } = overlay;
+  const rows = [["fixed, mm", mm(here)]], { layers } = overlay;
   if (layers.moved) {
     const there = mapped(layers.moved, voxel);
-    rows.push(["moving", `${mm(there)} mm`], ["shift", `${Math.hypot(...there.map((v, k) => v - here[k])).toFixed(1)} mm`]);
+    rows.push(["moving, mm", mm(there)], ["shift", `${Math.hypot(...there.map((v, k) => v - here[k])).toFixed(1)} mm`]);
   }
   for (const { image, values } of Object.values(panes)) {
     const [low, high] = image.window;
