@@ -53,14 +53,14 @@ def found(data) -> list[Found]:
 def spoiled(found: list[Found]) -> list[Registration]:
     """Shifted, scaled, mirrored, and with the map of another person."""
     ruined = []
-    for one, kind in zip(found, itertools.cycle(("shift", "scale", "flip", "other")), strict=False):
+    kinds = itertools.cycle(("shift", "scale", "flip", "other"))
+    for other, one, kind in zip([found[-1], *found], found, kinds, strict=False):
         center = one.fixed.grid.center_world
         if kind == "shift":
             change = AffineTransform.translation(torch.tensor([[0.0, SHIFT_MM, 0.0]], dtype=torch.float64))
         else:
             factors = [SCALE] * 3 if kind == "scale" else [-1.0, 1.0, 1.0]
             change = AffineTransform(about_point(torch.diag(torch.tensor(factors).double())[None], center))
-        other = next(each for each in found if each.fixed is one.fixed and each is not one)
         ruined.append(one.with_map(other.transform if kind == "other" else one.transform @ change))
     return ruined
 

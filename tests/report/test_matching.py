@@ -19,7 +19,9 @@ def test_the_order_is_kept_between_images_of_one_contrast():
     assert np.abs(matching(darker).astype(int) - VALUES).mean() < 2
 
 
-@pytest.mark.parametrize("other", [lambda v: 255 - v, lambda v: (np.abs(v.astype(int) - 130) * 2).clip(0, 255)])
+@pytest.mark.parametrize(
+    "other", [lambda v: 255 - v, lambda v: (np.abs(v.astype(int) - 130) * 2).clip(0, 255)]
+)
 def test_other_contrasts_take_the_mean_of_what_lies_there(other):
     seen = other(VALUES).astype(np.uint8)
     matching = Matching.of(VALUES, seen)

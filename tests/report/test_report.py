@@ -1,11 +1,14 @@
 """The page of a registration."""
 
 import base64
+import gzip
+import hashlib
 import io
 import json
 import re
 import zlib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -148,6 +151,14 @@ def test_the_policy_allows_the_scripts_and_styles_of_the_page_only(content, summ
     assert rules["style-src"] == hash_of(style)
     assert rules["script-src"] == f"{hash_of(script)} {hash_of(library)}"
     assert not re.search(r' (style|on\w+)="', re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL))
+
+
+def test_the_viewer_is_the_published_build_with_its_licence():
+    """NiiVue 0.68.1 as the wheel of nilearn 0.14.1 carries it."""
+    folder = Path(page.__file__).parent / "viewer"
+    library = gzip.decompress((folder / "niivue.umd.js.gz").read_bytes())
+    assert hashlib.sha256(library).hexdigest().startswith("c40dc2679c337c906deef22e157ee02c")
+    assert "BSD 2-Clause License" in (folder / "LICENSE-niivue.txt").read_text()
 
 
 def test_every_picture_says_what_it_shows(content, summary):

@@ -170,6 +170,21 @@ def test_layers_come_and_go(page, layer):
     assert change(seen(page), before) < 0.1
 
 
+def test_values_in_colours_lie_where_the_fixed_image_shows_something(page):
+    def ends(found: np.ndarray) -> np.ndarray:
+        return np.quantile(np.argwhere(found), (0.02, 0.98), axis=0)  # without letters and the crosshair
+
+    page.check("input[name=mode][value=a]")
+    page.select_option("#arrangement", "axial")
+    bright = ends((seen(page).min(-1) > 60)[15:-15, 15:-15])
+    page.check("#layer-uncertainty")
+    page.fill("#opacity", "100")
+    blue = ends((np.ptp(seen(page), axis=-1) > 40)[15:-15, 15:-15])
+    page.fill("#opacity", "70")
+    # Points of the map are 3.5 mm apart, of 170 mm, and the threshold of content is lower.
+    assert np.abs(blue - bright).max() < 0.06 * np.ptp(bright, axis=0).max()
+
+
 def test_the_mosaic_shows_many_planes(page):
     page.select_option("#arrangement", "mosaic")
     assert page.evaluate("overlay.tiles().length") == 18
