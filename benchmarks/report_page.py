@@ -29,7 +29,7 @@ MODES = ("swipe", "checker", "agreement", "difference", "a")
 
 
 def main(folder: Path) -> None:
-    page = folder / "report.html"
+    page = (folder / "report.html").resolve()
     writing = [seconds_to_write(folder) for _ in range(REPEATS)]
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=list(CHROMIUM))

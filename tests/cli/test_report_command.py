@@ -2,14 +2,19 @@
 
 import json
 import re
+import shlex
 import shutil
+from pathlib import Path
 
 import pytest
 from estimators import TRUST
 
+from patchmorph import jobs
 from patchmorph.api import Method
 from patchmorph.evaluation.pairs import PairPaths
 from patchmorph.jobs import RegistrationRequest, register_files
+from patchmorph.report.numbers import command
+from patchmorph.results.summary import Summary
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +120,50 @@ def test_files_that_cannot_be_read_are_one_line(run, study, name):
 def test_a_folder_without_its_transform_is_one_line(run, study):
     (study / "out" / "transform.safetensors").unlink()
     assert_one_line(run("report", study / "out"), "transform", "transform.safetensors")
+
+
+OPTIONS = (
+    *(
+        "--transform",
+        "affine",
+        "--fast",
+        "--seed",
+        "5",
+        "--background",
+        "0",
+        "--initial-transform",
+        "centers",
+    ),
+    *("--fixed-mask", "fixed.nii.gz", "--fixed-spacing", "2,1,1", "--trust", "a:B", "--trust", "c:D"),
+    *(
+        "--fixed-channel",
+        "f.nii",
+        "--moving-channel",
+        "m.nii",
+        "--channel-weight",
+        "0.5",
+        "--save-uncertainty",
+    ),
+    *("--save", "warped,report"),
+)
+
+
+def test_the_command_on_the_page_asks_for_the_same_again(run, monkeypatch, tmp_path):
+    """What it makes is asked for as by the command before, with paths from the page on."""
+    asked = []
+    monkeypatch.setattr(jobs, "register_files", lambda request: asked.append(request) or 1 / 0)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        run("register", "fixed.nii.gz", "moving.nii.gz", "-o", "out", *OPTIONS)
+    paths = {name: str(Path("..") / path) for name, path in asked[0].paths.given().items()}
+    images, arguments = ("fixed.nii.gz", "moving.nii.gz"), asked[0].arguments()
+    summary = Summary(
+        *images, "pass", [], 0.0, 0.0, 0.0, 0.0, {}, [], 0.0, arguments, {}, "", None, {}, paths
+    )
+    again = command(summary)
+    with pytest.raises(ZeroDivisionError):
+        run(*shlex.split(again)[1:])
+    assert asked[1].method == asked[0].method
+    assert set(asked[1].saved) == set(asked[0].saved)
+    assert {name: str(path) for name, path in asked[1].paths.given().items()} == paths
+    assert asked[1].output == Path("again")

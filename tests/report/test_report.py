@@ -19,7 +19,7 @@ from synthetic import AFFINES, grid_around, rotation, smooth_image, smooth_veloc
 from patchmorph.images.volume import Image
 from patchmorph.io.images import save_image
 from patchmorph.io.transforms.formats import save_transform
-from patchmorph.report import page
+from patchmorph.report import lattice, page
 from patchmorph.report.embedding import hash_of, visible
 from patchmorph.report.layers import Layers, PairView
 from patchmorph.report.page import Content, render_content, render_report, write_report
@@ -204,9 +204,7 @@ def test_the_layers_of_the_viewer_are_those_of_the_world(view, content, summary)
 
 
 def test_the_page_of_a_large_image_is_coarser(monkeypatch, view):
-    from patchmorph.report import layers
-
-    monkeypatch.setattr(layers, "MAX_VOXELS", 5000)
+    monkeypatch.setattr(lattice, "MAX_VOXELS", 5000)
     shown = Layers(view)
     assert 3000 < np.prod(shown.lattice.shape) <= 5000
     assert shown.images["fixed"].values.shape == shown.lattice.shape

@@ -11,22 +11,22 @@ from numpy import ndarray
 from torch import Tensor
 
 from patchmorph.evaluation.labels import PairLabels
-from patchmorph.images.canonical import rounded, turn_of
-from patchmorph.images.foreground import find_content, foreground
+from patchmorph.images.foreground import foreground
 from patchmorph.images.volume import AbstractVolume, Image
 from patchmorph.registration.result import Registration
 from patchmorph.registration.uncertainty import uncertainty
+from patchmorph.report.lattice import display_window, lattice_of
 from patchmorph.report.matching import Matching
-from patchmorph.spatial.affine import apply_affine, from_linear
+from patchmorph.spatial.affine import apply_affine
 from patchmorph.spatial.grid import Grid, triple
 from patchmorph.spatial.lattices import along_axes
 from patchmorph.transforms.base import AffineTransform, Transform
 from patchmorph.transforms.jacobian import determinant_of_map
 
-MAX_VOXELS = 5_000_000
-"""Of an image in the page, so that four of them stay below 30 MB; a human brain of 1 mm has 4 million."""
 COARSE_POINTS = 72
 """Of the map's lattice along the longest side: a human brain's points lie 2.5 mm apart."""
+LEAST = 1e-3
+"""Determinant that stands for smaller ones in logarithms."""
 FIXED, WARPED, AFFINE, BEFORE = "fixed", "warped", "affine", "before"
 
 
@@ -200,44 +200,7 @@ class Layers:
         return (labels.values()[0, 0].cpu()[tuple(index)].long() * inside).numpy()
 
 
-WHITE, SAMPLES = 0.998, 200_000
-"""Quantile of the intensities that is shown as white, and how many they are estimated from."""
-LEAST = 1e-3
-"""Determinant that stands for smaller ones in logarithms."""
-
-
 def _shown(values: Float[Tensor, "x y z"], window: tuple[float, float]) -> Shown:
     low, high = window
     scaled = ((values - low) * (255 / (high - low))).clamp(0, 255)
     return Shown(scaled.round().to(torch.uint8).cpu().numpy(), window)
-
-
-def display_window(image: AbstractVolume, values: Float[Tensor, "x y z"]) -> tuple[float, float]:
-    """Intensities that are shown as black and white: those of the networks, wider where much is beyond."""
-    low, high = sorted(image.intensity_range())
-    some = values.flatten()[:: max(1, values.numel() // SAMPLES)]
-    ends = some.quantile(torch.tensor([1 - WHITE, WHITE], device=some.device)).tolist()
-    return min(low, ends[0]), max(high, ends[1])
-
-
-def lattice_of(fixed: AbstractVolume) -> Grid:
-    """The part of a grid that shows something, its axes in the order of RAS+, coarser above `MAX_VOXELS`."""
-    whole = rounded(turn_of(fixed.grid).grid(fixed.grid))
-    box = whole.box_around(find_content(fixed.normalized()).box_world, 0)
-    grid = whole.crop(box.start, box.shape)
-    spacing_mm = grid.spacing_mm[0].tolist()
-    coarsest = min(spacing_mm)
-    while _count(grid, wider := [max(own, coarsest) for own in spacing_mm]) > MAX_VOXELS:
-        coarsest *= 1.05
-    if wider == spacing_mm:
-        return grid
-    ratio = [new / own for new, own in zip(wider, spacing_mm, strict=True)]
-    shape = triple(max(1, int(n / r)) for n, r in zip(grid.shape, ratio, strict=True))
-    scale = torch.tensor(ratio, dtype=torch.float64, device=grid.device)
-    return Grid(shape, grid.voxel_to_world @ from_linear(torch.diag(scale)[None], (scale[None] - 1) / 2))
-
-
-def _count(grid: Grid, spacing_mm: list[float]) -> float:
-    """Voxels of ``spacing_mm`` that cover ``grid``."""
-    own = grid.spacing_mm[0].tolist()
-    return math.prod(n * a / b for n, a, b in zip(grid.shape, own, spacing_mm, strict=True))

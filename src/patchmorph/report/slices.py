@@ -115,7 +115,8 @@ def middle_slices(layers: Layers) -> list[Slice]:
     """Sagittal, coronal and axial plane through the middle of the content."""
     zoom = max(1, round(SIDE / max(layers.lattice.shape)))
     places = [np.flatnonzero(layers.content.any(axis=tuple(j for j in range(3) if j != k))) for k in range(3)]
-    at = [int((found[0] + found[-1]) // 2) if len(found) else n // 2 for found, n in _zip(places, layers)]
+    counts = zip(places, layers.lattice.shape, strict=True)
+    at = [int((found[0] + found[-1]) // 2) if len(found) else n // 2 for found, n in counts]
     return [Slice(layers, normal, at[normal], zoom) for normal in range(3)]
 
 
@@ -123,7 +124,3 @@ def spread_slices(layers: Layers, count: int) -> list[list[Slice]]:
     """Rows of axial, coronal and sagittal planes, evenly spread."""
     places = [np.linspace(SHARE, 1 - SHARE, count) * (n - 1) for n in layers.lattice.shape]
     return [[Slice(layers, normal, round(at)) for at in places[normal].tolist()] for normal in (2, 1, 0)]
-
-
-def _zip(places: list[ndarray], layers: Layers) -> zip:
-    return zip(places, layers.lattice.shape, strict=True)
