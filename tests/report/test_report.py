@@ -91,8 +91,8 @@ def test_the_verdict_and_its_reasons_come_first(content, summary):
 def test_numbers_have_what_is_usual_beside_them(content, summary):
     rows = rows_of(render_report(content, summary))
     assert rows["correlation of intensities, before"] == ["0.5", "", ""]
-    assert rows["correlation of intensities, after"][0] == "0.333"
-    assert rows["correlation of intensities, after"][2] == "⚠ look"  # below that before
+    after = rows["correlation of intensities, after"]
+    assert after == ["0.333", "above 0.8, and above that before", "⚠ look"]
     assert rows["folded voxels of the fixed content"] == ["0.123 %", "below 0.1 %", "⚠ look"]
     assert rows["overlap (Dice) of the foregrounds"] == ["0.988", "above 0.94", "✓"]
     assert rows["local correlation of the images"] == ["0.6", "above 0.65", "⚠ look"]
@@ -100,7 +100,11 @@ def test_numbers_have_what_is_usual_beside_them(content, summary):
     assert float(rows["shift without the affine part, largest"][0].removesuffix(" mm")) > 1
     assert "Affine part of the map: rotation 3°" in render_report(content, summary)
     linear = replace(summary, arguments={"transform": "affine"})
-    usual = rows_of(render_report(content, linear))["local correlation of the images"]
+    content.packed.view["monotone"] = False
+    rows = rows_of(render_report(content, linear))
+    content.packed.view["monotone"] = True
+    assert rows["correlation of intensities, after"] == ["0.333", "anything: two contrasts", ""]
+    usual = rows["local correlation of the images"]
     assert usual == ["0.6", "above 0.55", "✓"]
 
 

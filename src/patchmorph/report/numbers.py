@@ -17,6 +17,8 @@ from patchmorph.report.packing import coarse_content
 from patchmorph.results.folder import DEFAULT
 from patchmorph.results.summary import Summary
 
+CORRELATION_USUAL = 0.8
+"""Of a good map between images of one contrast, at least (docs/when-it-fails.md)."""
 FOLDING_USUAL = 0.1
 """Percent of folded voxels that a good map stays below (docs/when-it-fails.md)."""
 FLAGS = ("jitter", "uncertainty")
@@ -40,16 +42,23 @@ class Figure:
     within: bool | None = None
 
 
-def figures_of(summary: Summary) -> list[Figure]:
-    """The numbers of a registration over all voxels of the fixed content."""
+def figures_of(summary: Summary, one_contrast: bool) -> list[Figure]:
+    """The numbers of a registration over all voxels of the fixed content.
+
+    Args:
+        summary: of the registration.
+        one_contrast: whether both images have one contrast; else no correlation is usual.
+    """
     before, after = summary.similarity_before, summary.similarity_after
     return [
         Figure("correlation of intensities, before", _text(before)),
         Figure(
             "correlation of intensities, after",
             _text(after),
-            "above that before; above 0.8 for one contrast",
-            after > before,
+            f"above {CORRELATION_USUAL:g}, and above that before"
+            if one_contrast
+            else "anything: two contrasts",
+            after > max(before, CORRELATION_USUAL) if one_contrast else None,
         ),
         Figure(
             "folded voxels of the fixed content",

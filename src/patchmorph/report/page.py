@@ -174,7 +174,7 @@ def render_report(content: Content, summary: Summary) -> str:
             meaning=meaning,
             summary=summary,
             dice=summary.dice,
-            figures=[*figures_of(summary), *content.numbers],
+            figures=[*figures_of(summary, content.packed.view["monotone"]), *content.numbers],
             evidence=evidence_of(summary),
             command=command(summary),
             conditions=_conditions(summary),
