@@ -1,5 +1,6 @@
 """A registration as a page shows it, read from its results folder."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from patchmorph.report.layers import PairView
 from patchmorph.results.folder import FORMATS, TRANSFORM, UNCERTAINTY, WARPED, WARPED_LABELS
 from patchmorph.results.summary import Summary
 from patchmorph.spatial.grid import Grid
+from patchmorph.transforms.merging import with_merged_splines
 from patchmorph.transforms.resample import resample
 
 
@@ -24,7 +26,8 @@ def load_view(folder: Path, summary: Summary) -> PairView:
         PatchMorphError: images that have moved, or a file that cannot be read.
     """
     images = {side: _source(folder, summary, side) for side in ("fixed", "moving")}
-    transform = load_transform(folder / TRANSFORM)
+    points = math.prod(images["fixed"].grid.shape)
+    transform = with_merged_splines(load_transform(folder / TRANSFORM), points)  # as when it was registered
     warped, labels = _result(folder, WARPED), _result(folder, WARPED_LABELS)
     fixed_labels = summary.files.get("fixed_labels")
     uncertainty = _result(folder, UNCERTAINTY)
