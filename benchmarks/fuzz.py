@@ -3,10 +3,12 @@
     python benchmarks/fuzz.py --seconds 600 --corpus corpus
 
 Each reader runs in a process of its own, on mutations of small whole files. A reader may raise a
-`PatchMorphError`. Any other error, a run of more than ten seconds and more than 2.5 GB are failures; input is left beside the corpus as ``…-crash-…``, ``…-timeout-…`` or ``…-oom-…``.
+`PatchMorphError`. Any other error, a run of more than ten seconds and more than 2.5 GB are failures; their
+input is left beside the corpus as ``…-crash-…``, ``…-timeout-…`` or ``…-oom-…``.
 """
 
 import argparse
+import importlib
 import os
 import subprocess
 import sys
@@ -79,11 +81,11 @@ def seeds(name: str, folder: Path) -> None:
     for number, data in enumerate(POINTS.get(file, [])):
         (folder / f"seed{number}").write_bytes(data)
     if file == "x.gii":
-        import nibabel
         import numpy as np
+        from nibabel.gifti.gifti import GiftiDataArray, GiftiImage
 
-        points = nibabel.gifti.GiftiDataArray(np.zeros((3, 3), np.float32), intent="NIFTI_INTENT_POINTSET")
-        (folder / "seed").write_bytes(nibabel.gifti.GiftiImage(darrays=[points]).to_bytes())
+        points = GiftiDataArray(np.zeros((3, 3), np.float32), intent="NIFTI_INTENT_POINTSET")
+        (folder / "seed").write_bytes(GiftiImage(darrays=[points]).to_bytes())
     if tool:
         grid = pair().fixed
         assert grid is not None
@@ -95,8 +97,7 @@ def seeds(name: str, folder: Path) -> None:
 
 def fuzz(name: str, options: list[str]) -> None:
     """Run one reader; does not return."""
-    import atheris
-
+    atheris = importlib.import_module("atheris")
     with atheris.instrument_imports(include=["patchmorph.io"]):
         from patchmorph.io.points import map_points
         from patchmorph.io.transforms.formats import load_transform
