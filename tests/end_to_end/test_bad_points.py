@@ -84,6 +84,7 @@ CASES = {
     "binary_faces.ply": (ply(3, 10**15, "binary_little_endian", bytes(60)), "do not fit in it"),
     "binary_list.ply": (ply(3, 2, "binary_little_endian", bytes(36) + b"\xff" * 20), "does not fit in it"),
     "text.ply": (ply(body="a b c\n" * 3 + "3 0 1 2\n"), "must be a whole .ply file"),
+    "blank.ply": (ply().replace(b"float z", b"float\xa0z"), "its head has the line"),
     "count.vtk": (vtk(10**13), "do not fit in it"),
     "negative.vtk": (vtk(-1), "count must be a whole number, got '-1'"),
     "binary.vtk": (vtk(10**13, binary=True), "do not fit in it"),
@@ -133,6 +134,7 @@ CASES = {
     "nul.csv": ("x,y,z\n1\0,2,3\n", "x must be a number"),
     "twice.csv": ("x,x,y,z\n1,1,1,1\n", "columns must have different names"),
     "space.fcsv": ("# CoordinateSystem = XYZ\na,2,3,4\n", "fiducials must be RAS or LPS"),
+    "newline.fcsv": ("a,1,2\r,3\n", "points must be CSV"),
     "short.fcsv": ("1,2\n", "must have three coordinates, got 2 cells"),
 }
 
@@ -144,6 +146,11 @@ def test_bad_points(refused, tmp_path, name):
     output = f"out.{name.partition('.')[2]}" if name[:3] != "lh." else "out.surface"
     frame = ("--frame", "ras") if name[:3] == "lh." else ()
     refused(message, "apply-points", "shift.tfm", name, "-o", output, *frame)
+
+
+def test_a_surface_that_ends_within_its_tags_has_no_geometry(refused, tmp_path):
+    (tmp_path / "lh.white").write_bytes(surface(1, 0, bytes(12 + 3)))
+    refused("must have the geometry of its volume", "apply-points", "shift.tfm", "lh.white", "-o", "lh.out")
 
 
 @pytest.mark.parametrize("lengths", [[0, 3], [3, 4, 2]], ids=["empty", "mixed"])
