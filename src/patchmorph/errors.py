@@ -15,7 +15,11 @@ class PatchMorphError(ValueError):
     The message names the input, the requirement and the value:
     ``"affine must be invertible, got determinant 0 in sub-01.nii.gz"``. The command line prints it as one
     line and exits with status 2. Conditions that only a bug can violate are checked by ``assert`` instead.
+    Line ends and control characters of what is quoted from a file become blanks and ``?``.
     """
+
+    def __init__(self, message: str = ""):
+        super().__init__(printable(message))
 
 
 def problems(error: ValidationError, schema: type[BaseModel] | None = None) -> str:

@@ -9,6 +9,10 @@ import nibabel
 import numpy as np
 import pytest
 
+from patchmorph.errors import PatchMorphError
+from patchmorph.io.points import map_points
+from patchmorph.transforms.base import AffineTransform
+
 PLY = """ply
 format {form} 1.0
 element vertex {vertices}
@@ -109,6 +113,7 @@ CASES = {
     "encoding.gii": (gifti("GZipBase64Binary", "Evil"), "must be a GIFTI file"),
     "order.gii": (gifti('Endian="LittleEndian"', 'Endian="Middle"'), "must be a GIFTI file"),
     "text.gii": (gifti('encoding="UTF-8"', 'encoding="UTF-7"'), "must be a GIFTI file"),
+    "no_text.gii": (gifti('encoding="UTF-8"', 'encoding="UT-F8"'), "must be a GIFTI file"),
     "count.gii": (gifti('NumberOfDataArrays="2"', 'NumberOfDataArrays="999999"'), "must be a GIFTI file"),
     "intent.gii": (gifti("NIFTI_INTENT_POINTSET", "NIFTI_INTENT_NONE"), "must have points, got none"),
     "bomb.gii": (gifti(RGB, BOMB), "has another number of values"),
@@ -146,6 +151,13 @@ def test_bad_points(refused, tmp_path, name):
     output = f"out.{name.partition('.')[2]}" if name[:3] != "lh." else "out.surface"
     frame = ("--frame", "ras") if name[:3] == "lh." else ()
     refused(message, "apply-points", "shift.tfm", name, "-o", output, *frame)
+
+
+def test_messages_are_one_line_in_python_too(tmp_path):
+    (tmp_path / "x.csv").write_text('x,"y\n\033",z\n1,2,3\n')
+    with pytest.raises(PatchMorphError) as error:
+        map_points(tmp_path / "x.csv", tmp_path / "y.csv", AffineTransform.identity())
+    assert "got x,y ?,z in" in str(error.value)
 
 
 def test_a_surface_that_ends_within_its_tags_has_no_geometry(refused, tmp_path):
