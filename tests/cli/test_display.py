@@ -12,6 +12,12 @@ from patchmorph.cli import display
 from patchmorph.progress import LOG, advance, step
 
 
+@pytest.fixture(autouse=True)
+def no_options(monkeypatch):
+    """Those of the tests' own command may ask for quiet."""
+    monkeypatch.setattr(sys, "argv", ["patchmorph"])
+
+
 @pytest.fixture
 def quick(monkeypatch):
     """The times of plain lines, a tenth as long."""

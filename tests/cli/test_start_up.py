@@ -111,3 +111,25 @@ def test_help_shows_brackets_defaults_and_exit_codes():
 @pytest.mark.parametrize("arguments", [["nonsense"], ["models", "--threads", "0"], ["models", "--thread"]])
 def test_a_wrong_command_or_option_exits_with_status_2(arguments):
     assert CliRunner().invoke(app, arguments).exit_code == 2
+
+
+INTERRUPT = """
+import os, signal, sys, time
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[-1]:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)  # in the import
+
+sys.meta_path.insert(0, Interrupt())
+from patchmorph.__main__ import main
+sys.argv.insert(1, "models")
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["typer", "torch", "patchmorph.catalogue"])
+def test_an_interrupt_while_libraries_are_loaded_ends_the_command_without_a_word(module):
+    done = subprocess.run([sys.executable, "-c", INTERRUPT, module], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

@@ -63,7 +63,7 @@ def test_commands_in_packaging_parse(name, run):
         options = [word for word in rest.split() if word.startswith("-")]
         assert run(command, *([] if command.startswith("--") else ["--help"]))[0] == 0
         assert options in ([], ["-o"])
-    assert PROJECT["scripts"]["patchmorph"] == "patchmorph.cli:main"
+    assert PROJECT["scripts"]["patchmorph"] == "patchmorph.__main__:main"
 
 
 def test_the_conda_recipe_requires_what_the_package_requires():
@@ -75,7 +75,7 @@ def test_the_conda_recipe_requires_what_the_package_requires():
     extras = PROJECT["optional-dependencies"]
     optional = dict(split(each) for name in ("report", "train", "itk") for each in extras[name])
     assert dict(split(each) for each in recipe["requirements"]["run_constraints"]) == optional
-    assert recipe["build"]["python"]["entry_points"] == ["patchmorph = patchmorph.cli:main"]
+    assert recipe["build"]["python"]["entry_points"] == ["patchmorph = patchmorph.__main__:main"]
 
 
 def test_versions_and_licences_agree():

@@ -62,6 +62,7 @@ def test_refinement_and_uncertainty_through_the_command_line(run, brains, tmp_pa
     assert 0 < deviation.data.max() < 10
 
 
+@pytest.mark.slow
 def test_registration_without_a_network_through_the_command_line(run, brains, tmp_path):
     arguments = ("--model", "none", "--refine", 1, "--device", "cpu")
     assert run("register", brains.fixed, brains.moving, "-o", tmp_path, *arguments)[0] == 0
@@ -139,6 +140,7 @@ def test_real_brains_of_other_people(data, model):
     assert (result.inverse(result.transform(points)) - points).norm(dim=-1).mean() < 0.1
 
 
+@pytest.mark.slow
 def test_the_demo_measures_itself_against_the_truth_without_colin(run, mni, monkeypatch, tmp_path):
     monkeypatch.setattr(demo, "_colin27", lambda: None)
     monkeypatch.setattr(demo, "mni152", lambda: (mni, mni))

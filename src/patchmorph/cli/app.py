@@ -22,8 +22,9 @@ UsageError: Any = typer.BadParameter.__mro__[1]
 """What typer raises for arguments that it cannot parse; it exports the class for single values alone."""
 NO_ARGUMENTS = "NoArgsIsHelpError"
 
-EXIT_CODES = """Exit codes: 0 done; 1 some rows of a table failed; 2 bad input, in one line on standard error;
-3 the verdict is fail (--strict); 130, 143 interrupted: nothing half-written is left."""
+EXIT_CODES = """Exit codes: 0 done; 1 some rows of a table failed, or doctor found something broken;
+2 bad input, in one line on standard error; 3 the verdict is fail (--strict); 130, 143 interrupted:
+nothing half-written is left."""
 
 app = typer.Typer(
     cls=DeferredGroup,

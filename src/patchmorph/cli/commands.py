@@ -2,6 +2,7 @@
 
 import gc
 import importlib
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -38,6 +39,7 @@ COMMANDS = {
     "report": Entry("registration", "Render the report of a results folder again."),
     "models": Entry("registration", "List the packaged models."),
     "demo": Entry("registration", "Register two real brains from pip packages and write a report."),
+    "doctor": Entry("doctor", "Print versions, devices and memory, and whether each extra works."),
 }
 
 
@@ -58,6 +60,7 @@ class DeferredCommand(TyperCommand):
         """The context of the command itself, which parses the arguments."""
         with step("load libraries"), _kept():
             command = self._load()
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on there is what must be undone
         return command.make_context(*arguments, **named)
 
 

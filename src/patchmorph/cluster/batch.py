@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,8 +13,9 @@ import torch
 from patchmorph.cluster.cohort import Task
 from patchmorph.cluster.ledger import RESULTS, Ledger, Outcome
 from patchmorph.errors import PatchMorphError, one_line
-from patchmorph.io.atomic import UNFINISHED, whole_file
+from patchmorph.io.atomic import whole_file
 from patchmorph.io.extras import extra
+from patchmorph.io.unfinished import clear_abandoned
 from patchmorph.jobs import register_files
 from patchmorph.progress import advance, step
 from patchmorph.report.cohort import FAILED
@@ -80,9 +80,8 @@ def register_cohort(tasks: list[Task], folder: Path, workers: Workers) -> Iterat
 
 def clear_unfinished(folder: Path) -> None:
     """Remove what workers that were killed have left among the results."""
-    for pattern in (f"{UNFINISHED}*", f"*/{UNFINISHED}*"):
-        for path in (folder / RESULTS).glob(pattern):
-            shutil.rmtree(path, ignore_errors=True)
+    for place in (folder / RESULTS, *(folder / RESULTS).glob("*")):
+        clear_abandoned(place)
 
 
 def register_task(task: Task) -> Outcome:

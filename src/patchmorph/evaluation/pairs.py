@@ -11,7 +11,7 @@ from patchmorph.io.bids import stem
 from patchmorph.io.tables import Row, files_of, read_rows
 
 REQUIRED = ("fixed", "moving")
-FOLDER_NAME = re.compile(r"\w[\w.-]*")
+FOLDER_NAME = re.compile(r"\w[\w.-]{,199}")
 CHANNELS = frozenset(("fixed_channel", "moving_channel"))
 
 
@@ -90,7 +90,8 @@ def load_named_pairs(path: str | Path) -> dict[str, PairPaths]:
         name = row.cells.get(NAME) or f"{stem(pair.moving)}_to_{stem(pair.fixed)}"
         if not FOLDER_NAME.fullmatch(name):
             raise PatchMorphError(
-                f"{NAME} must be letters, digits, dots, dashes and underscores, got {name!r} in {row.where}"
+                f"{NAME} must be letters, digits, dots, dashes and underscores, at most 200, got {name!r} in "
+                f"{row.where}"
             )
         if name in pairs:
             raise PatchMorphError(

@@ -1,16 +1,17 @@
 """Atomic output: files are written under a temporary name beside the target, then renamed.
 
-Outputs are checked before work starts: none is an input, and none is a device, a pipe or a folder.
+Outputs are checked before work starts: none is an input, and none is a device, a pipe or a folder. A process
+holds a lock on its temporary folders (see `patchmorph.io.unfinished`), so that what a killed one has left is
+removed by the next that writes to the same place.
 """
 
 import os
-import shutil
-import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from patchmorph.errors import PatchMorphError
+from patchmorph.io.unfinished import unfinished_folder
 
 FOLDER_ENDING = ".zarr"
 """Ending of outputs that are folders."""
@@ -18,8 +19,6 @@ ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray")
 """Files in every folder that is a Zarr, by its version."""
 HEADER_ENDINGS = (".nhdr", ".mhd")
 """Endings of headers of images whose voxels are in a file beside them."""
-UNFINISHED = ".unfinished-"
-"""Start of the names of temporary folders."""
 
 
 @contextmanager
@@ -34,8 +33,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     check_file(path)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=UNFINISHED) as folder:
-            temporary = Path(folder) / path.name
+        with unfinished_folder(path.parent) as folder:
+            temporary = folder / path.name
             yield temporary
             if (voxels := voxels_file(temporary)) is not None:
                 os.replace(voxels, path.with_name(voxels.name))
@@ -65,24 +64,21 @@ def whole_folder(path: Path, owned: Collection[str] = ()) -> Iterator[Path]:
     with writing(path):
         place = path if path.exists() else path.parent  # on the same file system as the target
         place.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=place, prefix=UNFINISHED))
-        try:
+        with unfinished_folder(place) as temporary:
             yield temporary
             if path.exists():
                 _exchange(temporary, path, owned)
             else:
                 temporary.chmod(0o755)
                 os.rename(temporary, path)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _exchange(new: Path, folder: Path, owned: Collection[str]) -> None:
     """Move the files of ``new`` into ``folder`` and the files that they replace out of it, all or none."""
     names = sorted(item.name for item in new.iterdir())
-    with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED) as old:
+    with unfinished_folder(folder) as old:
         replaced = [name for name in sorted({*names, *owned}) if os.path.lexists(folder / name)]
-        moves = [(folder / name, Path(old) / name) for name in replaced]
+        moves = [(folder / name, old / name) for name in replaced]
         moves += [(new / name, folder / name) for name in names]
         done = []
         try:
@@ -105,11 +101,11 @@ def whole_tree(path: Path) -> Iterator[Path]:
     check_folder(path)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=UNFINISHED) as folder:
-            yield Path(folder) / "new"
+        with unfinished_folder(path.parent) as folder:
+            yield folder / "new"
             if path.exists():
-                os.rename(path, Path(folder) / "old")
-            os.rename(Path(folder) / "new", path)
+                os.rename(path, folder / "old")
+            os.rename(folder / "new", path)
 
 
 @contextmanager

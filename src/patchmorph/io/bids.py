@@ -1,6 +1,7 @@
 """Images in a BIDS folder, raw or derivatives, and names of derivatives (https://bids.neuroimaging.io)."""
 
 import json
+import re
 from pathlib import Path
 
 from patchmorph.errors import PatchMorphError
@@ -17,8 +18,10 @@ def find_images(folder: Path, suffix: str) -> list[Path]:
     """The images ``sub-*_<suffix>.nii[.gz]`` of all subjects and sessions, sorted.
 
     Raises:
-        PatchMorphError: there are none.
+        PatchMorphError: there are none, or a suffix that is more than letters and digits.
     """
+    if not re.fullmatch("[A-Za-z0-9]+", suffix):
+        raise PatchMorphError(f"BIDS suffix must be letters and digits, such as T1w, got {suffix!r}")
     found = [path for ending in IMAGES for path in folder.glob(f"sub-*/**/sub-*_{suffix}{ending}")]
     if not found:
         raise PatchMorphError(f"BIDS folder must hold sub-*_{suffix}.nii[.gz], got none in {folder}")

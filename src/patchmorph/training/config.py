@@ -19,11 +19,13 @@ from pydantic import (
 )
 
 from patchmorph.catalogue import load_spec, packaged_models
-from patchmorph.errors import PatchMorphError, problems
+from patchmorph.errors import PatchMorphError, one_line, problems
 from patchmorph.networks.model import ModelSpec
 from patchmorph.objective.objective import Objective
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+PathText = Annotated[str, Field(pattern=r"^[^\x00]+$")]
+"""A path or a pattern of paths; NUL is in none."""
 
 
 class _Section(BaseModel):
@@ -83,9 +85,9 @@ class Data(_Section):
         workers: number of threads that read images.
     """
 
-    images: list[str] = []
-    manifest: str | None = None
-    bids: str | None = None
+    images: list[PathText] = []
+    manifest: PathText | None = None
+    bids: PathText | None = None
     suffix: str = "T1w"
     label_ids: list[PositiveInt] | None = None
     memory_budget_gib: NonNegativeFloat | None = None
@@ -163,7 +165,7 @@ class Validation(_Section):
         figure: metric that selects the best model: ``dice``, ``dice_aseg`` or ``dice_cortex``.
     """
 
-    pairs: str
+    pairs: PathText
     every: PositiveInt = 1000
     figure: Literal["dice", "dice_aseg", "dice_cortex"] = "dice"
 
@@ -183,8 +185,8 @@ class Run(_Section):
             faster steps.
     """
 
-    output: str
-    seed: int = 0
+    output: PathText
+    seed: int = Field(default=0, ge=0, lt=2**63)
     log_every: PositiveInt = 50
     checkpoint_every: PositiveInt = 500
     minutes: PositiveFloat | None = None
@@ -240,10 +242,8 @@ def load_config(
         raise PatchMorphError(f"configuration must be an existing file, got {path}")
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise PatchMorphError(
-            f"configuration must be YAML, got {path}: {' '.join(str(error).split())}"
-        ) from None
+    except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:  # also no text, and huge numbers
+        raise PatchMorphError(f"configuration must be YAML, got {path}: {one_line(error)}") from None
     if not isinstance(content, dict):
         raise PatchMorphError(
             f"configuration must be a table of sections, got {type(content).__name__} in {path}"
@@ -253,7 +253,8 @@ def load_config(
     try:
         return TrainingConfig.model_validate({**content, "folder": path.parent})
     except ValidationError as error:
-        raise PatchMorphError(f"configuration must fit its schema, got {path}: {problems(error)}") from None
+        found = problems(error, TrainingConfig)
+        raise PatchMorphError(f"configuration must fit its schema, got {path}: {found}") from None
 
 
 def _fine_tuning(

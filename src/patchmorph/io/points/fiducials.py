@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from patchmorph.errors import PatchMorphError
+from patchmorph.errors import PatchMorphError, one_line
 from patchmorph.io.points.base import LPS_FRAME, RAS, Frame, PointFile, need_space
 from patchmorph.io.tables import Row, newline_of, read_text
 
@@ -68,7 +68,11 @@ class _Fiducials:
         return np.array([self._point(number) for number in self.numbers])
 
     def _point(self, number: int) -> list[float]:
-        cells, where = next(csv.reader([self.lines[number]])), f"line {number + 1} of {self.path}"
+        where = f"line {number + 1} of {self.path}"
+        try:
+            cells = next(csv.reader([self.lines[number]]))
+        except csv.Error as error:
+            raise PatchMorphError(f"points must be CSV, got {one_line(error)} in {where}") from None
         if len(cells) <= max(self.columns):
             raise PatchMorphError(f"points must have three coordinates, got {len(cells)} cells in {where}")
         row = Row(

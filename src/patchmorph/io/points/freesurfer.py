@@ -7,6 +7,7 @@ sizes cancel. Binary layout: FreeSurfer's ``mrisurf``, as nibabel reads it.
 """
 
 import re
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from patchmorph.io.points.surfaces import BrokenSurfaceError, check_corners
 TRIANGLES, QUADRANGLES = b"\xff\xff\xfe", (b"\xff\xff\xff", b"\xff\xff\xfd")
 """First three bytes of a surface."""
 LIA = np.array([[-1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
-REAL_RAS_TAG = 2
+REAL_RAS = struct.pack(">2i", 2, 1)
+"""The tag of surfaces in scanner RAS, and its value."""
 NEUTRAL = {"xras": LIA[:, 0], "yras": LIA[:, 1], "zras": LIA[:, 2], "cras": np.zeros(3)}
 """Geometry of a volume whose surface RAS is scanner RAS."""
 GEOMETRY = re.compile(rb"(valid|filename|[xyzc]ras)(\s*=\s*)([^\n]*)")
@@ -85,7 +87,7 @@ class _Surface:
 
     def frame(self) -> Frame:
         tags = self.raw[self.tail :]
-        if [*np.frombuffer(tags[:8], ">i4")] == [REAL_RAS_TAG, 1]:
+        if tags.startswith(REAL_RAS):
             return RAS.because("by its tag of scanner coordinates")
         found = {name: value.partition(b"#")[0].split() for name, _, value in GEOMETRY.findall(tags)}
         try:

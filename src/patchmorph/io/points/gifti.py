@@ -43,7 +43,7 @@ UNREADABLE = (
     zlib.error,
     AssertionError,
     AttributeError,
-    KeyError,
+    LookupError,
     TypeError,
     ValueError,
     OSError,

@@ -78,7 +78,7 @@ def parse_ply(raw: bytes) -> Surface:
     end = re.search(rb"\nend_header[ \t]*\r?\n", raw)
     if not raw.startswith(b"ply") or end is None:
         raise BrokenSurfaceError("it has no head of a PLY file")
-    lines = raw[: end.start()].decode("latin-1").splitlines()
+    lines = raw[: end.start()].split(b"\n")
     elements = _elements(lines)
     at, vertices, corners = end.end(), None, np.empty(0, np.int64)
     for element in elements:
@@ -91,14 +91,14 @@ def parse_ply(raw: bytes) -> Surface:
         raise BrokenSurfaceError("it has no vertices")
     points = vertices.points()
     check_corners(corners, len(points))
-    statements = [line for line in lines if line.startswith("comment")]
+    statements = [line.decode("latin-1") for line in lines if line.startswith(b"comment")]
     return Surface(points, statements, partial(_changes, raw[: end.start()], vertices))
 
 
-def _elements(lines: list[str]) -> list[_Element]:
+def _elements(lines: list[bytes]) -> list[_Element]:
     """What the head announces."""
     order, elements = None, []
-    for words in (line.split() for line in lines[1:]):
+    for words in ([word.decode("latin-1") for word in line.split()] for line in lines[1:]):
         match words:
             case ["format", form, "1.0"]:
                 order = ORDERS[form]
