@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -204,7 +205,10 @@ def register(
         initial = initial_transform
         if not (isinstance(initial, str) and initial in INITIAL_MAPS):
             initial = as_transform(initial, initial_from, grids, ", ".join(INITIAL_MAPS)).to(where)
-        pair = prepare_pair(*images, load_brain_mask(computing), selections, further)
+        with ThreadPoolExecutor(1) as beside:  # most pairs need this one
+            if model == AUTO:
+                beside.submit(cached_model, SAME_CONTRAST, str(computing))
+            pair = prepare_pair(*images, load_brain_mask(computing), selections, further)
         return register_from(pair, initial, _method(model, options, computing))
 
 
@@ -214,8 +218,8 @@ def _method(
     """Registers a pair from a map on, by one model or by those that suit its contrasts."""
 
     def by_contrasts(pair: PreparedPair, history: History) -> Registration:
-        same, other = (cached_model(name, str(device)) for name in (SAME_CONTRAST, ANY_CONTRAST))
-        return register_any_contrast(pair, history, Models(same, other, SAME_CONTRAST, ANY_CONTRAST), options)
+        models = Models(lambda name: cached_model(name, str(device)), SAME_CONTRAST, ANY_CONTRAST)
+        return register_any_contrast(pair, history, models, options)
 
     if model == AUTO:
         return by_contrasts

@@ -178,11 +178,11 @@ def _write(
     dense = with_merged_splines(transform, math.prod(registration.fixed.grid.shape))
     registration = replace(registration, history=(*registration.history[:-1], dense))
     code = space_code(request.paths.fixed)
-    with ThreadPoolExecutor(2) as beside:  # what needs no warped image, while the map is evaluated
-        transforms = beside.submit(write_transforms, transform, folder, request.saved)
+    with ThreadPoolExecutor(2) as beside:
         beside.submit(lambda: registration.evidence)  # which the registration keeps
         with step("warp and measure"):
             warped, quality = warp_and_measure(registration)
+        transforms = beside.submit(write_transforms, transform, folder, request.saved)  # beside the report
         summary, report = _summary(request, registration, quality, seconds), None
         on_fixed = PairLabels(labels.fixed)
         if labels.moving is not None:

@@ -59,6 +59,9 @@ def in_order(
 def one_core() -> Iterator[None]:
     """Inside the block this thread computes on one core, so that results do not depend on the threads."""
     threads = torch.get_num_threads()
+    if threads == 1:
+        yield
+        return
     torch.set_num_threads(1)
     try:
         yield

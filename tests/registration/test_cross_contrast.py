@@ -40,7 +40,7 @@ from patchmorph.transforms.velocity import VelocityField
 
 IDENTITY = AffineTransform.identity()
 SAME, ANY = PatchMorphModel(ModelSpec()), PatchMorphModel(ModelSpec())
-MODELS = Models(SAME, ANY, "one", "any")
+MODELS = Models({"one": SAME, "any": ANY}.__getitem__, "one", "any")
 DEFAULT = RegistrationOptions()
 NETWORKS = RegistrationOptions(refine=0)
 AT_IDENTITY = history_at()
@@ -335,7 +335,7 @@ def test_the_last_map_of_two_contrasts_is_refined_by_what_they_share(candidates,
     candidates(lambda pair, model: before)
     monkeypatch.setattr(schedules, "CROSS_CONTRAST_PASSES", (("mi", 3), ("mind", 3)))
     model = PatchMorphModel(ModelSpec(spacings_mm=(6.0,)))
-    after = register(pair, models=Models(model, model, "one", "any"))
+    after = register(pair, models=Models(lambda name: model, "one", "any"))
     assert after.notes[-1] == REFINED
     assert len(after.notes) == 2
     kept = len(after.history) - 2  # two stages
@@ -369,7 +369,7 @@ def test_networks_run_as_often_whatever_the_options_and_refinement_runs_once(
 ):
     """With two contrasts, refinement begins at the map that was accepted."""
     spec = {"spacings_mm": [12.0, 8.0], "affine_passes": 1}
-    models = Models(estimating_model(**spec), estimating_model(**spec), "one", "any")
+    models = Models({name: estimating_model(**spec) for name in ("one", "any")}.__getitem__, "one", "any")
     calls, predict = [], network.predict
     monkeypatch.setattr(network, "predict", lambda *given: calls.append(given[0]) or predict(*given))
 

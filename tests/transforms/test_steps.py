@@ -25,5 +25,10 @@ def test_steps_are_as_small_as_sixteen_bits_allow(largest):
     assert float((rounded(values) - values).abs().max()) <= step / 2
 
 
+def test_the_largest_number_of_steps_is_used():
+    steps, step = in_steps(torch.tensor([32767.0, -1.0]) / 4)
+    assert (steps.tolist(), step) == ([32767, -1], 0.25)
+
+
 def test_a_field_of_zeros_has_steps():
     assert torch.equal(rounded(torch.zeros(3)), torch.zeros(3))

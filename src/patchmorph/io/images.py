@@ -20,6 +20,8 @@ from patchmorph.io.volumes import check_files, open_volume, read_voxels
 from patchmorph.spatial.grid import Grid, Shape, triple
 
 _WIDER = {np.dtype("u2"): np.int32, np.dtype("u4"): np.int64, np.dtype("u8"): np.int64}
+PLANES = 64
+"""Along the last axis, that are copied at a time."""
 
 
 @dataclass(frozen=True)
@@ -180,8 +182,17 @@ def _to_tensor(array: np.ndarray, path: Path, exact: bool) -> torch.Tensor:
         raise PatchMorphError(f"image must hold integers below 2**63, got {array.max()} in {path}")
     try:
         with np.errstate(over="raise"):
-            return torch.from_numpy(np.array(array, dtype=dtype, order="C"))
+            return torch.from_numpy(_last_axis_contiguous(array, dtype))
     except FloatingPointError:
         raise PatchMorphError(
             f"image must hold numbers that fit float32, got larger ones in {path}"
         ) from None
+
+
+def _last_axis_contiguous(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """A copy in C order, a few planes at a time: files have the first axis contiguous, and a copy that leaps
+    through the whole array takes three times as long."""
+    result = np.empty(array.shape, dtype)
+    for first in range(0, array.shape[-1], PLANES):
+        result[..., first : first + PLANES] = array[..., first : first + PLANES]
+    return result

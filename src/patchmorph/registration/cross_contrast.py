@@ -9,6 +9,7 @@ since every voxel is mapped alike. Both directions are tried. At the end, the im
 by what any two contrasts share: mutual information and self-similarity (docs/decisions/009).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -49,12 +50,21 @@ Side = Literal["fixed", "moving"]
 
 @dataclass(frozen=True)
 class Models:
-    """The two models with the names that notes call them by."""
+    """The two models by the names that notes call them by; each is loaded when it is needed."""
 
-    same_contrast: PatchMorphModel
-    any_contrast: PatchMorphModel
+    load: Callable[[str], PatchMorphModel]
     same_name: str
     any_name: str
+
+    @property
+    def same_contrast(self) -> PatchMorphModel:
+        """The model for images of one contrast."""
+        return self.load(self.same_name)
+
+    @property
+    def any_contrast(self) -> PatchMorphModel:
+        """The model for any two contrasts."""
+        return self.load(self.any_name)
 
 
 @dataclass(frozen=True)

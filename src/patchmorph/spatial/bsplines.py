@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from patchmorph.spatial.affine import apply_affine
+from patchmorph.workers import one_core
 
 POLE = 3**0.5 - 2
 """Pole of the recursive filter."""
@@ -93,8 +94,9 @@ def _along_axes(
     values: Float[Tensor, "b c x y z"], matrix_for: Callable[[int], Float[Tensor, "n n"]]
 ) -> Float[Tensor, "b c x y z"]:
     along_x, along_y, along_z = (matrix_for(count).to(values) for count in values.shape[2:])
-    planes = (along_y @ (values @ along_z.T)).flatten(3)
-    return (along_x @ planes).reshape(values.shape)
+    with one_core():
+        planes = (along_y @ (values @ along_z.T)).flatten(3)
+        return (along_x @ planes).reshape(values.shape)
 
 
 @functools.lru_cache(maxsize=64)

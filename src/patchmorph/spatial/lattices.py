@@ -11,6 +11,7 @@ from torch import Tensor
 from patchmorph.spatial.bsplines import TAPS, bspline_weights, mirrored
 from patchmorph.spatial.grid import Shape
 from patchmorph.spatial.sampling import Outside
+from patchmorph.workers import one_core
 
 MAX_TILT_VOXELS = 1e-4
 """How far lattice points may lie from the line along an axis of the array, in its voxels."""
@@ -61,8 +62,9 @@ def sample_lattice(
         data = data.narrow(2 + axis, first, rows.shape[1])
         weights.append(rows.to(data))
     along_x, along_y, along_z = weights
-    planes = along_y @ (data @ along_z.T)
-    along = (along_x @ planes.flatten(3)).unflatten(3, planes.shape[3:])
+    with one_core():
+        planes = along_y @ (data @ along_z.T)
+        along = (along_x @ planes.flatten(3)).unflatten(3, planes.shape[3:])
     return along.permute(0, 1, *(2 + axes.index(k) for k in range(3)))
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchmorph.spatial.bsplines import spline_through
-from patchmorph.spatial.grid import Grid, VoxelBox, triple
+from patchmorph.spatial.grid import Grid, VoxelBox, cube, triple
 from patchmorph.spatial.lattices import sample_lattice
 from patchmorph.transforms.base import AffineTransform, Transform, compose
 from patchmorph.transforms.displacement import DisplacementField
@@ -21,8 +21,8 @@ Result = TypeVar("Result")
 
 SPACINGS_PER_STEP = 2
 """Steps in the spacing of the finest field (docs/decisions/016)."""
-NODES_AROUND = 4
-"""Points beyond a block: the ends of a spline matter 0.27 times as much with each."""
+NODES_AROUND = 2
+"""Points beyond a block: with more, the error at its faces is no smaller."""
 SLAB = 16
 """Points along the first axis that `mapped_points` computes at a time."""
 
@@ -88,8 +88,7 @@ def _mapped(transform: Transform, grid: Grid) -> Float[Tensor, "1 x y z 3"]:
         return transform.at_grid(grid)
     counts = triple(math.ceil((n - 1) / step) + 1 + 2 * NODES_AROUND for n in grid.shape)
     linear = torch.diag(torch.tensor((step, step, step, 1.0), dtype=torch.float64, device=grid.device))
-    nodes = grid.crop(triple([-NODES_AROUND * step] * 3), grid.shape)
-    nodes = Grid(counts, nodes.voxel_to_world @ linear)
+    nodes = Grid(counts, grid.crop(cube(-NODES_AROUND * step), grid.shape).voxel_to_world @ linear)
     coefficients = spline_through(transform.at_grid(nodes).movedim(-1, 1))
     to_nodes = nodes.world_to_voxel @ grid.voxel_to_world
     mapped = sample_lattice(coefficients, to_nodes, (0, 1, 2), grid.shape, "border", spline=True)
@@ -98,11 +97,12 @@ def _mapped(transform: Transform, grid: Grid) -> Float[Tensor, "1 x y z 3"]:
 
 def _step(transform: Transform, grid: Grid) -> int:
     """Every how many voxels of ``grid`` suffice; 1 where fields may have edges, as trilinear ones do."""
-    fields = [part for part in transform.parts() if not isinstance(part, AffineTransform)]
-    splines = [part for part in fields if isinstance(part, VelocityField | DisplacementField) and part.spline]
-    if len(splines) < len(fields):
-        return 1
-    spacings = [float(part.grid.spacing_mm.min()) for part in splines]
+    spacings = []
+    for part in transform.parts():
+        if isinstance(part, VelocityField | DisplacementField) and part.spline:
+            spacings.append(float(part.grid.spacing_mm.min()))
+        elif not isinstance(part, AffineTransform):
+            return 1
     return int(min(spacings, default=0.0) / SPACINGS_PER_STEP / float(grid.spacing_mm.max()))
 
 

@@ -122,17 +122,11 @@ def _write_deflated(group: h5py.Group, name: str, values: np.ndarray) -> None:
     """Write float32 numbers in deflated chunks, several at a time: HDF5 itself would hold up all threads."""
     size = min(CHUNK, values.size)
     data = group.create_dataset(
-        name,
-        shape=values.shape,
-        dtype="<f4",
-        chunks=(size,),
-        shuffle=True,
-        compression="gzip",
-        compression_opts=1,
+        name, values.shape, "<f4", chunks=(size,), shuffle=True, compression="gzip", compression_opts=1
     )
     starts = range(0, values.size, CHUNK)
-    chunks = (values[start : start + CHUNK] for start in starts)
-    for start, chunk in zip(starts, in_order(functools.partial(_deflated, size), chunks), strict=True):
+    parts = (values[start : start + CHUNK] for start in starts)
+    for start, chunk in zip(starts, in_order(functools.partial(_deflated, size), parts), strict=True):
         data.id.write_direct_chunk((start,), chunk)
 
 
