@@ -138,3 +138,13 @@ def test_points_of_a_small_grid_are_mapped_in_slabs():
     torch.testing.assert_close(
         mapped_points(transform, grid), transform(grid.points_world()), atol=1e-3, rtol=0
     )
+
+
+def test_fields_with_a_variance_stay_apart():
+    pose, *parts = cascade()
+    with_variance = [
+        VelocityField(part.velocity, part.grid, part.steps, torch.ones(part.velocity[:, :1].shape), True)
+        for part in parts
+    ]
+    transform = compose(pose, *with_variance)
+    assert with_merged_splines(transform, MANY) is transform

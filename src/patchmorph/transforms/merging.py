@@ -54,7 +54,9 @@ def _runs(transform: Transform) -> Iterator[Sequence[Transform]]:
 
 
 def _is_spline(part: Transform) -> bool:
-    """Whether ``part`` is a spline that moves no point beyond its grid."""
+    """Whether ``part`` is a spline that moves no point beyond its grid, and has no variance to be lost."""
+    if isinstance(part, VelocityField) and part.variance is not None:
+        return False
     return isinstance(part, VelocityField | DisplacementField) and part.spline and part.support() is not None
 
 
