@@ -254,17 +254,17 @@ def jacobian(
     print_table(str(output), _figures(check, differences))
 
 
-def _figures(check: JacobianCheck, differences: Differences) -> dict[str, float]:
+def _figures(check: JacobianCheck, differences: Differences) -> dict[str, int | float]:
     """What is printed of a Jacobian determinant, by name."""
     mapped, unmapped = check.mapped(differences), check.unmapped(differences)
-    figures: dict[str, float] = {"smallest": float(mapped.min()), "largest": float(mapped.max())}
+    figures: dict[str, int | float] = {"smallest": float(mapped.min()), "largest": float(mapped.max())}
     for name in DIFFERENCES:
         figures[f"folding, % of voxels by {name} differences"] = check.folding_percent(name)
     figures |= _folding_figures(check.folding)
     return figures | ({"voxels that are not mapped": unmapped} if unmapped else {})
 
 
-def _folding_figures(found: Folding) -> dict[str, float]:
+def _folding_figures(found: Folding) -> dict[str, int | float]:
     """What is printed of the cells that a transform inverts."""
     return {
         "non-diffeomorphic voxels": found.voxels,

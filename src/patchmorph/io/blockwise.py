@@ -115,7 +115,7 @@ def jacobian_blocks(
     write_blocks(path, grid, np.dtype(np.float32), compute, {**job, "differences": differences, "log": log})
 
 
-def written_figures(path: Path) -> dict[str, float]:
+def written_figures(path: Path) -> dict[str, int | float]:
     """The smallest and the largest value of an image that was written, and the voxels that have none (NaN).
 
     Raises:
@@ -132,7 +132,7 @@ def written_figures(path: Path) -> dict[str, float]:
         raise PatchMorphError(
             f"reference must lie where the transform maps points, got no such voxel: {path}"
         )
-    figures = {"smallest": low, "largest": high}
+    figures: dict[str, int | float] = {"smallest": low, "largest": high}
     return figures | ({"voxels that are not mapped": missing} if missing else {})
 
 
