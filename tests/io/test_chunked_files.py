@@ -108,7 +108,7 @@ def test_missing_levels_have_the_values_that_are_computed_in_memory(monkeypatch,
     monkeypatch.setattr(pyramids, "BRICK", 16)
     data = smooth_image(grid_around((150, 70, 61), AFFINES["RAS"])).values()[0, 0].numpy()
     data = rounded(data * 900, np.dtype(dtype))
-    image = with_pyramid(chunked(data, chunk), tmp_path)
+    image = with_pyramid(chunked(data, chunk), tmp_path / "levels")
     assert len(image.levels) == 4
     finer, grid = torch.from_numpy(data.astype(np.float32))[None, None], image.grid
     for level in image.stored_levels[1:]:
@@ -123,7 +123,7 @@ def test_missing_levels_have_the_values_that_are_computed_in_memory(monkeypatch,
 
 def test_levels_that_are_stored_stay(monkeypatch, tmp_path):
     monkeypatch.setattr(pyramids, "COARSEST_VOXELS", 20**3)
-    image = with_pyramid(chunked(VALUES), tmp_path)
+    image = with_pyramid(chunked(VALUES), tmp_path / "levels")
     assert len(image.levels) == 2
     again = with_pyramid(image, tmp_path / "not made")
     assert again is image
@@ -138,6 +138,44 @@ def test_a_scratch_folder_goes_with_the_image(monkeypatch, tmp_path):
     del image
     gc.collect()
     assert not list(tmp_path.iterdir())
+
+
+def test_levels_beside_a_file_are_kept_and_used_again(monkeypatch, tmp_path):
+    monkeypatch.setattr(pyramids, "COARSEST_VOXELS", 20**3)
+    path = FILES["nifti"](tmp_path)
+    computed = []
+    own = pyramids.rounded
+    monkeypatch.setattr(pyramids, "rounded", lambda *given: computed.append(0) or own(*given))
+    first = open_image(path, whole_voxels=0, pyramid=True)
+    folder = tmp_path / "a.nii.pyramid"
+    assert sorted(one.name for one in folder.iterdir()) == ["image.txt", "level-1", "level-2"]
+    again = open_image(path, whole_voxels=0)
+    assert len(computed) == 2
+    assert torch.equal(again.stored_levels[1].values(), first.stored_levels[1].values())
+    write_nifti(path, VALUES + 2, MATRIX)  # another image of that name
+    other = open_image(path, whole_voxels=0)
+    assert len(computed) == 4
+    assert torch.equal(other.stored_levels[1].values(), first.stored_levels[1].values() + 2)  # ties round to even
+
+
+def test_a_level_that_a_kill_cut_is_computed_again(monkeypatch, tmp_path):
+    monkeypatch.setattr(pyramids, "COARSEST_VOXELS", 20**3)
+    image = chunked(VALUES)
+    monkeypatch.setattr(BrickStore, "write", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        with_pyramid(image, tmp_path / "levels", "image")
+    monkeypatch.undo()
+    monkeypatch.setattr(pyramids, "COARSEST_VOXELS", 20**3)
+    found = with_pyramid(image, tmp_path / "levels", "image")
+    assert torch.equal(found.stored_levels[1].values(), with_pyramid(image).stored_levels[1].values())
+
+
+def test_a_folder_of_other_files_is_left_alone(monkeypatch, tmp_path):
+    monkeypatch.setattr(pyramids, "COARSEST_VOXELS", 20**3)
+    (tmp_path / "precious").write_text("data")
+    with pytest.raises(PatchMorphError, match="must be new or one of PatchMorph's"):
+        with_pyramid(chunked(VALUES), tmp_path)
+    assert (tmp_path / "precious").exists()
 
 
 def test_bricks_of_zeros_take_no_room(tmp_path):

@@ -1,5 +1,6 @@
 """Image files that are larger than memory: opened, not read."""
 
+import json
 import math
 import os
 from collections.abc import Iterator
@@ -14,12 +15,14 @@ from patchmorph.errors import PatchMorphError
 from patchmorph.images.chunked import ChunkedImage, StoredImage, StoredLevel
 from patchmorph.io.conversion import AnyImage, as_image
 from patchmorph.io.formats.base import LibraryVolume, path_of, shape_of
+from patchmorph.io.formats.chosen import chosen
 from patchmorph.io.formats.chunked_file import FileLevel
 from patchmorph.io.formats.mapped import MappedStore
 from patchmorph.io.images import check_frame, grid_of, load_image
 from patchmorph.io.paths import AnyPath, as_path
 from patchmorph.io.placement import Placement, placement
-from patchmorph.io.pyramids import with_pyramid
+from patchmorph.io.pyramids import ENDING, with_pyramid
+from patchmorph.io.resumable import fingerprint
 from patchmorph.io.stated import Stated, as_stated
 from patchmorph.io.streams import BZIP2, GZIP
 from patchmorph.io.templates import image_path
@@ -33,18 +36,23 @@ MAX_EDGE = 2.0
 
 
 def open_image(
-    path: AnyPath, stated: Stated | str | None = None, whole_voxels: int | None = None
+    path: AnyPath,
+    stated: Stated | str | None = None,
+    whole_voxels: int | None = None,
+    pyramid: bool = False,
 ) -> StoredImage:
     """An image that is read as a whole if it is small, and left where it is stored otherwise.
 
-    A large one has a pyramid: what its file lacks is computed once, in a scratch folder. Compressed NIfTI and
-    the formats that ITK reads are read as a whole whatever their size.
+    A large one has a pyramid: what its file lacks is computed once, in a scratch folder. Levels in a folder
+    beside the file are used if they are there. Compressed NIfTI and the formats that ITK reads are read as a
+    whole whatever their size.
 
     Args:
         path: see `patchmorph.io.images.load_image`; also OME-Zarr, Zarr and Imaris, by path or URL, and
             ``IMAGE#c=1,t=0`` for a channel and a time of it.
         stated: see `load_image`.
         whole_voxels: voxels of images that are read as a whole, at most; by default `WHOLE_VOXELS`.
+        pyramid: keep the levels in a folder beside the file, of its name and ``.pyramid``.
 
     Raises:
         PatchMorphError: see `load_image`; or levels that do not cover the same volume.
@@ -57,7 +65,10 @@ def open_image(
     if levels is None or math.prod(shape) <= limit:
         return load_image(path, stated)
     check_frame(shape, path)
-    return with_pyramid(_image(levels, placement(volume, as_stated(stated)), path))
+    image = _image(levels, placement(volume, as_stated(stated)), path)
+    folder = path.with_name(f"{path.name}{ENDING}")
+    kept = not chosen(path).is_url and (pyramid or folder.is_dir())
+    return with_pyramid(image, folder if kept else None, json.dumps(fingerprint(path)))
 
 
 def as_stored(given: AnyImage, name: str = "image") -> StoredImage:
