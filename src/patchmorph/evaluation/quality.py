@@ -46,7 +46,7 @@ def measure_quality(
 
     Args:
         registration: what to measure.
-        warped: its warped image.
+        warped: its warped image, on the grid of the fixed image's `overview`, which is its own in memory.
         region: region of interest, positive inside, on the fixed grid; by default the fixed content.
     """
     measurement = _Measurement(registration, region)
