@@ -16,7 +16,7 @@ from niftis import write_nifti
 from synthetic import AFFINES, grid_around, smooth_image
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.images.cache import ChunkCache
+from patchmorph.images.cache import CACHE, MAX_BYTES, ChunkCache
 from patchmorph.images.chunked import ChunkedImage, StoredLevel
 from patchmorph.images.pyramid import downsample
 from patchmorph.images.stores import ArrayStore
@@ -27,6 +27,7 @@ from patchmorph.io.images import load_image
 from patchmorph.io.numbers import rounded
 from patchmorph.io.pyramids import BrickStore, with_pyramid
 from patchmorph.io.stated import Stated
+from patchmorph.memory import limited, memory_limit
 from patchmorph.spatial.grid import VoxelBox
 
 VALUES = np.random.default_rng(0).integers(0, 900, (40, 37, 34)).astype(np.int16)
@@ -69,6 +70,17 @@ def test_small_images_and_compressed_ones_are_read_as_a_whole(tmp_path):
     with gzip.open(tmp_path / "a.nii.gz", "wb") as packed, path.open("rb") as file:
         shutil.copyfileobj(file, packed)
     assert isinstance(open_image(tmp_path / "a.nii.gz", whole_voxels=0), Image)
+
+
+def test_a_limit_of_memory_bounds_what_is_read_and_kept(tmp_path):
+    path = FILES["nifti"](tmp_path)  # 50 000 voxels
+    with limited(memory_gib=0.004):
+        assert isinstance(open_image(path), Image)
+    with limited(memory_gib=0.002):
+        assert isinstance(open_image(path), ChunkedImage)
+        assert CACHE.max_bytes == int(0.002 * 2**30) // 16
+    open_image(path)
+    assert CACHE.max_bytes == min(MAX_BYTES, memory_limit() // 16)
 
 
 def test_paths_and_images_are_taken_as_images(tmp_path):
