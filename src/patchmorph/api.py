@@ -52,6 +52,7 @@ class Method:
         fixed_spacing: of these, mm (see `Stated`).
         moving_orientation: likewise.
         moving_spacing: likewise.
+        pyramid: whether levels that large images lack are kept beside them.
     """
 
     model: str = AUTO
@@ -76,6 +77,7 @@ class Method:
     fixed_spacing: tuple[float, ...] | None = None
     moving_orientation: str | None = None
     moving_spacing: tuple[float, ...] | None = None
+    pyramid: bool = False
 
     def stated(self, side: str) -> Stated:
         """What is stated of the files of one side, ``fixed`` or ``moving``."""
@@ -83,7 +85,7 @@ class Method:
 
     def keywords(self) -> dict[str, Any]:
         """Arguments of `register`."""
-        of_files = ("_orientation", "_spacing", "channel_weights")
+        of_files = ("_orientation", "_spacing", "channel_weights", "pyramid")
         return {name: value for name, value in vars(self).items() if not name.endswith(of_files)}
 
     def arguments(self) -> dict[str, Any]:

@@ -129,7 +129,7 @@ def read_pair(paths: PairPaths, method: Method, model: str | PatchMorphModel) ->
     weights = channel_weights(paths, method)
 
     def loaded(name: str, path: Path) -> StoredImage:
-        return open_image(path, stated[name.partition("_")[0]])
+        return open_image(path, stated[name.partition("_")[0]], pyramid=method.pyramid)
 
     names = [name for name in paths.given() if not name.endswith(("labels", "transform"))]
     images = {name: loaded(name, getattr(paths, name)) for name in names}

@@ -99,7 +99,7 @@ def test_a_turned_image_reads_each_chunk_once(cache):
 
 
 @pytest.mark.parametrize(
-    ("spacing_mm", "used"), [(3.0, 0), (3.7, 0), (5.9, 0), (6.0, 1), (7.4, 1), (8.0, 0), (12.0, 2), (25.0, 2)]
+    ("spacing_mm", "used"), [(3.0, 0), (3.7, 0), (5.9, 0), (6.0, 1), (7.4, 1), (8.0, 1), (12.0, 2), (25.0, 2)]
 )
 def test_a_level_is_made_from_the_coarsest_stored_one_that_suffices(cache, spacing_mm, used):
     chunked = stored(image_of(AFFINES["RAS"]), cache, 6.0, 12.0)
@@ -108,6 +108,24 @@ def test_a_level_is_made_from_the_coarsest_stored_one_that_suffices(cache, spaci
     assert set(cache.bytes_read) == {chunked.levels[used].store}
     own = (3.0, 6.0, 12.0)[used]
     assert level.spacing_mm == pytest.approx((spacing_mm if spacing_mm > 1.25 * own else own,) * 3)
+
+
+@pytest.mark.parametrize("spacing_mm", [8.0, 9.0, 11.0, 25.0])
+def test_a_level_of_a_stored_level_is_as_smooth_as_one_of_the_finest(cache, spacing_mm):
+    """The mean of x² around a voxel at x is x² and the variance of the weights: a sixth of the spacing's."""
+    grid = grid_around((200, 3, 3), AFFINES["RAS"] * 3)
+    x = grid.points_world()[0, ..., 0]
+    image = Image(x[None, None] ** 2, grid)
+    deviations = []
+    for one in (stored(image, cache, 6.0, 12.0), image):
+        level = one.level(spacing_mm)
+        assert level.spacing_mm[0] == pytest.approx(spacing_mm)
+        places = level.grid.points_world()[0, :, 0, 0, 0]
+        inside = places.abs() < 230
+        variance = (level.values()[0, 0, :, 0, 0] - places**2)[inside].mean()
+        deviations.append(float(variance) ** 0.5)
+    assert deviations[1] == pytest.approx(spacing_mm / 6**0.5, rel=0.06)  # of few voxels
+    assert deviations[0] == pytest.approx(deviations[1], rel=0.16)  # interpolation adds 12 % at most
 
 
 def test_views_use_the_stored_levels_too(cache):

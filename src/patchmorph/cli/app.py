@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -67,7 +68,7 @@ def _global_options(
     pass
 
 
-def print_table(title: str, values: dict[str, float]) -> None:
+def print_table(title: str, values: Mapping[str, int | float]) -> None:
     """Print names and numbers in two columns."""
     table = Table(title=title, show_header=False, title_justify="left")
     for name, value in values.items():

@@ -113,6 +113,12 @@ class MethodOptions:
     ] = None
     moving_spacing: Annotated[str | None, _option(IMAGES, "The same for MOVING.")] = None
     moving_orientation: Annotated[str | None, _option(IMAGES, "The same for MOVING.")] = None
+    pyramid: Annotated[
+        bool,
+        _option(
+            IMAGES, "Keep coarser levels of images larger than memory in a folder beside them.", "--pyramid"
+        ),
+    ] = False
 
     def method(self) -> Method:
         """The same, for the Python interface.

@@ -31,6 +31,7 @@ from patchmorph.cli.transform_files import (
 from patchmorph.errors import PatchMorphError
 from patchmorph.images.volume import Image
 from patchmorph.io.atomic import check_outputs
+from patchmorph.io.blockwise import ENDING, jacobian_blocks, written_figures
 from patchmorph.io.components import REORIENT
 from patchmorph.io.frames import Frames
 from patchmorph.io.grids import GridPair
@@ -47,7 +48,7 @@ from patchmorph.transforms.checks import (
     finest_support,
     mean_distance_mm,
 )
-from patchmorph.transforms.jacobian import DIFFERENCES, Differences, log_determinant
+from patchmorph.transforms.jacobian import DIFFERENCES, Differences, Folding, folding, log_determinant
 
 Output = Annotated[
     Path, typer.Option("--output", "-o", help="Transform file; its ending determines the format.")
@@ -237,6 +238,12 @@ def jacobian(
     grid = place.grid
     pair = GridPair(grid, None if moving is None else read_reference(moving, sides.moving).grid)
     chain = load_chain([transform], of and [of], inverse, pair.swapped() if inverse else pair)
+    if output.name.endswith(ENDING):
+        job = {"transform": fingerprint(transform), "inverse": inverse, "from": of}
+        jacobian_blocks(chain, grid, output, differences, log, job)
+        print_written(output)
+        print_table(str(output), written_figures(output) | _folding_figures(folding(chain, grid)))
+        return
     check = JacobianCheck.of(chain, grid)
     if not check.is_mapped:
         raise PatchMorphError(f"{reference} must lie where the transform maps points, got no mapped voxel")
@@ -247,13 +254,20 @@ def jacobian(
     print_table(str(output), _figures(check, differences))
 
 
-def _figures(check: JacobianCheck, differences: Differences) -> dict[str, float]:
+def _figures(check: JacobianCheck, differences: Differences) -> dict[str, int | float]:
     """What is printed of a Jacobian determinant, by name."""
     mapped, unmapped = check.mapped(differences), check.unmapped(differences)
-    figures: dict[str, float] = {"smallest": float(mapped.min()), "largest": float(mapped.max())}
+    figures: dict[str, int | float] = {"smallest": float(mapped.min()), "largest": float(mapped.max())}
     for name in DIFFERENCES:
         figures[f"folding, % of voxels by {name} differences"] = check.folding_percent(name)
-    figures["non-diffeomorphic voxels"] = check.folding.voxels
-    figures["non-diffeomorphic tetrahedra"] = check.folding.tetrahedra
-    figures["non-diffeomorphic volume, %"] = 100 * check.folding.volume_share
+    figures |= _folding_figures(check.folding)
     return figures | ({"voxels that are not mapped": unmapped} if unmapped else {})
+
+
+def _folding_figures(found: Folding) -> dict[str, int | float]:
+    """What is printed of the cells that a transform inverts."""
+    return {
+        "non-diffeomorphic voxels": found.voxels,
+        "non-diffeomorphic tetrahedra": found.tetrahedra,
+        "non-diffeomorphic volume, %": 100 * found.volume_share,
+    }

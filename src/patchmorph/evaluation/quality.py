@@ -46,11 +46,11 @@ def measure_quality(
 
     Args:
         registration: what to measure.
-        warped: its warped image.
+        warped: its warped image, on the grid of the fixed image's `overview`, which is its own in memory.
         region: region of interest, positive inside, on the fixed grid; by default the fixed content.
     """
     measurement = _Measurement(registration, region)
-    grid = registration.fixed.grid
+    grid = measurement.grid
     return _quality(
         over_blocks(lambda block: measurement.of(block, warped), registration.transform, grid, halo=1)
     )
@@ -58,8 +58,12 @@ def measure_quality(
 
 @torch.no_grad()
 def warp_and_measure(registration: Registration) -> tuple[Image, Quality]:
-    """The warped image and the quality of a registration, from one evaluation of its map."""
-    measurement, grid = _Measurement(registration, None), registration.fixed.grid
+    """The warped image and the quality of a registration, from one evaluation of its map.
+
+    Of a fixed image that is not in memory, both are on the grid of its `overview`.
+    """
+    measurement = _Measurement(registration, None)
+    grid = measurement.grid
     resampled = Resampling(registration.moving, grid)
 
     def fill_and_measure(block: MappedBlock) -> _Sums:
@@ -110,8 +114,8 @@ class _Measurement:
     """Measures blocks of the fixed grid, mapped with a halo of one voxel; several at a time."""
 
     def __init__(self, registration: Registration, region: AbstractVolume | None):
-        self.grid, self.region = registration.fixed.grid, region
-        self.fixed = registration.fixed.normalized()
+        fixed = registration.fixed.overview
+        self.grid, self.region, self.fixed = fixed.grid, region, fixed.normalized()
         self._spacing_mm = float(self.grid.spacing_mm.min())
         self._moving = registration.moving.level(self._spacing_mm)
         self._unregistered = interpolator(self._moving, "linear")

@@ -19,8 +19,6 @@ from patchmorph.spatial.grid import Grid, Shape, VoxelBox, triple
 SLAB_VOXELS = 2**22
 """Voxels that are read at a time (at least one slice)."""
 
-OVERSAMPLING = 2
-"""Ratio of the requested spacing to that of a stored level from which the level can be made of it."""
 SAME = 1.001
 """Ratio up to which two spacings are equal: headers round."""
 
@@ -34,10 +32,7 @@ def level_spacing(spacing_mm: tuple[float, ...], wanted_mm: float) -> tuple[floa
 
 
 def coarsest_sufficient(stored_mm: Sequence[tuple[float, ...]], wanted_mm: float) -> int:
-    """The coarsest of the stored levels that a level for ``wanted_mm`` can be made of.
-
-    Along each axis it has the spacing of the finest one, or about the one that is wanted, or half of it or
-    less: the means of means are then hardly smoother than those of the finest voxels.
+    """The coarsest of the stored levels that is no coarser than wanted, but along axes that stay as they are.
 
     Args:
         stored_mm: spacing of each level, the finest first.
@@ -45,11 +40,7 @@ def coarsest_sufficient(stored_mm: Sequence[tuple[float, ...]], wanted_mm: float
     """
 
     def suffices(own: float, finest: float) -> bool:
-        return (
-            own <= finest * SAME
-            or OVERSAMPLING * own <= wanted_mm * SAME
-            or own <= wanted_mm * SAME <= (KEEP_RATIO * own)
-        )
+        return own <= SAME * finest or own <= SAME * wanted_mm
 
     levels = range(len(stored_mm))
     return max(k for k in levels if all(map(suffices, stored_mm[k], stored_mm[0])))
@@ -70,14 +61,20 @@ class Coarsening:
     Args:
         grid: grid of the volume.
         spacing_mm: spacing of the result (one value per array axis; the same or coarser).
+        smoothed: axes along which the volume is a level itself, whose voxels are means by triangles of their
+            own spacing. Then those of the result are narrower: the variances of both add up.
 
     Attributes:
         grid: of the result.
     """
 
-    def __init__(self, grid: Grid, spacing_mm: tuple[float, ...]):
+    def __init__(self, grid: Grid, spacing_mm: tuple[float, ...], smoothed: tuple[bool, ...] = (False,) * 3):
         own = grid.spacing_mm[0].tolist()
         self._factors = [coarse / fine for coarse, fine in zip(spacing_mm, own, strict=True)]
+        self._widths = [
+            math.sqrt(max(1.0, factor**2 - 1)) if narrow else factor
+            for factor, narrow in zip(self._factors, smoothed, strict=True)
+        ]
         self._from = grid.shape
         counts = zip(grid.shape, self._factors, strict=True)
         shape = triple(_coarse_count(n, f) if f > 1 else n for n, f in counts)
@@ -93,7 +90,9 @@ class Coarsening:
     def weights(self, axis: int, device: torch.device) -> Float[Tensor, "m n"] | None:
         """Rows of weights along an axis; ``None`` if it stays."""
         factor = self._factors[axis]
-        return _triangle_weights(self._from[axis], factor, device) if factor > 1 else None
+        if factor <= 1:
+            return None
+        return _triangle_weights(self._from[axis], factor, self._widths[axis], device)
 
     def block(
         self, read: Callable[[VoxelBox], Num[Tensor, "1 c x y z"]], box: VoxelBox
@@ -106,7 +105,8 @@ class Coarsening:
                 sources.append((first, last))
                 rows.append(None)
                 continue
-            start, weights = _triangle_rows(self._from[axis], factor, first, last)
+            centers = _centers(self._from[axis], factor, first, last)
+            start, weights = _triangle_rows(self._from[axis], centers, self._widths[axis])
             sources.append((start, start + weights.shape[1]))
             rows.append(weights)
         starts, stops = (triple(ends) for ends in zip(*sources, strict=True))
@@ -118,7 +118,10 @@ class Coarsening:
 
 
 def downsample(
-    read: Callable[[VoxelBox], Num[Tensor, "1 c x y z"]], grid: Grid, spacing_mm: tuple[float, ...]
+    read: Callable[[VoxelBox], Num[Tensor, "1 c x y z"]],
+    grid: Grid,
+    spacing_mm: tuple[float, ...],
+    smoothed: tuple[bool, ...] = (False,) * 3,
 ) -> tuple[Float[Tensor, "1 c u v w"], Grid]:
     """Resample the volume on ``grid`` to ``spacing_mm`` (one value per array axis; the same or coarser).
 
@@ -128,8 +131,9 @@ def downsample(
         read: returns the voxels of a box.
         grid: grid of the volume.
         spacing_mm: spacing of the result.
+        smoothed: see `Coarsening`.
     """
-    coarsening = Coarsening(grid, spacing_mm)
+    coarsening = Coarsening(grid, spacing_mm, smoothed)
     weights = [coarsening.weights(axis, grid.device) for axis in range(3)]
     data = None
     thickness = max(1, SLAB_VOXELS // (grid.shape[1] * grid.shape[2]))
@@ -162,28 +166,30 @@ def _coarse_count(count: int, factor: float) -> int:
 
 
 @functools.lru_cache(maxsize=64)
-def _triangle_weights(count: int, factor: float, device: torch.device) -> Float[Tensor, "m n"]:
+def _triangle_weights(count: int, factor: float, width: float, device: torch.device) -> Float[Tensor, "m n"]:
     """Rows of weights, each summing to one, that average ``count`` voxels into ``ceil(count / factor)``."""
-    coarse_count = _coarse_count(count, factor)
-    return _triangles(_centers(count, factor, 0, coarse_count), 0, count, factor).to(device, torch.float32)
+    centers = _centers(count, factor, 0, _coarse_count(count, factor))
+    return _triangles(centers, 0, count, width).to(device, torch.float32)
 
 
-def _triangle_rows(count: int, factor: float, first: int, last: int) -> tuple[int, Float[Tensor, "m n"]]:
-    """The rows from ``first`` up to ``last``, without columns of zeros, and the first column."""
-    centers = _centers(count, factor, first, last)
-    start = max(0, math.ceil(float(centers[0]) - factor))
-    stop = min(count, math.floor(float(centers[-1]) + factor) + 1)
-    return start, _triangles(centers, start, stop, factor).float()
+def _triangle_rows(
+    count: int, centers: Float[Tensor, " m"], width: float
+) -> tuple[int, Float[Tensor, "m n"]]:
+    """The rows of some coarse voxels, without columns of zeros, and the first column."""
+    start = max(0, math.ceil(float(centers[0]) - width))
+    stop = min(count, math.floor(float(centers[-1]) + width) + 1)
+    return start, _triangles(centers, start, stop, width).float()
 
 
 def _centers(count: int, factor: float, first: int, last: int) -> Float[Tensor, " m"]:
-    """Places of coarse voxels, in fine voxels, float64."""
+    """Places of the coarse voxels from ``first`` up to ``last``, in fine voxels, float64."""
     coarse_count = _coarse_count(count, factor)
     indices = torch.arange(first, last, dtype=torch.float64)
     return (count - 1) / 2 + factor * (indices - (coarse_count - 1) / 2)
 
 
-def _triangles(centers: Float[Tensor, " m"], start: int, stop: int, factor: float) -> Float[Tensor, "m n"]:
+def _triangles(centers: Float[Tensor, " m"], start: int, stop: int, width: float) -> Float[Tensor, "m n"]:
+    """Triangles of a half-width around places, at the voxels from ``start`` up to ``stop``."""
     distance = (torch.arange(start, stop, dtype=torch.float64) - centers[:, None]).abs()
-    weights = (1 - distance / factor).clamp(min=0)
+    weights = (1 - distance / width).clamp(min=0)
     return weights / weights.sum(1, keepdim=True)

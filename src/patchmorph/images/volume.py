@@ -10,7 +10,7 @@ from torch import Tensor
 from patchmorph.errors import PatchMorphError
 from patchmorph.images.field_of_view import Bounded, Face
 from patchmorph.images.intensity import IntensityMap
-from patchmorph.images.pyramid import Coarsening, coarsest_sufficient, downsample, level_spacing
+from patchmorph.images.pyramid import SAME, Coarsening, coarsest_sufficient, downsample, level_spacing
 from patchmorph.images.turning import Turn
 from patchmorph.images.windowed import CUDA_SIDE, Windowed
 from patchmorph.spatial.grid import Grid, VoxelBox
@@ -87,17 +87,18 @@ class AbstractVolume(Bounded, Windowed):
         if wanted == base.spacing_mm:
             return base
         if wanted not in self._levels:
-            self._levels[wanted] = base.coarsened(wanted)
+            own = zip(base.spacing_mm, self.spacing_mm, strict=True)
+            self._levels[wanted] = base.coarsened(wanted, tuple(a > SAME * b for a, b in own))
         return self._levels[wanted]
 
-    def coarsened(self, spacing_mm: tuple[float, ...]) -> "AbstractVolume":
-        """The volume at a coarser spacing along each axis."""
-        lazy = CoarsenedVolume(self, spacing_mm)
+    def coarsened(self, spacing_mm: tuple[float, ...], smoothed: tuple[bool, ...]) -> "AbstractVolume":
+        """The volume at a coarser spacing along each axis; see `Coarsening` for the arguments."""
+        lazy = CoarsenedVolume(self, Coarsening(self.grid, spacing_mm, smoothed))
         own, count = math.prod(self.grid.shape), math.prod(lazy.grid.shape)
         if not self.in_memory and count > MAX_KEPT_VOXELS:
             return lazy
         if self.in_memory or own <= MAX_SLABS_VOXELS:
-            data, _ = downsample(self.read, self.grid, spacing_mm)
+            data, _ = downsample(self.read, self.grid, spacing_mm, smoothed)
         else:
             data = lazy.values()
         return Image(data, lazy.grid, self.name, self.truncated_faces, self.field_of_view)
@@ -227,17 +228,17 @@ class CoarsenedVolume(AbstractVolume):
 
     Args:
         source: the volume.
-        spacing_mm: along each array axis.
+        coarsening: of its grid.
     """
 
     in_memory = False
 
-    def __init__(self, source: AbstractVolume, spacing_mm: tuple[float, ...]):
-        self.source, self._coarsening = source, Coarsening(source.grid, spacing_mm)
-        self.grid, self.name, self.field_of_view = self._coarsening.grid, source.name, source.field_of_view
+    def __init__(self, source: AbstractVolume, coarsening: Coarsening):
+        self.source, self._coarsening = source, coarsening
+        self.grid, self.name, self.field_of_view = coarsening.grid, source.name, source.field_of_view
         self.channels, self.dtype = source.channels, torch.float32
         self.notes, self.doubts, self.truncated_faces = source.notes, source.doubts, source.truncated_faces
-        factor = max(a / b for a, b in zip(spacing_mm, source.spacing_mm, strict=True))
+        factor = max(a / b for a, b in zip(self.spacing_mm, source.spacing_mm, strict=True))
         self._side = max(1, int(SOURCE_SIDE / factor))
 
     def read(self, box: VoxelBox) -> Float[Tensor, "1 c x y z"]:

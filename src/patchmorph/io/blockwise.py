@@ -1,5 +1,6 @@
 """Images as large as their disks: resampled, or computed from a transform, and written block by block."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from patchmorph.errors import PatchMorphError
 from patchmorph.images.chunked import ChunkedImage, StoredImage
+from patchmorph.io.chunked import open_frames
 from patchmorph.io.formats.ome_zarr_writing import Block, OmeZarrFile
 from patchmorph.io.grids import matrix_of
 from patchmorph.io.labels import Choice, choose_interpolation
@@ -110,6 +113,27 @@ def jacobian_blocks(
         return (log_determinant(determinant) if log else determinant).numpy()
 
     write_blocks(path, grid, np.dtype(np.float32), compute, {**job, "differences": differences, "log": log})
+
+
+def written_figures(path: Path) -> dict[str, int | float]:
+    """The smallest and the largest value of an image that was written, and the voxels that have none (NaN).
+
+    Raises:
+        PatchMorphError: all voxels are NaN.
+    """
+    low, high, missing = math.inf, -math.inf, 0
+    for image in open_frames(path):
+        for _, values in image.blocks():
+            known = values[~values.isnan()]
+            missing += values.numel() - known.numel()
+            if known.numel():
+                low, high = min(low, float(known.min())), max(high, float(known.max()))
+    if low > high:
+        raise PatchMorphError(
+            f"reference must lie where the transform maps points, got no such voxel: {path}"
+        )
+    figures: dict[str, int | float] = {"smallest": low, "largest": high}
+    return figures | ({"voxels that are not mapped": missing} if missing else {})
 
 
 def number_type(image: StoredImage) -> np.dtype:

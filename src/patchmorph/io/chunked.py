@@ -1,5 +1,6 @@
 """Image files that are larger than memory: opened, not read."""
 
+import json
 import math
 import os
 from collections.abc import Iterator
@@ -11,40 +12,53 @@ from nibabel.arrayproxy import ArrayProxy
 from nibabel.spatialimages import SpatialImage
 
 from patchmorph.errors import PatchMorphError
+from patchmorph.images.cache import CACHE, MAX_BYTES
 from patchmorph.images.chunked import ChunkedImage, StoredImage, StoredLevel
 from patchmorph.io.conversion import AnyImage, as_image
 from patchmorph.io.formats.base import LibraryVolume, path_of, shape_of
+from patchmorph.io.formats.chosen import chosen
 from patchmorph.io.formats.chunked_file import FileLevel
 from patchmorph.io.formats.mapped import MappedStore
 from patchmorph.io.images import check_frame, grid_of, load_image
 from patchmorph.io.paths import AnyPath, as_path
 from patchmorph.io.placement import Placement, placement
-from patchmorph.io.pyramids import with_pyramid
+from patchmorph.io.pyramids import ENDING, with_pyramid
+from patchmorph.io.resumable import fingerprint
 from patchmorph.io.stated import Stated, as_stated
 from patchmorph.io.streams import BZIP2, GZIP
 from patchmorph.io.templates import image_path
 from patchmorph.io.volumes import open_volume
+from patchmorph.memory import memory_limit
 from patchmorph.spatial.grid import Grid, triple
 
-WHOLE_VOXELS = 2**27
-"""Voxels of an image up to which it is read as a whole: 512 along each side."""
+WHOLE_VOXELS, VOXEL_BYTES = 2**27, 64
+"""Voxels of an image up to which it is read as a whole: 512 along each side; and bytes of memory for each of
+them that may be used at least, for what is computed from both images of a pair."""
+CACHE_SHARE = 16
+"""Part of the memory that chunks may take, as one over this number."""
 MAX_EDGE = 2.0
 """Voxels of a level by which it may cover more or less than the finest one."""
 
 
 def open_image(
-    path: AnyPath, stated: Stated | str | None = None, whole_voxels: int | None = None
+    path: AnyPath,
+    stated: Stated | str | None = None,
+    whole_voxels: int | None = None,
+    pyramid: bool = False,
 ) -> StoredImage:
     """An image that is read as a whole if it is small, and left where it is stored otherwise.
 
-    A large one has a pyramid: what its file lacks is computed once, in a scratch folder. Compressed NIfTI and
-    the formats that ITK reads are read as a whole whatever their size.
+    A large one has a pyramid: what its file lacks is computed once, in a scratch folder. Levels in a folder
+    beside the file are used if they are there. Compressed NIfTI and the formats that ITK reads are read as a
+    whole whatever their size.
 
     Args:
         path: see `patchmorph.io.images.load_image`; also OME-Zarr, Zarr and Imaris, by path or URL, and
             ``IMAGE#c=1,t=0`` for a channel and a time of it.
         stated: see `load_image`.
-        whole_voxels: voxels of images that are read as a whole, at most; by default `WHOLE_VOXELS`.
+        whole_voxels: voxels of images that are read as a whole, at most; by default `WHOLE_VOXELS`, and
+            fewer where little memory may be used.
+        pyramid: keep the levels in a folder beside the file, of its name and ``.pyramid``.
 
     Raises:
         PatchMorphError: see `load_image`; or levels that do not cover the same volume.
@@ -52,12 +66,16 @@ def open_image(
     path = as_path(path, "image")
     volume = open_volume(path)
     shape = shape_of(volume)
-    limit = WHOLE_VOXELS if whole_voxels is None else whole_voxels
+    limit = min(WHOLE_VOXELS, memory_limit() // VOXEL_BYTES) if whole_voxels is None else whole_voxels
+    CACHE.max_bytes = min(MAX_BYTES, memory_limit() // CACHE_SHARE)
     levels = _levels(volume, (0,) * (len(shape) - 3))
     if levels is None or math.prod(shape) <= limit:
         return load_image(path, stated)
     check_frame(shape, path)
-    return with_pyramid(_image(levels, placement(volume, as_stated(stated)), path))
+    image = _image(levels, placement(volume, as_stated(stated)), path)
+    folder = path.with_name(f"{path.name}{ENDING}")
+    kept = not chosen(path).is_url and (pyramid or folder.is_dir())
+    return with_pyramid(image, folder if kept else None, json.dumps(fingerprint(path)))
 
 
 def as_stored(given: AnyImage, name: str = "image") -> StoredImage:

@@ -40,7 +40,9 @@ class Ledger:
             shutil.rmtree(self.data, ignore_errors=True)
             self._path.write_text(f"{job}\n")
             lines = []
-        self._done = {line.strip() for line in lines[1:] if line.endswith("\n")}
+        if lines and not lines[-1].endswith("\n"):  # which a kill cut
+            self._path.write_text("".join(lines := lines[:-1]))
+        self._done = {line.strip() for line in lines[1:]}
 
     def __len__(self) -> int:
         """Number of finished parts."""

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.evaluation.labels import load_labels
+from patchmorph.images.chunked import StoredImage
 from patchmorph.images.volume import Image
+from patchmorph.io.chunked import open_image
 from patchmorph.io.formats.registry import is_image
 from patchmorph.io.images import load_image
 from patchmorph.io.stated import stated_of
@@ -32,23 +34,24 @@ def load_view(folder: Path, summary: Summary) -> PairView:
     fixed_labels = summary.files.get("fixed_labels")
     uncertainty = _result(folder, UNCERTAINTY)
     stated, path = stated_of(summary.arguments, "fixed"), fixed_labels and folder / fixed_labels
+    grid = images["fixed"].overview.grid
     return PairView(
         **images,
         transform=transform,
-        warped=load_image(warped) if warped else resample(images["moving"], transform, images["fixed"].grid),
+        warped=open_image(warped) if warped else resample(images["moving"], transform, grid),
         fixed_labels=load_labels(path, stated) if labels and path and is_image(path) else None,
         warped_labels=load_labels(labels) if labels else None,
         uncertainty=_on_grids(load_image(uncertainty)) if uncertainty else None,
     )
 
 
-def _source(folder: Path, summary: Summary, side: str) -> Image:
+def _source(folder: Path, summary: Summary, side: str) -> StoredImage:
     path = folder / summary.files.get(side, "")
     if not is_image(path):
         raise PatchMorphError(
             f"{side} image must be where the summary says, got nothing at {path} (of {folder})"
         )
-    image = load_image(path, stated_of(summary.arguments, side))
+    image = open_image(path, stated_of(summary.arguments, side))
     return image.with_background(summary.arguments.get("background"))
 
 
@@ -58,4 +61,4 @@ def _on_grids(image: Image) -> Callable[[Grid], Image]:
 
 def _result(folder: Path, name: str) -> Path | None:
     """The file of an image of the results, in any format."""
-    return next((path for form in FORMATS if (path := folder / f"{name}.{form}").is_file()), None)
+    return next((path for form in FORMATS if (path := folder / f"{name}.{form}").exists()), None)

@@ -7,6 +7,7 @@ import torch
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.images.volume import Image
+from patchmorph.io.blockwise import ENDING, warp_blocks
 from patchmorph.io.formats.registry import ENDINGS
 from patchmorph.io.images import save_image
 from patchmorph.io.placement import SCANNER
@@ -121,13 +122,17 @@ def write_images(
 
     Args:
         registration: what was found.
-        warped: its warped image.
+        warped: its warped image; of a fixed image that is not in memory, its voxels are computed again, block
+            by block, and written as OME-Zarr.
         folder: there already.
         save: keys of `FILES`.
         image_format: one of `FORMATS`.
         code: NIfTI's code of the fixed image's space.
     """
-    if "warped" in save:
+    if "warped" in save and registration.fixed.in_memory:
         save_image(warped, folder / image_name(WARPED, image_format), code)
+    elif "warped" in save:
+        moving, grid = registration.moving, registration.fixed.grid
+        warp_blocks([moving], registration.transform, grid, folder / f"{WARPED}{ENDING}", "linear", 0, {})
     if "uncertainty" in save:
         save_image(registration.uncertainty(), folder / image_name(UNCERTAINTY, image_format), code)

@@ -121,9 +121,8 @@ def _shape(channel: Any) -> tuple[int, int, int]:
         int(_text(channel, f"ImageSize{axis}") or count) for axis, count in zip("XYZ", stored, strict=True)
     ]
     if not all(0 < size <= count for size, count in zip(sizes, stored, strict=True)):
-        raise PatchMorphError(
-            f"image must fill its array of {stored}, got {sizes} in {channel.file.filename}"
-        )
+        got = f"{sizes} in {channel.file.filename}"
+        raise PatchMorphError(f"sizes of the image must lie inside its array of {stored}, got {got}")
     return triple(sizes)
 
 

@@ -1,0 +1,50 @@
+"""OME-Zarr images as other tools write them: any version, axes, units and transformations."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+
+def axes_of(names: str, unit: str | None = "micrometer") -> list[dict[str, str]]:
+    kinds = {"t": "time", "c": "channel"}
+    axes = [{"name": name, "type": kinds.get(name, "space")} for name in names]
+    return [axis if axis["type"] != "space" or unit is None else axis | {"unit": unit} for axis in axes]
+
+
+def scaled(scale, translation=None) -> list[dict[str, Any]]:
+    steps = [{"type": "scale", "scale": list(scale)}]
+    return (
+        steps if translation is None else [*steps, {"type": "translation", "translation": list(translation)}]
+    )
+
+
+def write_zarr(
+    path: Path,
+    arrays: list[np.ndarray],
+    transformations: list[list[dict[str, Any]]],
+    axes: list[dict[str, Any]],
+    version: str = "0.5",
+    chunk: int = 16,
+    **more: Any,
+) -> Path:
+    """Arrays of one multiscale image, in their own order; ``more`` stands beside its axes and datasets."""
+    new = version != "0.4"
+    root = zarr.open_group(path, mode="w", zarr_format=3 if new else 2)
+    for k, array in enumerate(arrays):
+        chunks = tuple(min(chunk, count) for count in array.shape)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            root.create_array(str(k), data=array, chunks=chunks)
+    datasets = [
+        {"path": str(k), "coordinateTransformations": steps} for k, steps in enumerate(transformations)
+    ]
+    omero = {"omero": more.pop("omero")} if "omero" in more else {}
+    image = {"axes": axes, "datasets": datasets, **more}
+    if new:
+        root.attrs["ome"] = {"version": version, "multiscales": [image], **omero}
+    else:
+        root.attrs.update({"multiscales": [{"version": version, **image}], **omero})
+    return path
