@@ -147,7 +147,8 @@ class InverseFlow(Transform):
     def __init__(self, forward: VelocityField, tolerance_mm: float = TOLERANCE_MM):
         self.forward = forward
         self.tolerance_mm = tolerance_mm
-        self.backward = VelocityField(-forward.velocity, forward.grid, forward.steps, spline=forward.spline)
+        velocity = _negative(forward.velocity)
+        self.backward = VelocityField(velocity, forward.grid, forward.steps, spline=forward.spline)
 
     def __call__(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
         """The points that the flow maps to ``points``."""
@@ -173,6 +174,17 @@ class InverseFlow(Transform):
     def to(self, device: torch.device | str) -> "InverseFlow":
         """The same map on another device."""
         return InverseFlow(self.forward.to(device), self.tolerance_mm)
+
+
+def _negative(velocity: Float[Tensor, "b 3 x y z"]) -> Float[Tensor, "b 3 x y z"]:
+    """``-velocity``; of a large one part by part."""
+    if math.prod(velocity.shape[2:]) <= WHOLE:
+        return -velocity
+    negative = zeros(tuple(velocity.shape), velocity.device)
+    for part, own in zip(negative.split(SIDE, 2), velocity.split(SIDE, 2), strict=True):
+        part.copy_(own).neg_()
+        release()
+    return negative
 
 
 def merged(outer: VelocityField, inner: VelocityField) -> VelocityField:
