@@ -1,12 +1,13 @@
 """Time, memory and error of registrations from 128³ to 2048³ voxels: writes results/scale-{cpu,cuda}.json.
 
     python benchmarks/scale.py [--size 256 512 ...] [--finest native|MM] [--device cpu|cuda]
-        [--memory-limit GIB] [--gpu-memory-limit GIB] [--folder SCRATCH]
+        [--memory-limit GIB] [--gpu-memory-limit GIB] [--folder SCRATCH] [--shared]
 
 Registers the object of `phantom` to itself after a known map. Both images are written block by block as
 uncompressed NIfTI files (uint16), which takes 4 · size³ bytes in ``--folder``. Each registration runs in a
 process of its own, whose peak of resident memory is reported, libraries included. A size that is there
-already in the results is measured again; others stay. On 2 CPU cores ``--size 128`` takes a minute.
+already in the results is measured again; others stay. ``--shared``: the machine does something else, too: no
+seconds kept. On 2 CPU cores ``--size 128`` takes a minute.
 """
 
 import argparse
@@ -118,6 +119,7 @@ def main() -> None:
     parser.add_argument("--memory-limit", type=float)
     parser.add_argument("--gpu-memory-limit", type=float)
     parser.add_argument("--folder", type=Path, help="for the images; by default that of temporary files")
+    parser.add_argument("--shared", action="store_true", help="keep no seconds")
     parser.add_argument("--output", type=Path, default=machine.RESULTS)
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -134,6 +136,8 @@ def main() -> None:
                 write_image(Path(folder) / f"{side}.nii", size, side == "moving", arguments.device)
             made = time.perf_counter() - began
             found = registered(Path(folder), arguments) | {"seconds_to_make_images": made}
+        if arguments.shared:
+            found |= {"seconds": None, "seconds_to_make_images": None}
         chosen = {key: getattr(arguments, key) for key in ("finest", "memory_limit", "gpu_memory_limit")}
         figures["sizes"][str(size)] = chosen | {"machine": machine.describe()} | found
         machine.write(name, {"sizes": figures["sizes"]}, arguments.output)
