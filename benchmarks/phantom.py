@@ -129,7 +129,7 @@ def inner_points(count: int = 20000) -> Tensor:
     return points[inside][:count]
 
 
-def errors_mm(transform: Transform) -> Tensor:
-    """Distance of points from where the found map and the known one back take them, mm."""
-    points = inner_points()
+def errors_mm(transform: Transform, device: torch.device | str = "cpu") -> Tensor:
+    """Distance of points from where a map on ``device`` and the known one back take them, mm."""
+    points = inner_points().to(device)
     return (to_fixed(transform(points[None])[0]) - points).norm(dim=1)

@@ -91,6 +91,13 @@ def test_every_option_of_the_command_reaches_its_argument(arguments_of, files):
     assert isinstance(arguments_of("--model", files.model)["model"], PatchMorphModel)
 
 
+@pytest.mark.parametrize("wrong", ["fine", "0.1,0.2,0.3", "10 parsecs", ""])
+def test_a_finest_scale_that_is_no_size_ends_the_command(run, files, tmp_path, wrong):
+    code, _, error = run("register", files.fixed, files.moving, "-o", tmp_path / "out", "--finest", wrong)
+    assert code == 2
+    assert f"finest must be native or one size, such as 0.3 or 300um, got {wrong}".strip() in error
+
+
 def test_an_initial_file_and_its_tool_reach_their_arguments(arguments_of):
     given = arguments_of("--initial-transform", "start.mat", "--initial-from", "fsl")
     assert (Path(given["initial_transform"]), given["initial_from"]) == (Path("start.mat"), "fsl")

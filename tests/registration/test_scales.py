@@ -56,6 +56,7 @@ def test_without_a_finest_scale_the_model_has_them():
 def test_native_goes_down_to_the_voxels():
     assert found(pair_of(QUARTER, QUARTER), finest="native") == [*SPACINGS, 0.5, 0.25]
     assert found(pair_of((1, 1, 1), (1, 1, 1)), finest="native") == SPACINGS
+    assert found(pair_of((3, 3, 3), (1, 1, 1)), finest="native") == SPACINGS
 
 
 def test_native_is_the_voxel_of_the_coarser_image_and_its_volume_counts():

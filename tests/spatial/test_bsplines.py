@@ -13,6 +13,7 @@ from patchmorph.spatial.bsplines import (
     nearest_spline,
     sample_spline,
     spline_coefficients,
+    to_nearest_spline,
 )
 from patchmorph.spatial.sampling import sample_cubic
 
@@ -211,3 +212,11 @@ def test_each_axis_is_treated_alike(axis):
         sheet = values.reshape([-1 if k == axis else 1 for k in range(5)]).expand(1, 2, *shape[2:])
         found = nearest(sheet).select({2: 3, 3: 2, 4: 2}[axis], 1).select(-1 if axis != 4 else 2, 1)
         torch.testing.assert_close(found[0, 0].flatten(), line, atol=1e-5, rtol=0)
+
+
+def test_an_array_that_is_filtered_in_place_becomes_the_nearest_spline(monkeypatch):
+    monkeypatch.setattr(bsplines, "SLAB", 4)
+    values = random(1, 3, 9, 14, 6)
+    expected = nearest_spline(values)
+    to_nearest_spline(values)
+    torch.testing.assert_close(values, expected, atol=1e-6, rtol=0)

@@ -6,6 +6,7 @@ import torch
 from synthetic import AFFINES, grid_around, rotation, smooth_velocity
 
 from patchmorph.spatial.bsplines import sample_spline, spline_through
+from patchmorph.transforms import merging
 from patchmorph.transforms.base import AffineTransform, compose
 from patchmorph.transforms.blocks import mapped_blocks, mapped_points
 from patchmorph.transforms.displacement import DisplacementField
@@ -77,6 +78,12 @@ def test_what_is_merged_covers_all_grids():
 def test_few_points_are_mapped_by_the_parts_themselves():
     transform = compose(*cascade())
     assert with_merged_splines(transform, 1000) is transform
+
+
+def test_a_lattice_that_memory_would_not_hold_is_not_made(monkeypatch):
+    transform = compose(*cascade())
+    monkeypatch.setattr(merging, "MOST", 1000)
+    assert with_merged_splines(transform, MANY) is transform
 
 
 def test_what_was_merged_is_found_again():

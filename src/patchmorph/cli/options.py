@@ -137,8 +137,20 @@ class MethodOptions:
 
 
 def _finest(text: str | None) -> float | str | None:
-    """The size in mm of an option that may be `NATIVE`."""
-    return text if text in (None, NATIVE) else parse_spacing(text)[0]
+    """The size in mm of an option that may be `NATIVE`.
+
+    Raises:
+        PatchMorphError: other text.
+    """
+    if text in (None, NATIVE):
+        return text
+    try:
+        sizes = set(parse_spacing(text))
+    except PatchMorphError:
+        sizes = set()
+    if len(sizes) != 1:
+        raise PatchMorphError(f"finest must be {NATIVE} or one size, such as 0.3 or 300um, got {text}")
+    return sizes.pop()
 
 
 @dataclass(frozen=True)

@@ -44,8 +44,8 @@ def scales_of(spec: ModelSpec, pair: PreparedPair, options: RegistrationOptions)
     """The scales of a pair.
 
     ``options.finest`` is the voxel size (mm) of the finest patches, to the nearest of the model's scales and
-    their halves; or ``native``: that of the images (see `native_mm`). Where it is not given, the scales are
-    those of the model, without those that the preset skips.
+    their halves; or ``native``: that of the images (see `native_mm`), or the model's finest if that is finer.
+    Where it is not given, the scales are those of the model, without those that the preset skips.
 
     Raises:
         PatchMorphError: more than `MAX_VOXELS_PER_RADIUS` voxels of the finest patches along the radius of
@@ -56,7 +56,7 @@ def scales_of(spec: ModelSpec, pair: PreparedPair, options: RegistrationOptions)
     trained = [Scale(network, mm) for network, mm in enumerate(spacings)]
     if options.finest is None:
         return Scales(trained[: max(1, len(trained) - options.takes.skipped_scales)], [])
-    wanted = native_mm(pair) if options.finest == NATIVE else float(options.finest)
+    wanted = min(native_mm(pair), spacings[-1]) if options.finest == NATIVE else float(options.finest)
     least = radius_mm / MAX_VOXELS_PER_RADIUS
     if wanted < least:
         raise PatchMorphError(

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor
 from torch.nn import functional
 
+from patchmorph.memory import release
 from patchmorph.spatial.affine import apply_affine
 from patchmorph.workers import one_core
 
@@ -33,6 +34,8 @@ TAPS = 4
 """Voxels along each axis that a point depends on."""
 POINTS = 2**14
 """Points that are computed at a time, so that memory stays bounded."""
+SLAB = 32
+"""Planes of an array that are filtered at a time in place."""
 B3, B5 = (1 / 6, 4 / 6), (1 / 120, 26 / 120, 66 / 120)
 B7 = (1 / 5040, 120 / 5040, 1191 / 5040, 2416 / 5040)
 """B-splines of degree 3, 5 and 7 at the integers up to 0. The integral of a product of two shifted B-splines
@@ -79,6 +82,15 @@ def nearest_spline(values: Float[Tensor, "b c x y z"]) -> Float[Tensor, "b c x y
 def spline_through(values: Float[Tensor, "b c x y z"]) -> Float[Tensor, "b c x y z"]:
     """Coefficients of the spline with odd ends that has these ``values`` at the grid points."""
     return _along_axes(values, _interpolation)
+
+
+def to_nearest_spline(values: Float[Tensor, "b c x y z"]) -> None:
+    """`nearest_spline` in place, a part of the array after the other: for arrays that fill the memory."""
+    for axis in (2, 3, 4):
+        matrix = _nearest_spline(values.shape[axis]).to(values)
+        for part in values.split(SLAB, dim=3 if axis == 2 else 2):
+            part.copy_((part.movedim(axis, -1) @ matrix.T).movedim(-1, axis))
+            release()
 
 
 def nearest_linear(values: Float[Tensor, "b c x y z"]) -> Float[Tensor, "b c x y z"]:

@@ -20,6 +20,8 @@ FINER = 2
 human brain and 0.1 mm at most, 0.02 and 0.7 mm with 1 (docs/decisions/016)."""
 LEAST = 0.5
 """Mapped points, as a fraction of those of the lattice, from which on the lattice pays."""
+MOST = 2**24
+"""Points of the lattice, at most: 0.2 GiB, and a few times that while it is made."""
 ROUNDING = 1e-6
 """Of corners, in voxels."""
 
@@ -37,7 +39,8 @@ def with_merged_splines(transform: Transform, points: int) -> Transform:
     """
     runs = list(_runs(transform))
     lattices = {id(run[-1]): _lattice(run) for run in runs if len(run) > 1}
-    if not lattices or points < LEAST * sum(math.prod(lattice.shape) for lattice in lattices.values()):
+    count = sum(math.prod(lattice.shape) for lattice in lattices.values())
+    if not lattices or points < LEAST * count or count > MOST:
         return transform
     with _lock:
         return compose(*(_one(run, lattices[id(run[-1])]) if len(run) > 1 else run[0] for run in runs))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from patchmorph.memory import release, zeros
 from patchmorph.spatial.affine import rotate_vectors
-from patchmorph.spatial.bsplines import nearest_spline
+from patchmorph.spatial.bsplines import nearest_spline, to_nearest_spline
 from patchmorph.spatial.grid import Grid, VoxelBox
 from patchmorph.spatial.sampling import sample_linear
 from patchmorph.transforms.base import Transform
@@ -18,12 +18,11 @@ from patchmorph.transforms.inverse import TOLERANCE_MM, solve
 from patchmorph.workers import in_order
 
 WHOLE = 2**23
-"""Grid points above which a velocity is integrated block by block: the integration of so many takes 1 GiB."""
-SIDE = 128
+"""Grid points above which a velocity is integrated block by block: to integrate so many takes 1 GiB."""
+SIDE = 96
 """Grid points along each side of these blocks."""
-HALO = 10
-"""Grid points around a block, besides those that a flow may cross, that the spline nearest to it depends on:
-what lies beyond changes it by a thousandth of what is cut off."""
+MARGIN = 2
+"""Grid points around a block, besides those that a flow may cross, from which its integral is computed."""
 
 
 class VelocityField(Transform):
@@ -64,19 +63,21 @@ class VelocityField(Transform):
         return DisplacementField(self._by_blocks(), self.grid, spline=self.spline)
 
     def _by_blocks(self) -> Float[Tensor, "1 3 x y z"]:
-        """The values of ``flow``, block by block."""
-        halo = HALO + math.ceil(self._fastest_voxels())
+        """The values of ``flow``, integrated block by block and filtered part by part."""
+        halo = MARGIN + math.ceil(self._fastest_voxels())
         values = zeros((1, 3, *self.grid.shape), self.grid.device)
         boxes = [box for box, _ in self.grid.blocks(SIDE)]
-        parts = in_order(lambda box: self._flow_within(box, halo), boxes, self.grid.device)
+        parts = in_order(lambda box: self._integrated(box, halo), boxes, self.grid.device)
         for box, part in zip(boxes, parts, strict=True):
             if part is not None:
                 values[(..., *box.slices)] = part
             release()
+        if self.spline:
+            to_nearest_spline(values)
         return values
 
-    def _flow_within(self, box: VoxelBox, halo: int) -> Float[Tensor, "1 3 u v w"] | None:
-        """The values of ``flow`` in ``box``, from the velocity up to ``halo`` grid points around it.
+    def _integrated(self, box: VoxelBox, halo: int) -> Float[Tensor, "1 3 u v w"] | None:
+        """The displacement in ``box``, from the velocity up to ``halo`` grid points around it.
 
         ``None`` where that is zero.
         """
@@ -84,8 +85,8 @@ class VelocityField(Transform):
         velocity = self.velocity[(..., *wider.slices)]
         if not velocity.any():
             return None
-        flow = self._flow(velocity, self.grid.crop(wider.start, wider.shape)).displacement
-        return flow[(..., *box.within(wider).slices)]
+        displacement = integrate(velocity, self.grid.crop(wider.start, wider.shape), self.steps)
+        return displacement[(..., *box.within(wider).slices)]
 
     def _fastest_voxels(self) -> float:
         """The largest speed, in grid points."""
@@ -146,7 +147,8 @@ class InverseFlow(Transform):
     def __init__(self, forward: VelocityField, tolerance_mm: float = TOLERANCE_MM):
         self.forward = forward
         self.tolerance_mm = tolerance_mm
-        self.backward = VelocityField(-forward.velocity, forward.grid, forward.steps, spline=forward.spline)
+        velocity = _negative(forward.velocity)
+        self.backward = VelocityField(velocity, forward.grid, forward.steps, spline=forward.spline)
 
     def __call__(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
         """The points that the flow maps to ``points``."""
@@ -172,6 +174,17 @@ class InverseFlow(Transform):
     def to(self, device: torch.device | str) -> "InverseFlow":
         """The same map on another device."""
         return InverseFlow(self.forward.to(device), self.tolerance_mm)
+
+
+def _negative(velocity: Float[Tensor, "b 3 x y z"]) -> Float[Tensor, "b 3 x y z"]:
+    """``-velocity``; of a large one part by part."""
+    if math.prod(velocity.shape[2:]) <= WHOLE:
+        return -velocity
+    negative = zeros(tuple(velocity.shape), velocity.device)
+    for part, own in zip(negative.split(SIDE, 2), velocity.split(SIDE, 2), strict=True):
+        part.copy_(own).neg_()
+        release()
+    return negative
 
 
 def merged(outer: VelocityField, inner: VelocityField) -> VelocityField:

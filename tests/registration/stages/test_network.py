@@ -12,9 +12,10 @@ from estimators import Scripted, Wave, estimating_model
 from pairs import given_pair, normalized
 from synthetic import AFFINES, grid_around, lopsided, rotation, smooth_velocity
 
-from patchmorph import workers
+from patchmorph import memory, workers
 from patchmorph.images.foreground import Content
 from patchmorph.images.volume import Image
+from patchmorph.memory import limited
 from patchmorph.networks.batches import CUDA_BATCH, Batches
 from patchmorph.networks.model import ModelSpec, NetworkSpec, PatchMorphModel
 from patchmorph.patches.blending import Blend
@@ -35,6 +36,7 @@ from patchmorph.registration.stages.network import (
 )
 from patchmorph.registration.uncertainty import uncertainty
 from patchmorph.spatial.grid import Grid
+from patchmorph.transforms import velocity
 from patchmorph.transforms.base import AffineTransform, Transform
 from patchmorph.transforms.resample import resample
 from patchmorph.transforms.velocity import VelocityField
@@ -225,6 +227,19 @@ def test_batches_are_halved_where_memory_does_not_hold_them_and_the_map_is_the_s
     torch.testing.assert_close(found, expected)
     assert [one.size for one in batches] == [12, 3]
     assert caplog.messages == ["a GPU must hold 12 patches at a time, got too little memory: fewer are tried"]
+
+
+def test_a_stage_within_little_memory_finds_the_same_map(moving, monkeypatch):
+    """Its sums, its velocity and its flow lie in scratch files, and it continues one that does."""
+    pair = given_pair(moving, moving, box_content(-60, 60, 6.0))
+    stage = DenseNetworkStage(Wave(0, 1, 2.0), 3.0, 32, 0.25, 0.5, 6, precision="fp32")
+    points = torch.rand(1, 400, 3, generator=torch.Generator().manual_seed(0)) * 80 - 40
+    expected = stage.refine(pair, stage.refine(pair, shifted(1, 0, 0)))(points)
+    monkeypatch.setattr(velocity, "WHOLE", 0)
+    with limited(1e-6):
+        found = stage.refine(pair, stage.refine(pair, shifted(1, 0, 0)))
+        torch.testing.assert_close(found(points), expected, atol=1e-3, rtol=0)
+    assert len(memory._scratch) >= 2
 
 
 def test_a_patch_that_memory_does_not_hold_ends_the_registration(moving, batches):

@@ -161,10 +161,11 @@ class DenseNetworkStage(Stage):
         predict = functools.partial(self._predicted, pair, transform, lattice, batches)
         with step("patches", sum(map(len, rows))) as patches:
             concurrent = getattr(self.network, "is_static", False)  # others may keep a state
-            for row in in_order(predict, rows, lattice.grid.device) if concurrent else map(predict, rows):
-                for starts, velocities in row:
+            found = in_order(predict, rows, lattice.grid.device) if concurrent else map(predict, rows)
+            for row, predicted in zip(rows, found, strict=True):
+                for starts, velocities in predicted:
                     blend.add(starts, velocities)
-                    advance(patches, len(starts))
+                advance(patches, len(row))
         box, grid = lattice.trim(content.box_world)
         fade = max(1, int(content.margin_mm / spacing_mm))
         velocity = rounded(blend.smoothed(self.smoothing, box, fade))

@@ -1,0 +1,147 @@
+"""Time, memory and error of registrations from 128³ to 2048³ voxels: writes results/scale-{cpu,cuda}.json.
+
+    python benchmarks/scale.py [--size 256 512 ...] [--finest native|MM] [--device cpu|cuda]
+        [--memory-limit GIB] [--gpu-memory-limit GIB] [--folder SCRATCH] [--shared]
+
+Registers the object of `phantom` to itself after a known map. Both images are written block by block as
+uncompressed NIfTI files (uint16), which takes 4 · size³ bytes in ``--folder``. Each registration runs in a
+process of its own, whose peak of resident memory is reported, libraries included. A size that is there
+already in the results is measured again; others stay. ``--shared``: the machine does something else, too: no
+seconds kept. On 2 CPU cores ``--size 128`` takes a minute.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import machine
+import nibabel
+import numpy as np
+import phantom
+import torch
+
+from patchmorph import api
+from patchmorph.transforms.base import Transform
+from patchmorph.transforms.velocity import VelocityField
+
+
+def write_image(path: Path, size: int, moving: bool, device: str) -> None:
+    """An image of `phantom` as a file, block by block."""
+    header = nibabel.Nifti1Header()
+    header.set_data_dtype(np.uint16)
+    header.set_data_shape((size,) * 3)
+    header.set_xyzt_units("mm")
+    header.set_sform(phantom.grid_of(size).voxel_to_world[0].numpy(), 1)
+    header["vox_offset"], header["magic"] = 352, b"n+1"
+    path.write_bytes(header.binaryblock + bytes(4))
+    shape = (size,) * 3
+    voxels = np.memmap(path, np.uint16, "r+", offset=352, shape=shape, order="F")
+    for box, values in phantom.blocks(size, moving, device):
+        voxels[box.slices] = values.cpu().numpy()
+    voxels.flush()
+
+
+def measured(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Register the two files of a folder, in this process."""
+    torch.manual_seed(0)
+    finest = arguments.finest if arguments.finest in (None, "native") else float(arguments.finest)
+    began, read = time.perf_counter(), bytes_read()
+    found = api.register(
+        folder / "fixed.nii",
+        folder / "moving.nii",
+        model=arguments.model,
+        device=arguments.device,
+        finest=finest,
+        memory_limit=arguments.memory_limit,
+        gpu_memory_limit=arguments.gpu_memory_limit,
+    )
+    seconds = time.perf_counter() - began
+    cuda = arguments.device == "cuda"
+    return {
+        "voxel_mm": min(found.fixed.spacing_mm),
+        "seconds": seconds,
+        "peak_gpu_gib": torch.cuda.max_memory_allocated() / 2**30 if cuda else None,
+        "read_gib": (bytes_read() - read) / 2**30,
+        "stages": [stage(transform) for transform in found.history],
+    }
+
+
+def stage(transform: Transform) -> dict[str, float | None]:
+    """What a stage left: its finest patches, and the distance to the known map, mm."""
+    fields = [part for part in transform.parts() if isinstance(part, VelocityField)]
+    finest = min((float(field.grid.spacing_mm.min()) / 2 for field in fields), default=None)
+    device = fields[0].grid.device if fields else transform.affine_part().matrix.device
+    errors = phantom.errors_mm(transform.to(device), device).cpu()
+    median = float(errors.median())
+    return {
+        "finest_mm": finest,
+        "median_mm": median,
+        "p90_mm": float(errors.quantile(0.9)),
+        "median_voxels": finest and median / finest,
+    }
+
+
+def bytes_read() -> int:
+    """Bytes that this process read from files; those of memory-mapped files only as pages of the disk."""
+    path = Path("/proc/self/io")
+    if not path.exists():
+        return 0
+    counts = dict(line.split(": ") for line in path.read_text().splitlines())
+    return max(int(counts["rchar"]), int(counts["read_bytes"]))
+
+
+def registered(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """`measured` in a process of its own, with its peak of memory."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--inside", str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    text = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise RuntimeError(f"the registration must end well, got status {status}")
+    return {"peak_gib": usage.ru_maxrss / 2**20, **json.loads(text.splitlines()[-1])}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", nargs="*", type=int, default=[256, 512])
+    parser.add_argument("--finest", default="native")
+    parser.add_argument("--model", default="t1-brain")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--memory-limit", type=float)
+    parser.add_argument("--gpu-memory-limit", type=float)
+    parser.add_argument("--folder", type=Path, help="for the images; by default that of temporary files")
+    parser.add_argument("--shared", action="store_true", help="keep no seconds")
+    parser.add_argument("--output", type=Path, default=machine.RESULTS)
+    parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.inside:
+        print(json.dumps(measured(arguments.inside, arguments)))
+        return
+    name = f"scale-{arguments.device}"
+    path = arguments.output / f"{name}.json"
+    figures = json.loads(path.read_text()) if path.exists() else {"sizes": {}}
+    for size in arguments.size:
+        with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+            began = time.perf_counter()
+            for side in ("fixed", "moving"):
+                write_image(Path(folder) / f"{side}.nii", size, side == "moving", arguments.device)
+            made = time.perf_counter() - began
+            found = registered(Path(folder), arguments) | {"seconds_to_make_images": made}
+        if arguments.shared:
+            found |= {"seconds": None, "seconds_to_make_images": None}
+        chosen = {key: getattr(arguments, key) for key in ("finest", "memory_limit", "gpu_memory_limit")}
+        figures["sizes"][str(size)] = chosen | {"machine": machine.describe()} | found
+        machine.write(name, {"sizes": figures["sizes"]}, arguments.output)
+
+
+if __name__ == "__main__":
+    main()
