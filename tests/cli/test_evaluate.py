@@ -145,6 +145,9 @@ def test_every_option_of_the_method_reaches_every_pair(evaluate, asked, files):
         "--device": ("cpu", "device", "cpu"),
         "--background": (-1, "background", -1.0),
         "--trust": ("other:Net", "trust", ("other:Net",)),
+        "--finest": (2, "finest", 2.0),
+        "--memory-limit": (8, "memory_limit", 8.0),
+        "--gpu-memory-limit": (6, "gpu_memory_limit", 6.0),
     }
     options = [word for flag, (value, _, _) in chosen.items() for word in (flag, value)]
     pair = f"{files.fixed},{files.moving}\n"
@@ -156,7 +159,7 @@ def test_every_option_of_the_method_reaches_every_pair(evaluate, asked, files):
         }
         assert arguments["jitter"] is True
     assert summary["arguments"]["refine"] == 3
-    names = {name for _, name, _ in chosen.values()} | {"jitter", "model", "fast", "best", "channel_weight"}
+    names = {name for _, name, _ in chosen.values()} | {"jitter", "model", "fast", "best", "channel_weight", "pyramid"}
     of_files = {
         name for name in MethodOptions.__dataclass_fields__ if name.endswith(("orientation", "spacing"))
     }

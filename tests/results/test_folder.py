@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from markupsafe import Markup
 from registered import registered
 from synthetic import grid_around, rotation, smooth_image, smooth_velocity
 
@@ -109,7 +110,7 @@ def test_the_folder_holds_the_map_both_ways_and_the_warped_image(written, regist
     back = load_transform(folder / "inverse_transform.h5")(mapped)
     torch.testing.assert_close(back, points, atol=0.1, rtol=0)
     page = (folder / "report.html").read_text()
-    assert page.count("data:image/png;base64,iVBORw0KGgo") == 12  # how PNG files begin
+    assert page.count("data:image/jpeg;base64,/9j/") == 21  # how JPEG files begin
     assert "without counterpart percent</td><td>25<" in page
     assert "&lt;fixed&gt; &amp; co.nii.gz" in page
     assert "<fixed>" not in page
@@ -158,7 +159,7 @@ def test_the_name_of_an_image_file_is_no_folder(name, tmp_path):
 
 
 def test_files_of_other_names_in_the_folder_stay(brain, monkeypatch, tmp_path):
-    monkeypatch.setattr(page, "png", lambda pixels: b"")
+    monkeypatch.setattr(page, "jpeg_url", lambda pixels: Markup())
     folder, identity = tmp_path / "out", AffineTransform.identity()
     folder.mkdir()
     (folder / "mine.txt").write_text("mine")
@@ -182,7 +183,7 @@ def test_nothing_is_left_of_a_registration_that_fails(registration, monkeypatch,
     def fail(pixels):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(page, "png", fail)
+    monkeypatch.setattr(page, "jpeg_url", fail)
     with pytest.raises(KeyboardInterrupt):
         registered_as(registration, tmp_path / "out", monkeypatch)
     assert {path.name for path in tmp_path.iterdir()} == {"<fixed> & co.nii.gz", "moving.nii.gz"}
@@ -197,7 +198,7 @@ def test_nothing_is_left_of_a_registration_that_fails(registration, monkeypatch,
 
 def test_folds_are_per_cent_of_the_content(tmp_path, brain, monkeypatch):
     """φ turns round right of x = 1: that half of the brain folds, by the formula of the image."""
-    monkeypatch.setattr(page, "png", lambda pixels: b"")
+    monkeypatch.setattr(page, "jpeg_url", lambda pixels: Markup())
     points = GRID.points_world()
     displacement = torch.zeros_like(points)
     displacement[..., 0] = -1.5 * (points[..., 0] - 1).clamp(min=0)
