@@ -159,7 +159,8 @@ def test_every_option_of_the_method_reaches_every_pair(evaluate, asked, files):
         }
         assert arguments["jitter"] is True
     assert summary["arguments"]["refine"] == 3
-    names = {name for _, name, _ in chosen.values()} | {"jitter", "model", "fast", "best", "channel_weight", "pyramid"}
+    elsewhere = {"jitter", "model", "fast", "best", "channel_weight", "pyramid"}
+    names = {name for _, name, _ in chosen.values()} | elsewhere
     of_files = {
         name for name in MethodOptions.__dataclass_fields__ if name.endswith(("orientation", "spacing"))
     }

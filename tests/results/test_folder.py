@@ -111,7 +111,7 @@ def test_the_folder_holds_the_map_both_ways_and_the_warped_image(written, regist
     torch.testing.assert_close(back, points, atol=0.1, rtol=0)
     page = (folder / "report.html").read_text()
     assert page.count("data:image/jpeg;base64,/9j/") == 21  # how JPEG files begin
-    assert "without counterpart percent</td><td>25<" in page
+    assert 'without counterpart</td><td class="number">0.25<' in page
     assert "&lt;fixed&gt; &amp; co.nii.gz" in page
     assert "<fixed>" not in page
 
