@@ -186,7 +186,7 @@ VERDICT = (
     Limit("correlation_ratio", "correlation ratio of the images", check=0.65, fail=0.3, falling=True),
     Limit("overlap", "overlap (Dice) of the foregrounds", check=0.94, fail=0.9, falling=True),
     Limit("folding_percent", "folding", check=0.2, fail=1.0, unit=" %"),
-    Limit("sd_log_jacobian", "standard deviation of the log-Jacobian", check=0.485, fail=0.62),
+    Limit("sd_log_jacobian", "standard deviation of the log-Jacobian", check=0.51, fail=0.62),
     Limit("scaling", "scaling by the affine part", check=1.4, fail=2.5),
     Limit("stretch", "stretch by the affine part", check=1.3, fail=2.0),
     Limit("rotation_degrees", "rotation against the headers", check=90.0, fail=181.0, unit="°"),
