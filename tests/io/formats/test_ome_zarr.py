@@ -208,6 +208,8 @@ def test_small_chunks_are_read_together(tmp_path):
 AXES = axes_of("zyx")
 BAD = {
     "no multiscales": ({"ome": {"version": "0.5"}}, "must have OME's multiscales"),
+    "a number": ({"ome": 5}, "attribute ome of a Zarr group must hold names and values, got 5"),
+    "a text": ({"ome": "multiscales"}, "attribute ome .* got multiscales"),
     "version": ({"version": "0.3"}, "must be version 0.4 or 0.5, got 0.3"),
     "no axes": ({"axes": None}, "metadata must be those of OME-Zarr"),
     "two axes": ({"axes": AXES[:2]}, "axes must be x, y, z and perhaps c and t, got z, y"),
