@@ -1,7 +1,10 @@
 """The examination of an installation, whole and broken."""
 
+import re
 import sys
+import tomllib
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +35,17 @@ def test_all_parts_are_found_and_work(run):
         assert f"model          {name}: PatchMorphModel(" in out
     for extra in doctor.EXTRAS:
         assert f"extra {extra} " in out
+
+
+def test_the_extras_are_those_of_the_package():
+    path = Path(__file__).parents[1] / "pyproject.toml"
+    stated = tomllib.loads(path.read_text())["project"]["optional-dependencies"]
+    modules = {
+        name: {*re.findall(r"[A-Za-z]\w*", " ".join(re.sub(r">=[\d.]+", "", one) for one in needed))}
+        for name, needed in stated.items()
+        if name not in ("docs", "dev")
+    }
+    assert {name: set(found) for name, found in doctor.EXTRAS.items()} == modules
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ EXTRAS = {
     "monai": ("monai", "einops"),
     "train": ("accelerate", "tensorboard"),
     "formats": ("nitransforms", "zarr"),
-    "large": ("dask", "distributed"),
+    "large": ("zarr", "fsspec", "dask", "distributed"),
     "itk": ("SimpleITK",),
 }
 """Modules that each extra brings."""

@@ -218,6 +218,8 @@ def test_a_command_names_the_report_only_where_there_is_one(run, files, tmp_path
 def test_help_has_panels_and_the_defaults(run):
     code, text, _ = run("register", "--help")
     assert code == 0
+    words = " ".join(word for word in text.split() if word != "│")
+    assert "or all (without uncertainty)." in words
     panels = [line.split("─ ")[1].split(" ─")[0] for line in text.splitlines() if line.startswith("╭")]
     assert [panel for panel in panels if panel not in ("Arguments", "Options", "Common")] == [
         "Images",

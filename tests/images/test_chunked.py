@@ -51,6 +51,13 @@ def test_any_box_has_the_voxels_of_the_array(cache):
         assert torch.equal(chunked.read(box), image.read(box))
 
 
+def test_single_voxels_of_an_image_whose_axes_are_turned_round(cache):
+    image = image_of(AFFINES["LAS"])
+    turned = canonical(stored(image, cache))
+    box = VoxelBox.at((3, 5, 7), (1, 1, 1))
+    assert torch.equal(turned.read(box), canonical(image).read(box))
+
+
 def test_points_have_the_intensities_that_they_have_in_memory(cache, linear):
     image = image_of(linear)
     chunked = stored(image, cache)

@@ -191,6 +191,9 @@ def test_an_output_folder_holds_no_input(tmp_path):
         check_outputs([tmp_path / "scene.zarr"], [tmp_path / "scene.zarr" / "fixed.nii"])
     with pytest.raises(PatchMorphError, match="must be another file than the inputs"):
         check_outputs([tmp_path / "scene.zarr"], [tmp_path / "scene.zarr"])
+    with pytest.raises(PatchMorphError, match="new or a Zarr that it replaces"):
+        check_outputs([tmp_path / "scene.zarr"], [tmp_path / "fixed.nii"])
+    (tmp_path / "scene.zarr" / "zarr.json").touch()
     check_outputs([tmp_path / "scene.zarr"], [tmp_path / "fixed.nii"])
 
 

@@ -1,5 +1,6 @@
 """OME-Zarr written block by block: the voxels that are computed in memory, also after a kill."""
 
+import json
 import multiprocessing
 import os
 import signal
@@ -88,6 +89,17 @@ def test_every_channel_is_resampled(tmp_path):
         torch.testing.assert_close(found, expected, atol=1, rtol=0)
     assert blockwise.number_type(images[0]) == np.uint16
     assert next(open_frames(tmp_path / "out.ome.zarr")).store.dtype == np.uint16
+
+
+def test_metadata_of_channels_with_voxels_that_are_nan_are_valid_json(tmp_path):
+    data = torch.linspace(0, 1, 8**3).reshape(1, 1, 8, 8, 8)
+    images = [Image(data, Grid.centered((8, 8, 8), 4.0, torch.zeros(1, 3)))]
+    images.append(Image(torch.full_like(data, torch.nan), images[0].grid))
+    warp_blocks(images, MAP, REFERENCE, tmp_path / "out.ome.zarr", "nearest", float("nan"), {})
+    text = (tmp_path / "out.ome.zarr" / "zarr.json").read_text()
+    channels = json.loads(text, parse_constant=pytest.fail)["attributes"]["ome"]["omero"]["channels"]
+    assert 0 <= channels[0]["window"]["min"] < channels[0]["window"]["max"] <= 1
+    assert channels[1]["window"] == {"min": 0, "max": 1, "start": 0, "end": 1}
 
 
 def test_a_determinant_is_that_in_memory(tmp_path):
@@ -193,6 +205,7 @@ def test_what_is_no_zarr_is_not_replaced(tmp_path):
     with pytest.raises(PatchMorphError, match="new or a Zarr that it replaces"):
         jacobian_blocks(MAP, REFERENCE, tmp_path / "out.ome.zarr", "forward", False, {})
     assert (tmp_path / "out.ome.zarr" / "precious").exists()
+    assert not (tmp_path / f"{PARTIAL}out.ome.zarr").exists()  # refused before the first block
 
 
 def test_the_interpolation_is_chosen_from_what_the_image_shows(tmp_path, moving, monkeypatch):

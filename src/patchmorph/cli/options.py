@@ -200,7 +200,11 @@ class OutputOptions:
     """What a registration writes."""
 
     save: Annotated[
-        str, _option(OUTPUT, f"What is written, separated by commas: {', '.join(FILES)}, or {ALL}.")
+        str,
+        _option(
+            OUTPUT,
+            f"What is written, separated by commas: {', '.join(FILES)}, or {ALL} (without uncertainty).",
+        ),
     ] = ",".join(DEFAULT)
     save_uncertainty: Annotated[
         bool,

@@ -90,7 +90,7 @@ class ChunkedImage(AbstractVolume):
         stored = self.cache.read(self.store, self._turn.source(box, self.store.shape))
         if stored.dtype.kind == "u" and stored.dtype.itemsize == 8 and stored.max() > LARGEST:
             raise PatchMorphError(f"image must hold integers below 2**63, got {stored.max()} in {self.name}")
-        voxels = np.ascontiguousarray(self._turn.array(stored), self._dtype)
+        voxels = np.array(self._turn.array(stored), self._dtype, order="C")
         return torch.from_numpy(voxels)[None, None].to(self.grid.device)
 
     def blocks(self) -> Iterator[tuple[VoxelBox, Num[Tensor, "1 1 x y z"]]]:

@@ -115,8 +115,7 @@ def whole_zarr(path: Path) -> Iterator[Path]:
     Raises:
         PatchMorphError: ``path`` exists and is none, or cannot be written.
     """
-    if path.exists() and not any((path / name).exists() for name in ZARR_MARKS):
-        raise PatchMorphError(f"output must be new or a Zarr that it replaces, got {path}")
+    check_zarr(path)
     with whole_tree(path) as temporary:
         yield temporary
 
@@ -129,7 +128,8 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path | None]) -> Non
         inputs: files that are read; ``None`` where an option was not given.
 
     Raises:
-        PatchMorphError: an output is an input or contains one, is another output, or is no regular file.
+        PatchMorphError: an output is an input or contains one, is another output, or is no regular file
+            or Zarr.
     """
     written: list[Path] = []
     read = [path for path in inputs if path is not None and path.exists()]
@@ -137,8 +137,7 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path | None]) -> Non
         for path in read:
             if (output.exists() and output.samefile(path)) or real_path(output) in real_path(path).parents:
                 raise PatchMorphError(f"output must be another file than the inputs, got {output} for {path}")
-        if output.suffix != FOLDER_ENDING:
-            check_file(output)
+        (check_zarr if output.suffix == FOLDER_ENDING else check_file)(output)
         if real_path(output) in written:
             raise PatchMorphError(f"outputs must be different files, got {output} twice")
         written.append(real_path(output))
@@ -161,6 +160,16 @@ def check_file(path: Path) -> None:
     voxels = voxels_file(path)
     if voxels is not None and voxels.exists() and not path.exists():
         raise PatchMorphError(f"voxels of {path} must be written to a new file, got another's: {voxels}")
+
+
+def check_zarr(path: Path) -> None:
+    """Check that an output is new or replaces a Zarr.
+
+    Raises:
+        PatchMorphError: a file, or another folder.
+    """
+    if path.exists() and not any((path / name).exists() for name in ZARR_MARKS):
+        raise PatchMorphError(f"output must be new or a Zarr that it replaces, got {path}")
 
 
 def check_folder(path: Path) -> None:

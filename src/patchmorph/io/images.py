@@ -11,6 +11,7 @@ from patchmorph.errors import PatchMorphError
 from patchmorph.images.volume import AbstractVolume, Image
 from patchmorph.io.atomic import FOLDER_ENDING, whole_file, whole_zarr
 from patchmorph.io.formats.base import Layout, shape_of
+from patchmorph.io.formats.chosen import chosen
 from patchmorph.io.formats.registry import writer_of
 from patchmorph.io.grids import matrix_of
 from patchmorph.io.paths import AnyPath, as_path
@@ -166,7 +167,9 @@ def check_frame(shape: tuple[int, ...], path: Path) -> Shape:
         PatchMorphError: fewer axes, more frames, or an axis with a single voxel.
     """
     if len(shape) < 3 or min(shape[:3]) < 2 or any(size != 1 for size in shape[3:]):
-        hint = " (of several channels, each is a file: --fixed-channel)" if len(shape) > 3 else ""
+        by_number = chosen(path).place.endswith((".zarr", ".ims"))
+        how = f"is chosen by its number: {path.name}#c=0" if by_number else "is a file: --fixed-channel"
+        hint = f" (of several channels, each {how})" if len(shape) > 3 else ""
         raise PatchMorphError(f"image must be one 3D volume, got shape {shape} in {path}{hint}")
     return triple(shape[:3])
 

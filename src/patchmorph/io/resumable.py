@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.io.atomic import whole_zarr, writing
+from patchmorph.io.atomic import check_zarr, whole_zarr, writing
 from patchmorph.io.formats.chosen import chosen
 
 PARTIAL = ".partial-"
@@ -73,6 +73,7 @@ def resumable(path: Path, job: Mapping[str, Any]) -> Iterator[Ledger]:
         PatchMorphError: ``path`` cannot be written, is no Zarr, or another process writes it.
     """
     text = hashlib.sha256(json.dumps(job, sort_keys=True, default=str).encode()).hexdigest()
+    check_zarr(path)
     folder = path.with_name(f"{PARTIAL}{path.name}")
     with writing(path):
         folder.mkdir(parents=True, exist_ok=True)

@@ -36,10 +36,10 @@ def open_ome_zarr(path: Path) -> ChunkedFile:
     attributes = dict(root.attrs)
     if hasattr(root, "chunks"):
         return _open_array(root, place, path)
-    if "bioformats2raw.layout" in {*attributes, *(attributes.get("ome") or {})}:
+    if "bioformats2raw.layout" in {*attributes, *_ome(attributes, path)}:
         root = _subgroup(root, "0", path)
         attributes = dict(root.attrs)
-    if "multiscales" not in (attributes.get("ome") or attributes):
+    if "multiscales" not in (_ome(attributes, path) or attributes):
         raise PatchMorphError(f"Zarr group must have OME's multiscales, got none in {path}")
     image = multiscale_of(attributes, path)
     arrays = [member(root, dataset.path, path) for dataset in image.datasets]
@@ -121,6 +121,15 @@ def _own_matrix(attributes: dict[str, Any], path: Path) -> np.ndarray | None:
             f"voxel_to_world must be a matrix of 4 rows whose last is 0 0 0 1, got another in {path}"
         )
     return matrix
+
+
+def _ome(attributes: dict[str, Any], path: Path) -> dict[str, Any]:
+    found = attributes.get("ome") or {}
+    if not isinstance(found, dict):
+        raise PatchMorphError(
+            f"attribute ome of a Zarr group must hold names and values, got {found} in {path}"
+        )
+    return found
 
 
 def _subgroup(root: Any, name: str, path: Path) -> Any:

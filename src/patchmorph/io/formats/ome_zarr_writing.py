@@ -122,9 +122,10 @@ class OmeZarrFile:
         return {"path": str(level), "coordinateTransformations": steps}
 
     def _channel(self, index: int, label: str) -> dict[str, Any]:
-        """What viewers show of a channel; the window is that of its coarsest level."""
+        """What viewers show of a channel; the window is that of its coarsest level (JSON has no NaN)."""
         values = self._arrays[-1][index]
-        low, high = float(values.min()), float(values.max())
+        known = values[np.isfinite(values)]
+        low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
         window = {"min": low, "max": high, "start": low, "end": high}
         return {"label": label, "color": "FFFFFF", "active": True, "window": window}
 
