@@ -1,6 +1,7 @@
 """A cohort of small synthetic brains: a table of pairs and a BIDS folder."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from synthetic import AFFINES, grid_around, smooth_image
 
 from patchmorph.images.volume import Image
 from patchmorph.io.images import save_image
+from patchmorph.results.summary import Summary
 
 COUNT = 3
 PAIRS = "fixed,moving,fixed_mask,moving_mask\n" + "".join(
@@ -27,6 +29,33 @@ def folder(tmp_path) -> Path:
         save_image(Image((brain.data > 0.1).to(torch.uint8), brain.grid), tmp_path / f"{name}_mask.nii.gz")
     (tmp_path / "pairs.csv").write_text(PAIRS)
     return tmp_path
+
+
+@pytest.fixture
+def summary() -> Callable[[str], Summary]:
+    """Makes a summary with a verdict."""
+
+    def made(verdict: str) -> Summary:
+        return Summary(
+            fixed="a",
+            moving="b",
+            verdict=verdict,
+            reasons=["too rough, by far"] if verdict != "pass" else [],
+            similarity_before=0.2,
+            similarity_after=0.9,
+            folding_percent=0.01,
+            sd_log_jacobian=0.3,
+            evidence={},
+            notes=[],
+            without_counterpart_percent=0.0,
+            arguments={},
+            versions={},
+            device="cpu",
+            peak_memory_gib=None,
+            seconds={"load": 1.0, "register": 2.0},
+        )
+
+    return made
 
 
 @pytest.fixture

@@ -22,29 +22,8 @@ def rows(folder: Path) -> dict[str, dict[str, str]]:
     return {row["name"]: row for row in csv.DictReader((folder / "cohort.csv").read_text().splitlines())}
 
 
-def summary(verdict: str) -> Summary:
-    return Summary(
-        fixed="a",
-        moving="b",
-        verdict=verdict,
-        reasons=["too rough, by far"] if verdict != "pass" else [],
-        similarity_before=0.2,
-        similarity_after=0.9,
-        folding_percent=0.01,
-        sd_log_jacobian=0.3,
-        evidence={},
-        notes=[],
-        without_counterpart_percent=0.0,
-        arguments={},
-        versions={},
-        device="cpu",
-        peak_memory_gib=None,
-        seconds={"load": 1.0, "register": 2.0},
-    )
-
-
 @pytest.fixture
-def registered(monkeypatch) -> list[str]:
+def registered(monkeypatch, summary) -> list[str]:
     """Names of the pairs that were registered, each in no time: the verdict is in the file of the mask."""
     names = []
 
@@ -204,7 +183,7 @@ def test_links_follow_the_format_and_go_with_what_they_name(run, bids, registere
     assert not stale.exists()
 
 
-def test_the_uncertainty_is_estimated_where_it_is_saved(run, folder, scheduler, monkeypatch):
+def test_the_uncertainty_is_estimated_where_it_is_saved(run, folder, scheduler, monkeypatch, summary):
     asked = []
     monkeypatch.setattr(batch, "register_files", lambda request: asked.append(request) or summary("pass"))
     options = ("-o", folder / "out", "--scheduler", scheduler, "--save", "itk,uncertainty")

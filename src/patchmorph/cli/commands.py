@@ -36,6 +36,7 @@ COMMANDS = {
     "train": Entry("training", "Train a model on the images that CONFIG names."),
     "evaluate": Entry("training", "Register every pair of a table and measure overlap, folding and time."),
     "batch": Entry("cohorts", "Register every pair of a cohort, several at a time."),
+    "template": Entry("cohorts", "Make the mean image of a cohort, in its mean shape."),
     "report": Entry("registration", "Render the report of a results folder again."),
     "models": Entry("registration", "List the packaged models."),
     "demo": Entry("registration", "Register two real brains from pip packages and write a report."),

@@ -56,17 +56,27 @@ def tasks_of(
         PatchMorphError: no such source, an invalid table or option, pairs of one name, or a ``fixed`` that is
             missing for a folder or given for a table.
     """
+    template = checked(template)
+    if source.is_dir():
+        return _bids_tasks(source, template, fixed, suffix)
+    if fixed is not None:
+        raise PatchMorphError(f"--fixed must come with a BIDS folder, got the table {source}")
+    return [task_of(name, paths, template) for name, paths in load_named_pairs(source).items()]
+
+
+def checked(template: RegistrationRequest) -> RegistrationRequest:
+    """The request as every pair has it: with a summary, and with absolute paths.
+
+    Raises:
+        PatchMorphError: an option that every pair would be rejected for.
+    """
     template = replace(
         template,
         save=tuple(dict.fromkeys((*template.save, SUMMARY_NAME))),
         method=_anywhere(template.method),
     )
     _check_options(template)
-    if source.is_dir():
-        return _bids_tasks(source, template, fixed, suffix)
-    if fixed is not None:
-        raise PatchMorphError(f"--fixed must come with a BIDS folder, got the table {source}")
-    return [_task(name, paths, template) for name, paths in load_named_pairs(source).items()]
+    return template
 
 
 def _check_options(template: RegistrationRequest) -> None:
@@ -96,7 +106,7 @@ def _bids_tasks(folder: Path, template: RegistrationRequest, fixed: str | None, 
     space = "".join(letter for letter in stem(Path(fixed)) if letter.isalnum())
     tasks = []
     for image in find_images(folder, suffix):
-        task = _task(stem(image), PairPaths(reference, image), template)
+        task = task_of(stem(image), PairPaths(reference, image), template)
         place = image.parent.relative_to(folder)
         names = derivative_names(image, space, template.image_format)
         tasks.append(replace(task, links={name: place / link for name, link in names.items()}))
@@ -107,7 +117,8 @@ def _bids_tasks(folder: Path, template: RegistrationRequest, fixed: str | None, 
     return tasks
 
 
-def _task(name: str, paths: PairPaths, template: RegistrationRequest) -> Task:
+def task_of(name: str, paths: PairPaths, template: RegistrationRequest) -> Task:
+    """One pair of a cohort in the folder ``template.output``, by a request that is `checked`."""
     output = template.output.absolute() / RESULTS / name
     request = replace(template, paths=paths.absolute(), output=output, overwrite=True)
     return Task(name, request, fingerprint(request), {})
