@@ -1,7 +1,7 @@
 """Metrics: pure functions of labels, points, intensities and Jacobian determinants."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -115,6 +115,13 @@ def seam_ratio(
 def tre_mm(mapped: Float[Tensor, "*n 3"], truth: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n"]:
     """Target registration error (mm): the distance between mapped points and their true positions."""
     return (mapped - truth).norm(dim=-1)
+
+
+def inverse_consistency_mm(
+    forward: Callable[[Tensor], Tensor], backward: Callable[[Tensor], Tensor], points: Float[Tensor, "1 n 3"]
+) -> float:
+    """Mean distance (mm) of ``backward(forward(x))`` from x over the ``points`` that are mapped, RAS+ mm."""
+    return float(tre_mm(backward(forward(points)), points).double().nanmean())
 
 
 def correlation(fixed: Float[Tensor, "*n"], warped: Float[Tensor, "*n"], mask: Bool[Tensor, "*n"]) -> float:
