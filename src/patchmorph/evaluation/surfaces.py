@@ -12,7 +12,7 @@ from patchmorph.spatial.grid import Grid
 NEAR_VOXELS = 6
 """Distance, in sides of a cube of a voxel's volume, within which neighbours are tried in turn."""
 STEPS_AT_A_TIME = 32
-PAIRS_AT_A_TIME = 2**24
+PAIRS_AT_A_TIME = 2**22
 """Pairs of points whose distances are in memory at once."""
 
 Distances = dict[int, tuple[Float[Tensor, " n"], Float[Tensor, " m"]]]
@@ -119,10 +119,10 @@ def _by_all_pairs(
     """Distance (mm) of each point from the nearest of ``others``; infinite without any."""
     if not len(others):
         return torch.full((len(points),), math.inf, dtype=torch.float64, device=points.device)
-    world, chunk = others.double() @ linear.T, max(1, PAIRS_AT_A_TIME // len(others))
-    exact = "donot_use_mm_for_euclid_dist"
-    rows = [
-        torch.cdist(part, world, compute_mode=exact).amin(1)
-        for part in (points.double() @ linear.T).split(chunk)
-    ]
-    return torch.cat(rows)
+    middle = others.double().mean(0)
+    source, target = ((index - middle) @ linear.T for index in (points, others))
+    # |a − b|² without |a|², in float32: enough to choose the nearest, whose distance is computed in float64.
+    across, squared = -2 * target.float().T, target.float().square().sum(-1)
+    chunks = source.split(max(1, PAIRS_AT_A_TIME // len(others)))
+    nearest = torch.cat([torch.addmm(squared, chunk.float(), across).argmin(1) for chunk in chunks])
+    return (source - target[nearest]).norm(dim=-1)
