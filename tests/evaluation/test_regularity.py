@@ -35,8 +35,13 @@ def folds_right_of(x_mm: float) -> DisplacementField:
 
 @pytest.mark.parametrize(
     ("side", "percent"),
-    [(lambda x: x < -5, 0.0), (lambda x: x > 5, 50.0), (lambda x: x.abs() < 1e9, 25.0)],
-    ids=["left", "right", "both"],
+    [
+        (lambda x: x < -5, 0.0),
+        (lambda x: x > 5, 50.0),
+        (lambda x: x.abs() < 1e9, 25.0),
+        (lambda x: (x < -5) | (x > 60), 100 / 13),
+    ],
+    ids=["left", "right", "both", "two of thirteen layers"],
 )
 def test_the_volume_of_folds_is_a_share_of_the_region(side, percent):
     """The middle lies between two voxels at ±3.5 mm; the fold begins at the right one of them."""
