@@ -12,6 +12,7 @@ from patchmorph.api import Method, register
 from patchmorph.errors import PatchMorphError
 from patchmorph.evaluation.benchmark import LoadedPair
 from patchmorph.evaluation.labels import PairLabels
+from patchmorph.evaluation.made_elsewhere import registered_by
 from patchmorph.evaluation.pairs import COLUMNS, REQUIRED, PairPaths
 from patchmorph.evaluation.quality import Quality, warp_and_measure
 from patchmorph.images.chunked import StoredImage
@@ -138,10 +139,13 @@ def read_pair(paths: PairPaths, method: Method, model: str | PatchMorphModel) ->
         for fixed, moving, weight in zip(paths.fixed_channel, paths.moving_channel, weights, strict=True)
     )
     arguments: dict[str, Any] = method.keywords() | {"model": model, "channels": channels}
-    if paths.initial_transform is not None:
-        arguments["initial_transform"] = paths.initial_transform
     labels = PairLabels.load(paths, stated)
     labels.check(images["fixed"].grid, images["moving"].grid)
+    if (given := paths.transform) is not None:
+        found = lambda: registered_by(given, method.initial_from, images, method.device)  # noqa: E731
+        return LoadedPair(found, labels, timed=False)
+    if paths.initial_transform is not None:
+        arguments["initial_transform"] = paths.initial_transform
     return LoadedPair(lambda: register(**images, **arguments), labels)
 
 

@@ -16,6 +16,7 @@ from patchmorph.cli.options import MethodOptions
 from patchmorph.images.volume import Image
 from patchmorph.io.images import load_image, save_image
 from patchmorph.io.transforms.formats import save_transform
+from patchmorph.transforms.resample import resample
 
 
 @pytest.fixture
@@ -186,3 +187,84 @@ def test_masks_labels_and_initial_transforms_are_columns(evaluate, asked, files,
         given = arguments[name]
         assert str(given if name == "initial_transform" else given.name).endswith(str(path).split("/")[-1])
     assert float(rows[0]["dice"]) > 0.9
+
+
+def labelled_pair(files, folder) -> str:
+    """A table's row with labels: 1 and 2 of both images, 9 of the moving one alone."""
+    image, moving = load_image(files.fixed_mask), load_image(files.moving).grid
+    labels = (image.values() > 0).to(torch.int16)
+    labels[:, :, : labels.shape[2] // 2] *= 2
+    fixed = Image(labels, image.grid)
+    moved = resample(fixed, files.truth.inverse(), moving, "nearest").values()
+    moved[..., :2] = 9
+    save_image(fixed, folder / "fixed_labels.nii.gz")
+    save_image(Image(moved, moving), folder / "moving_labels.nii.gz")
+    return f"{files.fixed},{files.moving},fixed_labels.nii.gz,moving_labels.nii.gz"
+
+
+def test_a_map_made_elsewhere_is_measured_and_nothing_is_registered(evaluate, asked, files, tmp_path):
+    save_transform(files.truth, tmp_path / "true.h5")
+    shift = "#Insight Transform File V1.0\n#Transform 0\nTransform: TranslationTransform_double_3_3\n"
+    (tmp_path / "far.txt").write_text(f"{shift}Parameters: 4 0 0\nFixedParameters:\n")
+    pair = labelled_pair(files, tmp_path)
+    table = f"fixed,moving,fixed_labels,moving_labels,transform\n{pair},true.h5\n{pair},far.txt\n{pair},\n"
+    _, out, rows, summary = evaluate(table)
+    assert len(asked) == 1  # the last row
+    assert [row["transform"].rpartition("/")[2] for row in rows] == ["true.h5", "far.txt", ""]
+    assert [math.isnan(float(row["seconds"])) for row in rows] == [True, True, False]
+    true, far, ours = ({name: row[name] for name in row if name.startswith(("dice", "hd95"))} for row in rows)
+    assert true == ours
+    assert float(true["dice"]) > float(far["dice"])
+    assert float(true["hd95_mm"]) < float(far["hd95_mm"])
+    assert summary["pairs"] == 3
+    pages = sorted(path.name for path in (tmp_path / "out" / "reports").iterdir())
+    assert [name.partition("_by_")[2] for name in pages] == ["true.h5.html", "far.txt.html", ""]
+    page = (tmp_path / "out" / "reports" / pages[0]).read_text()
+    assert "patchmorph apply ../../true.h5 " in page
+    assert "nan" not in out
+
+
+def test_structures_have_a_table_and_means(evaluate, asked, files, tmp_path):
+    pair = labelled_pair(files, tmp_path)
+    row, summary = evaluate(f"fixed,moving,fixed_labels,moving_labels\n{pair}\n{pair}\n")[2:]
+    with (tmp_path / "out" / "structures.csv").open() as file:
+        found = list(csv.DictReader(file))
+    assert [one["label"] for one in found] == ["1", "2", "9"] * 2
+    assert {one["fixed"] for one in found} == {str(files.fixed)}
+    assert [one["note"][:12] for one in found[:3]] == ["", "", "not in the f"]
+    mean = sum(float(one["hd95_mm"]) for one in found[:2]) / 2  # over the labels of the fixed image
+    assert float(row[0]["hd95_mm"]) == pytest.approx(mean)
+    assert summary["structures"]["1"]["dice"] == pytest.approx(float(found[0]["dice"]))
+    assert summary["structures"]["9"] == {"pairs": 2, "dice": 0, "jaccard": 0}
+    # An evaluation without labels replaces it.
+    evaluate(f"fixed,moving\n{files.fixed},{files.moving}\n", "--overwrite")
+    assert not (tmp_path / "out" / "structures.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("columns", "cells", "message"),
+    [
+        ("transform,initial_transform", "true.h5,true.h5", "transform must come without initial transform"),
+        ("transform", "pairs.csv", "pairs.csv"),
+        ("transform", "none.h5", "none.h5"),
+    ],
+    ids=["both", "no transform", "no file"],
+)
+def test_a_map_that_cannot_be_used_is_said_in_one_line(run, asked, files, tmp_path, columns, cells, message):
+    save_transform(files.truth, tmp_path / "true.h5")
+    table = tmp_path / "pairs.csv"
+    table.write_text(f"fixed,moving,{columns}\n{files.fixed},{files.moving},{cells}\n")
+    code, out, error = run("evaluate", table, "-o", tmp_path / "out")
+    assert code in (1, 2)
+    assert message in "".join((out + error).split("\n")) or message in " ".join((out + error).split())
+    assert "Traceback" not in out + error
+    assert not asked
+
+
+def test_pairs_that_are_registered_as_a_batch_have_no_map_made_elsewhere(run, files, tmp_path):
+    save_transform(files.truth, tmp_path / "true.h5")
+    table = tmp_path / "pairs.csv"
+    table.write_text(f"fixed,moving,transform\n{files.fixed},{files.moving},true.h5\n")
+    code, _, error = run("batch", table, "-o", tmp_path / "out")
+    assert code == 2
+    assert "transform" in error

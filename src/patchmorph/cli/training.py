@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
+from patchmorph.catalogue import NO_MODEL
 from patchmorph.cli.app import DeviceOption, FolderOption, TrustOption, app, console, print_table
 from patchmorph.cli.groups import with_options
 from patchmorph.cli.options import MethodOptions
-from patchmorph.evaluation.pairs import OPTIONAL, REQUIRED, load_pairs
+from patchmorph.evaluation.pairs import OPTIONAL, REQUIRED, TRANSFORM, load_pairs
 from patchmorph.io.atomic import check_folder, check_outputs
 from patchmorph.networks.devices import choose_device
 from patchmorph.results.summary import versions
@@ -41,7 +42,8 @@ def train(
 @with_options
 def evaluate(
     pairs: Annotated[
-        Path, typer.Argument(help=f"CSV: {','.join(REQUIRED)}, and any of {', '.join(OPTIONAL)}.")
+        Path,
+        typer.Argument(help=f"CSV: {','.join(REQUIRED)}, and any of {', '.join((*OPTIONAL, TRANSFORM))}."),
     ],
     options: MethodOptions,
     output: FolderOption,
@@ -49,22 +51,29 @@ def evaluate(
         bool, typer.Option("--overwrite", help="Replace an earlier evaluation in the folder.")
     ] = False,
 ) -> None:
-    """Register every pair of a table and measure overlap, folding and time.
+    """Register every pair of a table and measure overlap, distances, folding and time.
+
+    A pair with a map of another tool in the column transform is measured only; --from says whose it is where
+    its file does not.
 
     Each row is written when its pair is done. A pair that fails has its reason there, and the exit code is 1.
     """
     from patchmorph.evaluation.benchmark import evaluate as run_evaluation
     from patchmorph.evaluation.benchmark import summarize
-    from patchmorph.evaluation.table import ROWS, SUMMARY, check_evaluation, write_means, written
+    from patchmorph.evaluation.structures import summarize_structures
+    from patchmorph.evaluation.table import ROWS, STRUCTURES, SUMMARY, check_evaluation, write_means, written
     from patchmorph.jobs import read_pair
     from patchmorph.report.evaluated import EvaluationPages
 
     check_folder(output)
-    table, method = load_pairs(pairs), options.method()
+    table, method = load_pairs(pairs, (TRANSFORM,)), options.method()
     inputs = [path for pair in table for path in pair.inputs()]
-    check_outputs([output / name for name in (ROWS, SUMMARY)], [pairs, Path(method.model), *inputs])
+    check_outputs(
+        [output / name for name in (ROWS, STRUCTURES, SUMMARY)], [pairs, Path(method.model), *inputs]
+    )
     check_evaluation(output, overwrite)
-    model = method.loaded_model()
+    registers = any(pair.transform is None for pair in table)
+    model = method.loaded_model() if registers else NO_MODEL
     results, pages = [], EvaluationPages(output, method)
     load = lambda paths: read_pair(paths, method, model)  # noqa: E731
     for result in written(run_evaluation(table, load, pages.keep), output):
@@ -75,12 +84,13 @@ def evaluate(
     means = summarize(done)
     failed = len(results) - len(done)
     counts = {"pairs": len(done), "failed": failed, "mean": means}
+    structures = {"structures": summarize_structures([result.structures for result in done])}
     how = {
-        "model": method.model,
+        "model": method.model if registers else None,
         "device": str(choose_device(method.device)),
         "arguments": method.arguments(),
     }
-    write_means(counts | {"versions": versions()} | how, output)
+    write_means(counts | structures | {"versions": versions()} | how, output)
     print_table(f"mean of {len(done)} pairs", means)
     console.print(f"see {pages.write_list(results)}")
     if failed:

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from statistics import fmean
 from typing import Any
 
@@ -14,6 +14,8 @@ from patchmorph.evaluation import metrics
 from patchmorph.evaluation.labels import PairLabels, ids_of
 from patchmorph.evaluation.pairs import PairPaths
 from patchmorph.evaluation.quality import measure_quality
+from patchmorph.evaluation.regularity import measure_regularity
+from patchmorph.evaluation.structures import StructureResult, compare_structures, mean_figures
 from patchmorph.images.volume import Image
 from patchmorph.io.images import load_image
 from patchmorph.registration.result import Registration
@@ -29,10 +31,12 @@ class LoadedPair:
     Attributes:
         register: registers its images.
         labels: of its images.
+        timed: whether ``register`` registers; else another tool did, and the seconds are NaN.
     """
 
     register: Callable[[], Registration]
     labels: PairLabels
+    timed: bool = True
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,16 @@ class PairResult:
         dice: mean over the labels of the fixed image (see `label_groups`).
         dice_aseg: mean over `ASEG` with all cortical parcels merged, for FreeSurfer's ids.
         dice_cortex: mean over the cortical parcels of the fixed image, for FreeSurfer's ids.
+        jaccard: mean over the labels of the fixed image, as are the next three.
+        target_overlap: share of them that is covered.
+        hd95_mm: 95th percentile of the distances between their surfaces.
+        assd_mm: mean distance between their surfaces.
+        ndv_percent: see `Regularity`.
+        inverse_consistency_mm: see `Regularity`.
+        transform: path of the map, if another tool made it.
         verdict: ``pass``, ``check`` or ``fail``.
         error: why the pair could not be registered; then all figures are NaN.
+        structures: agreement of each label.
     """
 
     fixed: str
@@ -65,8 +77,16 @@ class PairResult:
     dice: float = math.nan
     dice_aseg: float = math.nan
     dice_cortex: float = math.nan
+    jaccard: float = math.nan
+    target_overlap: float = math.nan
+    hd95_mm: float = math.nan
+    assd_mm: float = math.nan
+    ndv_percent: float = math.nan
+    inverse_consistency_mm: float = math.nan
+    transform: str = ""
     verdict: str = ""
     error: str = ""
+    structures: tuple[StructureResult, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,13 +119,14 @@ def evaluate(
         keep: gets each pair that was registered, and its files, before its result is yielded.
     """
     for paths in pairs:
+        by = "" if paths.transform is None else str(paths.transform)
         try:
-            evaluated = _evaluated(load(paths))
+            evaluated = _evaluated(load(paths), by)
             if keep is not None:
                 keep(paths, evaluated)
             yield evaluated.result
         except PatchMorphError as error:
-            yield PairResult(str(paths.fixed), str(paths.moving), error=str(error))
+            yield PairResult(str(paths.fixed), str(paths.moving), transform=by, error=str(error))
 
 
 def loading(register: Callable[[Image, Image], Registration]) -> Callable[[PairPaths], LoadedPair]:
@@ -123,23 +144,45 @@ def loading(register: Callable[[Image, Image], Registration]) -> Callable[[PairP
 
 
 def evaluate_pair(pair: LoadedPair) -> PairResult:
-    """Register and measure a pair.
+    """Register and measure a pair, without the figures of `in_detail`.
 
     Raises:
         PatchMorphError: images that cannot be registered, or fixed labels outside their image.
     """
-    return _evaluated(pair).result
+    registration, seconds = _registered(pair)
+    return measure(registration, registration.warped(), pair.labels, seconds)
 
 
-def _evaluated(pair: LoadedPair) -> Evaluated:
+def _evaluated(pair: LoadedPair, transform: str) -> Evaluated:
+    registration, seconds = _registered(pair)
+    warped = registration.warped()
+    result = measure(registration, warped, pair.labels, seconds)
+    result = replace(result, transform=transform, **in_detail(registration, pair.labels))
+    return Evaluated(registration, warped, pair.labels, result)
+
+
+def _registered(pair: LoadedPair) -> tuple[Registration, float]:
+    """The registration of a pair, and the seconds it took."""
     _synchronize()
     began = time.perf_counter()
     registration = pair.register()
     _synchronize()
-    seconds = time.perf_counter() - began
-    warped = registration.warped()
-    result = measure(registration, warped, pair.labels, seconds)
-    return Evaluated(registration, warped, pair.labels, result)
+    return registration, time.perf_counter() - began if pair.timed else math.nan
+
+
+def in_detail(registration: Registration, labels: PairLabels) -> dict[str, Any]:
+    """Further figures of a `PairResult`: of each label, of surfaces and of the map."""
+    if labels.fixed is None or labels.moving is None:
+        return asdict(measure_regularity(registration, None))
+    fixed = labels.fixed_on(registration.fixed.grid)
+    ids, warped = (image.values()[0, 0].long() for image in (fixed, labels.warped(registration, "nearest")))
+    structures = compare_structures(ids, warped, fixed.grid, ids_of(labels.moving.values()))
+    present = set(ids_of(ids))
+    means = mean_figures([one for one in structures if one.label in present])
+    return asdict(measure_regularity(registration, fixed)) | {
+        "structures": structures,
+        **{name: value for name, value in means.items() if name != "dice"},
+    }
 
 
 def measure(registration: Registration, warped: Image, labels: PairLabels, seconds: float) -> PairResult:

@@ -1,7 +1,7 @@
 """Metrics: pure functions of labels, points, intensities and Jacobian determinants."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -56,12 +56,22 @@ class Moments:
 
 def dice(fixed: Int[Tensor, "*n"], warped: Int[Tensor, "*n"], labels: list[int]) -> dict[int, float]:
     """Dice overlap of each label: 2 |A ∩ B| / (|A| + |B|); NaN for a label in neither image."""
-    both, in_fixed, in_warped = _count(fixed[fixed == warped]), _count(fixed), _count(warped)
-    overlaps = {}
-    for label in labels:
-        size = in_fixed.get(label, 0) + in_warped.get(label, 0)
-        overlaps[label] = 2 * both.get(label, 0) / size if size else float("nan")
-    return overlaps
+    return {label: _ratio(2 * both, a + b) for label, both, a, b in _sizes(fixed, warped, labels)}
+
+
+def jaccard(fixed: Int[Tensor, "*n"], warped: Int[Tensor, "*n"], labels: list[int]) -> dict[int, float]:
+    """Jaccard index of each label: |A ∩ B| / |A ∪ B|; NaN for a label in neither image."""
+    return {label: _ratio(both, a + b - both) for label, both, a, b in _sizes(fixed, warped, labels)}
+
+
+def target_overlap(
+    fixed: Int[Tensor, "*n"], warped: Int[Tensor, "*n"], labels: list[int]
+) -> dict[int, float]:
+    """Share of each label of the fixed image that is covered: |A ∩ B| / |A|; NaN where A is empty.
+
+    Klein et al., NeuroImage 2009.
+    """
+    return {label: _ratio(both, a) for label, both, a, _ in _sizes(fixed, warped, labels)}
 
 
 def folding_fraction(determinant: Float[Tensor, "x y z"], mask: Bool[Tensor, "x y z"]) -> float:
@@ -107,11 +117,28 @@ def tre_mm(mapped: Float[Tensor, "*n 3"], truth: Float[Tensor, "*n 3"]) -> Float
     return (mapped - truth).norm(dim=-1)
 
 
+def inverse_consistency_mm(
+    forward: Callable[[Tensor], Tensor], backward: Callable[[Tensor], Tensor], points: Float[Tensor, "1 n 3"]
+) -> float:
+    """Mean distance (mm) of ``backward(forward(x))`` from x over the ``points`` that are mapped, RAS+ mm."""
+    return float(tre_mm(backward(forward(points)), points).double().nanmean())
+
+
 def correlation(fixed: Float[Tensor, "*n"], warped: Float[Tensor, "*n"], mask: Bool[Tensor, "*n"]) -> float:
     """Pearson correlation of intensities in ``mask``; 0 if either image is constant there."""
     moments = Moments()
     moments.add(fixed[mask], warped[mask])
     return moments.correlation()
+
+
+def _sizes(fixed: Tensor, warped: Tensor, labels: list[int]) -> list[tuple[int, int, int, int]]:
+    """Each label with its number of voxels in both images, in the fixed and in the warped one."""
+    both, in_fixed, in_warped = _count(fixed[fixed == warped]), _count(fixed), _count(warped)
+    return [(one, both.get(one, 0), in_fixed.get(one, 0), in_warped.get(one, 0)) for one in labels]
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else math.nan
 
 
 def _count(labels: Tensor) -> dict[int, int]:

@@ -12,6 +12,8 @@ from patchmorph.io.tables import Row, files_of, read_rows
 
 REQUIRED = ("fixed", "moving")
 FOLDER_NAME = re.compile(r"\w[\w.-]{,199}")
+TRANSFORM = "transform"
+"""Column with maps that other tools made, in tables that are evaluated."""
 CHANNELS = frozenset(("fixed_channel", "moving_channel"))
 
 
@@ -22,9 +24,11 @@ class PairPaths:
     Attributes:
         fixed_channel: further channels of the fixed image.
         moving_channel: the same channels of the moving image, in the same order.
+        transform: a map that another tool made, instead of a registration.
 
     Raises:
-        PatchMorphError: more channels of one image than of the other.
+        PatchMorphError: more channels of one image than of the other, or what only a registration uses with
+            a transform.
     """
 
     fixed: Path
@@ -38,12 +42,18 @@ class PairPaths:
     initial_transform: Path | None = None
     fixed_channel: tuple[Path, ...] = ()
     moving_channel: tuple[Path, ...] = ()
+    transform: Path | None = None
 
     def __post_init__(self) -> None:
         fixed, moving = len(self.fixed_channel), len(self.moving_channel)
         if fixed != moving:
             raise PatchMorphError(
                 f"channels must be as many of the fixed as of the moving image, got {fixed} and {moving}"
+            )
+        if self.transform is not None and (self.initial_transform is not None or fixed):
+            raise PatchMorphError(
+                "transform must come without initial transform and channels, which only a registration uses, "
+                f"got both for {self.transform}"
             )
 
     def given(self) -> dict[str, Path]:
@@ -62,21 +72,25 @@ class PairPaths:
         return PairPaths(**files)
 
 
-COLUMNS = tuple(field.name for field in fields(PairPaths))
-"""Columns of a table of pairs, which has room for one further channel."""
+COLUMNS = tuple(field.name for field in fields(PairPaths) if field.name != TRANSFORM)
+"""Columns of a table of pairs that are registered, which has room for one further channel."""
 OPTIONAL = COLUMNS[len(REQUIRED) :]
 NAME = "name"
 """Column with the names of pairs."""
 
 
-def load_pairs(path: str | Path) -> list[PairPaths]:
+def load_pairs(path: str | Path, further: tuple[str, ...] = ()) -> list[PairPaths]:
     """Read a CSV table of pairs with some of `COLUMNS`; its paths are relative to its folder.
+
+    Args:
+        path: of the table.
+        further: columns that it may have, too, such as `TRANSFORM`.
 
     Raises:
         PatchMorphError: no such file, missing or unknown columns, no rows, a listed file that does not exist,
             or labels for one image only.
     """
-    return [pair for _, pair in _rows(Path(path))]
+    return [pair for _, pair in _rows(Path(path), further)]
 
 
 def load_named_pairs(path: str | Path) -> dict[str, PairPaths]:
@@ -101,8 +115,8 @@ def load_named_pairs(path: str | Path) -> dict[str, PairPaths]:
     return pairs
 
 
-def _rows(path: Path) -> Iterator[tuple[Row, PairPaths]]:
-    for row in read_rows(path, "table of pairs", REQUIRED, (*OPTIONAL, NAME)):
+def _rows(path: Path, further: tuple[str, ...] = ()) -> Iterator[tuple[Row, PairPaths]]:
+    for row in read_rows(path, "table of pairs", REQUIRED, (*OPTIONAL, *further, NAME)):
         files = Row(row.where, {column: cell for column, cell in row.cells.items() if column != NAME})
         yield row, _pair(files, path.parent)
 

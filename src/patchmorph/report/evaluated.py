@@ -1,25 +1,31 @@
 """The pages of an evaluation: one for each pair, and their list."""
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from patchmorph.api import Method
 from patchmorph.evaluation.benchmark import Evaluated, PairResult
 from patchmorph.evaluation.labels import PairLabels
 from patchmorph.evaluation.pairs import REQUIRED, PairPaths
 from patchmorph.io.bids import stem
+from patchmorph.registration.options import AFFINE, DEFORMABLE
+from patchmorph.registration.result import Registration
 from patchmorph.report.cohort import FAILED, Row, write_cohort
 from patchmorph.report.layers import PairView
 from patchmorph.report.page import write_page
 from patchmorph.results.summary import Summary, device_name, peak_memory_gib, versions
+from patchmorph.transforms.base import AffineTransform
 
 PAGES = "reports"
 """Folder of the pages of the pairs, in that of the evaluation."""
 COLUMNS = {
     "dice": "Dice",
     "ncc_after": "correlation after",
+    "hd95_mm": "HD95 (mm)",
     "folding_percent": "folding (%)",
     "sd_log_jacobian": "SD of the log-Jacobian",
     "seconds": "seconds",
@@ -78,15 +84,23 @@ class EvaluationPages:
             evidence=asdict(registration.evidence),
             notes=list(registration.notes),
             without_counterpart_percent=100 * registration.fraction_without_counterpart,
-            arguments={name: str(path) for name, path in paths.given().items() if name not in REQUIRED}
-            | self.method.arguments(),
+            arguments=self._arguments(paths, registration),
             versions=versions(),
             device=device_name(device),
             peak_memory_gib=peak_memory_gib(device),
-            seconds={"register": result.seconds},
+            seconds={} if math.isnan(result.seconds) else {"register": result.seconds},
             files={name: os.path.relpath(path, self.folder / PAGES) for name, path in paths.given().items()},
         )
 
+    def _arguments(self, paths: PairPaths, registration: Registration) -> dict[str, Any]:
+        """What a registration depends on; of a map made elsewhere, its kind."""
+        if paths.transform is not None:
+            linear = isinstance(registration.transform, AffineTransform)
+            return {"transform": AFFINE if linear else DEFORMABLE}
+        given = {name: str(path) for name, path in paths.given().items() if name not in REQUIRED}
+        return given | self.method.arguments()
+
 
 def _name(result: PairResult) -> str:
-    return f"{stem(Path(result.moving))}_to_{stem(Path(result.fixed))}"
+    by = f"_by_{stem(Path(result.transform))}" if result.transform else ""
+    return f"{stem(Path(result.moving))}_to_{stem(Path(result.fixed))}{by}"

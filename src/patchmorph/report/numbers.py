@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from patchmorph.api import Method
-from patchmorph.evaluation.pairs import REQUIRED
+from patchmorph.evaluation.pairs import REQUIRED, TRANSFORM
 from patchmorph.registration.acceptance import LINEAR_VERDICT, VERDICT, Limit
 from patchmorph.registration.options import BEST, DEFORMABLE, FAST
 from patchmorph.report.layers import Layers
@@ -109,6 +109,9 @@ def affine_words(layers: Layers) -> str:
 def command(summary: Summary) -> str:
     """The command that makes the result again, in the folder ``again`` beside the page."""
     images = [_path(summary, side, getattr(summary, side)) for side in REQUIRED]
+    if given := summary.files.get(TRANSFORM):  # made elsewhere
+        words = ["patchmorph", "apply", given, images[1], "--reference", images[0], "-o", "again.nii.gz"]
+        return shlex.join(words)
     words = ["patchmorph", "register", *images, "-o", "again"]
     usual = vars(Method())
     for name, value in summary.arguments.items():

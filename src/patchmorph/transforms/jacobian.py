@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from patchmorph.spatial.grid import Grid, VoxelBox, triple
@@ -85,13 +85,21 @@ def log_determinant(determinant: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
 
 
 @torch.no_grad()
-def folding(transform: Transform, grid: Grid) -> Folding:
-    """Cells of ``grid`` that ``transform`` inverts, wholly or in part (see `Folding`)."""
+def folding(transform: Transform, grid: Grid, region: Bool[Tensor, "x y z"] | None = None) -> Folding:
+    """Cells of ``grid`` that ``transform`` inverts, wholly or in part (see `Folding`).
+
+    Args:
+        transform: the map.
+        grid: of batch size one.
+        region: voxels of ``grid``; cells whose first corner lies outside are left out. By default all count.
+    """
     cell_mm3 = float(_cell_mm3(grid))
 
     def measure(block: MappedBlock) -> tuple[int, int, float, int]:
         ratios = _tetrahedra(block.mapped[0, 1:, 1:, 1:]) / cell_mm3
         mapped = ~ratios.isnan().any(0)
+        if region is not None:
+            mapped &= region[block.box.slices]
         ratios = ratios[:, mapped]
         inverted = ratios <= 0
         volume = -float(ratios.clamp(max=0).double().sum()) * abs(cell_mm3) / 2
