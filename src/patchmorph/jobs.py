@@ -17,7 +17,7 @@ from patchmorph.evaluation.pairs import COLUMNS, REQUIRED, PairPaths
 from patchmorph.evaluation.quality import Quality, warp_and_measure
 from patchmorph.images.chunked import StoredImage
 from patchmorph.images.volume import Image
-from patchmorph.io.atomic import check_folder, check_outputs, whole_folder
+from patchmorph.io.atomic import FOLDER_ENDING, check_file, check_folder, check_no_input, whole_folder
 from patchmorph.io.chunked import open_image
 from patchmorph.io.images import check_ending, save_image, space_code
 from patchmorph.io.templates import image_path
@@ -241,8 +241,12 @@ def _check_output(request: RegistrationRequest) -> None:
             f"--initial-from must come with a file as initial transform, got {method.initial_transform}"
         )
     inputs = (*request.paths.inputs(), Path(method.model), Path(method.initial_transform))
-    check_outputs([request.output / name for name in RESULTS], inputs)
+    results = [request.output / name for name in RESULTS]
+    check_no_input(results, inputs)
     check_results(request.output, request.overwrite)
+    for result in results:  # a folder of results is replaced with the Zarr in it
+        if result.suffix != FOLDER_ENDING:
+            check_file(result)
 
 
 def _summary(

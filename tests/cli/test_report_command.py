@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from estimators import TRUST
+from pages import text_of
 
 from patchmorph import jobs
 from patchmorph.api import Method
@@ -54,12 +55,12 @@ def assert_one_line(result, *parts: str) -> None:
 
 def test_the_page_is_made_again_from_the_folder_alone(run, study):
     page = study / "out" / "report.html"
-    before, others = page.read_bytes(), {path.name for path in (study / "out").iterdir()}
+    before, others = page.read_text(), {path.name for path in (study / "out").iterdir()}
     page.unlink()
     code, out, _ = run("report", study / "out")
     assert code == 0
     assert out == f"wrote {page}\n"
-    assert page.read_bytes() == before
+    assert text_of(page.read_text()) == text_of(before)
     assert {path.name for path in (study / "out").iterdir()} == others
 
 

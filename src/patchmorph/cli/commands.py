@@ -34,7 +34,9 @@ COMMANDS = {
     "convert": Entry("transforms", "Write a transform as another tool's file."),
     "jacobian": Entry("transforms", "Write the Jacobian determinant of a transform."),
     "train": Entry("training", "Train a model on the images that CONFIG names."),
-    "evaluate": Entry("training", "Register every pair of a table and measure overlap, folding and time."),
+    "evaluate": Entry(
+        "training", "Register every pair of a table; measure overlap, distances, folding and time."
+    ),
     "batch": Entry("cohorts", "Register every pair of a cohort, several at a time."),
     "template": Entry("cohorts", "Make the mean image of a cohort, in its mean shape."),
     "report": Entry("registration", "Render the report of a results folder again."),

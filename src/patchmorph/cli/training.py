@@ -51,7 +51,7 @@ def evaluate(
         bool, typer.Option("--overwrite", help="Replace an earlier evaluation in the folder.")
     ] = False,
 ) -> None:
-    """Register every pair of a table and measure overlap, distances, folding and time.
+    """Register every pair of a table; measure overlap, distances, folding and time.
 
     A pair with a map of another tool in the column transform is measured only; --from says whose it is where
     its file does not.

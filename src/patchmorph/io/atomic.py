@@ -131,16 +131,31 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path | None]) -> Non
         PatchMorphError: an output is an input or contains one, is another output, or is no regular file
             or Zarr.
     """
+    outputs = list(outputs)
+    check_no_input(outputs, inputs)
     written: list[Path] = []
+    for output in outputs:
+        (check_zarr if output.suffix == FOLDER_ENDING else check_file)(output)
+        if real_path(output) in written:
+            raise PatchMorphError(f"outputs must be different files, got {output} twice")
+        written.append(real_path(output))
+
+
+def check_no_input(outputs: Iterable[Path], inputs: Iterable[Path | None]) -> None:
+    """Check that no output is an input.
+
+    Args:
+        outputs: files or folders to be written; names and links are followed.
+        inputs: files that are read; ``None`` where an option was not given.
+
+    Raises:
+        PatchMorphError: an output is an input or contains one.
+    """
     read = [path for path in inputs if path is not None and path.exists()]
     for output in outputs:
         for path in read:
             if (output.exists() and output.samefile(path)) or real_path(output) in real_path(path).parents:
                 raise PatchMorphError(f"output must be another file than the inputs, got {output} for {path}")
-        (check_zarr if output.suffix == FOLDER_ENDING else check_file)(output)
-        if real_path(output) in written:
-            raise PatchMorphError(f"outputs must be different files, got {output} twice")
-        written.append(real_path(output))
 
 
 def real_path(path: Path) -> Path:
