@@ -92,12 +92,16 @@ def resumable(path: Path, job: Mapping[str, Any]) -> Iterator[Ledger]:
 
 
 def fingerprint(path: Path) -> list[Any]:
-    """What tells a file or a Zarr from another one: its name, size and time of change."""
+    """What tells a file or a Zarr from another one: name, and size and time of change of all its files."""
     place = chosen(path)
     if place.is_url:
         return [str(path)]
-    files = [place.path] if place.path.is_file() else [place.path, *sorted(place.path.glob("*"))]
-    return [str(path.absolute()), *([one.stat().st_size, one.stat().st_mtime_ns] for one in files)]
+    files = [place.path] if place.path.is_file() else sorted(place.path.rglob("*"))
+    changes = hashlib.sha256()
+    for one in files:
+        state = one.stat()
+        changes.update(f"{one.relative_to(place.path)} {state.st_size} {state.st_mtime_ns}\n".encode())
+    return [str(path.absolute()), changes.hexdigest()]
 
 
 @contextmanager
