@@ -1,20 +1,13 @@
-"""Overlap after registration, structure by structure, for PatchMorph and for the tools it is compared with.
+"""Overlap after registration, structure by structure, and the scoring of all tools that are compared.
 
     python benchmarks/accuracy.py [--tools NAME ...] [--set t1-labelled|t1-tissue] [--pairs 01-02 ...]
         [--device auto|cpu|cuda] [--shared]
 
 Registers the 20 ordered pairs of the labelled set (sub-01, 02, 04, 05, 06) or 8 ordered pairs of the tissue
-set, and writes results/accuracy.csv: one row a data set, tool, device and pair, with the Dice of every
-structure. Rows of other tools or pairs stay, so tools can be run at other times; results/accuracy.json has
-the means. ``--shared`` says that the machine does something else, too: then no seconds are kept. Peers
-(`PEERS`) run in environments of their own under ``.peers``, made on first use; their scripts lie in
-`benchmarks/peers`. They get a folder with
-
-- ``labels.nii``: the moving labels, and ``x.nii``, ``y.nii``, ``z.nii``: images on the moving grid that hold
-  the voxels' own world coordinates (RAS+ mm);
-
-and leave there each of these pulled to the fixed grid (``*_warped.nii``) and ``seconds.json``. So the whole
-map of each tool is known on the fixed grid, and folding is measured alike for all.
+set in one process, and writes results/accuracy.csv: one row a data set, tool, device and pair, with the Dice
+of every structure. Rows of other tools or pairs stay, so tools can be run at other times;
+results/accuracy.json has the means. ``--shared`` says that the machine does something else, too: then no
+seconds are kept. `compare.py` runs the other tools, and PatchMorph as they are run.
 """
 
 import argparse
@@ -22,14 +15,10 @@ import csv
 import itertools
 import json
 import math
-import subprocess
-import tempfile
 import time
-import venv
-from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any
 
 import machine
 import torch
@@ -39,15 +28,13 @@ from patchmorph.evaluation import metrics
 from patchmorph.evaluation.benchmark import ASEG, label_groups, merge_cortex
 from patchmorph.evaluation.labels import load_labels
 from patchmorph.evaluation.pairs import PairPaths
-from patchmorph.images.volume import Image
-from patchmorph.io.images import load_image, save_image
+from patchmorph.io.images import load_image
 from patchmorph.spatial.grid import Grid
 from patchmorph.transforms.base import AffineTransform, Transform
 from patchmorph.transforms.displacement import DisplacementField
 from patchmorph.transforms.jacobian import determinant_of_map
 from patchmorph.transforms.resample import resample
 
-ROOT = Path(__file__).parents[1]
 TABLE = machine.RESULTS / "accuracy.csv"
 KEYS = ("set", "tool", "device", "pair")
 PEOPLE = {"t1-labelled": ("01", "02", "04", "05", "06"), "t1-tissue": ("01", "05", "08", "13")}
@@ -60,24 +47,6 @@ OURS = {
     "patchmorph-classical": ("none", PASSES),
 }
 """Model and passes of refinement."""
-
-
-class Peer(NamedTuple):
-    """A tool in its own environment."""
-
-    script: str
-    packages: tuple[str, ...]
-    arguments: tuple[str, ...] = ()
-
-
-ANTS = ("antspyx==0.6.3",)
-PEERS = {
-    "greedy": Peer("run_greedy.py", ("picsl_greedy==1.4.0.3",)),
-    "greedy-nmi": Peer("run_greedy.py", ("picsl_greedy==1.4.0.3",), ("NMI",)),
-    "ants-syn": Peer("run_ants.py", ANTS, ("SyN",)),
-    "ants-syn-quick": Peer("run_ants.py", ANTS, ("antsRegistrationSyNQuick[s]",)),
-    "fireants": Peer("run_fireants.py", ("torch==2.13.0", "fireants==1.5.0"), ("DEVICE",)),
-}
 
 
 def mapped_points(transform: Transform, grid: Grid) -> torch.Tensor:
@@ -100,42 +69,10 @@ def name(pair: PairPaths) -> str:
     return f"{pair.fixed.name[4:6]}-{pair.moving.name[4:6]}"
 
 
-def python_of(tool: str) -> Path:
-    """The Python of a peer's environment."""
-    peer = PEERS[tool]
-    folder = ROOT / ".peers" / peer.packages[-1]
-    python = folder / "bin" / "python"
-    if not python.exists():
-        venv.create(folder, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", *peer.packages], check=True)
-    return python
-
-
-def run_peer(tool: str, pair: PairPaths, device: str) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """Warped labels and mapped points on the fixed grid, and seconds."""
-    peer = PEERS[tool]
-    assert pair.moving_labels
-    with tempfile.TemporaryDirectory() as work:
-        folder = Path(work)
-        labels = load_labels(pair.moving_labels)
-        save_image(labels, folder / "labels.nii")
-        for axis, letter in enumerate("xyz"):
-            save_image(
-                Image(labels.grid.points_world()[None, ..., axis], labels.grid), folder / f"{letter}.nii"
-            )
-        arguments = [argument.replace("DEVICE", device) for argument in peer.arguments]
-        script = ROOT / "benchmarks" / "peers" / peer.script
-        command = [python_of(tool), script, pair.fixed, pair.moving, folder, *arguments]
-        subprocess.run(list(map(str, command)), check=True, capture_output=True)
-        warped = load_labels(folder / "labels_warped.nii").data[0, 0].long()
-        mapped = [load_image(folder / f"{letter}_warped.nii").data[0, 0].float() for letter in "xyz"]
-        return warped, torch.stack(mapped, -1)[None], json.loads((folder / "seconds.json").read_text())
-
-
 def run_ours(
     models: dict[str, Any], tool: str, pair: PairPaths, device: str
 ) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """The same for PatchMorph."""
+    """Warped labels and mapped points on the fixed grid, and seconds."""
     model, passes = OURS[tool]
     if model not in models:
         models[model] = api.load_model(model, device) if model != "none" else None
@@ -186,10 +123,12 @@ def write_row(row: dict[str, Any], path: Path = TABLE, keys: tuple[str, ...] = K
     rows.sort(key=lambda row: tuple(row[key] for key in keys))
     columns = list(dict.fromkeys(column for row in rows for column in row))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
+    part = path.with_suffix(".part")
+    with part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
+    part.replace(path)
 
 
 def summarize(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
@@ -218,9 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--tools", nargs="*", default=["patchmorph", "patchmorph-refine"], choices=[*OURS, *PEERS]
-    )
+    parser.add_argument("--tools", nargs="*", default=["patchmorph", "patchmorph-refine"], choices=list(OURS))
     parser.add_argument("--set", default="t1-labelled", choices=list(PEOPLE))
     parser.add_argument("--pairs", nargs="*", help="such as 01-02 (fixed, moving); without it, all")
     parser.add_argument("--data", type=Path, default=machine.DATA)
@@ -235,11 +172,9 @@ def main() -> None:
         grid = load_image(pair.fixed).grid
         fixed = resample(labels, AffineTransform.identity(), grid, "nearest").data[0, 0].long()
         for tool in arguments.tools:
-            run: Callable[..., tuple] = run_peer if tool in PEERS else lambda *a: run_ours(models, *a)
-            where = "cpu" if tool in ("greedy", "greedy-nmi", "ants-syn", "ants-syn-quick") else device
-            warped, mapped, seconds = run(tool, pair, where)
+            warped, mapped, seconds = run_ours(models, tool, pair, device)
             row = measure(grid, fixed, warped, mapped, arguments.set)
-            what = {"set": arguments.set, "tool": tool, "device": where, "pair": name(pair)}
+            what = {"set": arguments.set, "tool": tool, "device": device, "pair": name(pair)}
             write_row(what | {"seconds": None if arguments.shared else seconds} | row, arguments.output)
             shown = " ".join(
                 f"{row.get(k, math.nan):.4f}" for k in ("dice", "dice_aseg", "dice_cortex", "folding_percent")
@@ -249,8 +184,10 @@ def main() -> None:
 
 
 def chosen(arguments: argparse.Namespace) -> list[PairPaths]:
-    found = pairs(arguments.data / arguments.set, PEOPLE[arguments.set])
-    if arguments.set == "t1-tissue":
+    """The pairs that ``--pairs`` names, of any people of the set; else those that are compared."""
+    people = {person for pair in arguments.pairs or () for person in pair.split("-")}
+    found = pairs(arguments.data / arguments.set, tuple(sorted(people)) or PEOPLE[arguments.set])
+    if arguments.set == "t1-tissue" and not people:
         found = [pair for k, pair in enumerate(found) if k % 3 != 2]  # 8 of 12: every person on both sides
     return [pair for pair in found if arguments.pairs is None or name(pair) in arguments.pairs]
 

@@ -9,7 +9,7 @@
 - ``individual``: the two-photon image of one mouse to the two-photon template; the mean local correlation on
   the template's grid, where the template has structure.
 
-``patchmorph`` sets no option, ``patchmorph-refine`` adds ``--refine 60``. Peers run as `accuracy.py` runs
+``patchmorph`` sets no option, ``patchmorph-refine`` adds ``--refine 60``. Peers run as `compare.py` runs
 them, Greedy also by normalised mutual information. Writes a row a run into results/animals.csv (rows of
 other runs stay). ``--shared``: the machine does something else, too: no seconds kept.
 """
@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 import accuracy
 import machine
+import tools
 import torch
 
 from patchmorph import api
@@ -43,6 +44,7 @@ from patchmorph.transforms.velocity import VelocityField
 TABLE = machine.RESULTS / "animals.csv"
 KEYS = ("case", "pair", "tool", "seed")
 OURS = {"patchmorph": None, "patchmorph-refine": 60}
+PEERS = [name for name in tools.TOOLS if name not in OURS]
 SEEDS = (0, 1)
 """Of the known deformations and poses, each way."""
 LARGEST_MM, KNOT_MM = 3.0, 8.0
@@ -117,9 +119,9 @@ def cases(names: list[str], data: Path, work: Path) -> Iterator[Case]:
 
 def mapped_by(tool: str, paths: PairPaths, device: str) -> tuple[torch.Tensor, float, str]:
     """Where the voxels of the fixed grid go (moving world, RAS+ mm), seconds, and what was said."""
-    if tool in accuracy.PEERS:
-        _, mapped, seconds = accuracy.run_peer(tool, paths, device)
-        return mapped[0], seconds, ""
+    if tool in PEERS:
+        found = tools.run(tool, paths, device)
+        return found.mapped[0], found.seconds, ""
     began = time.perf_counter()
     found = api.register(paths.fixed, paths.moving, device=device, refine=OURS[tool])
     seconds = time.perf_counter() - began
@@ -153,7 +155,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--cases", nargs="*", default=["marmoset", "mouse", "individual"])
-    parser.add_argument("--tools", nargs="*", default=[*OURS], choices=[*OURS, *accuracy.PEERS])
+    parser.add_argument("--tools", nargs="*", default=[*OURS], choices=[*OURS, *PEERS])
     parser.add_argument("--data", type=Path, default=machine.DATA)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--shared", action="store_true", help="keep no seconds")

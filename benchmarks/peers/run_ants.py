@@ -1,24 +1,25 @@
-"""ANTs (pip package antspyx) on one pair: runs in its own environment.
+"""ANTs (pip package antspyx) on one pair.
 
     python run_ants.py FIXED MOVING FOLDER TRANSFORM
 
-TRANSFORM is a ``type_of_transform`` of ``ants.registration``, such as ``SyN`` (its default for brains) or
-``antsRegistrationSyNQuick[s]`` (the script of that name). See `accuracy.py` for what lies in FOLDER.
+TRANSFORM is a ``type_of_transform`` of ``ants.registration``, such as ``SyN`` (its default for brains),
+``SyNCC``, or ``antsRegistrationSyN[s]`` and ``antsRegistrationSyNQuick[s]`` (the scripts of these names).
 """
 
-import json
-import sys
-import time
-from pathlib import Path
-
 import ants
+import protocol
 
-fixed, moving, folder, transform = sys.argv[1], sys.argv[2], Path(sys.argv[3]), sys.argv[4]
-began = time.perf_counter()
-reference, image = ants.image_read(fixed), ants.image_read(moving)
-found = ants.registration(reference, image, type_of_transform=transform, random_seed=1)["fwdtransforms"]
-seconds = time.perf_counter() - began
-for method, name in (("nearestNeighbor", "labels"), ("linear", "x"), ("linear", "y"), ("linear", "z")):
-    warped = ants.apply_transforms(reference, ants.image_read(f"{folder}/{name}.nii"), found, method)
-    ants.image_write(warped, f"{folder}/{name}_warped.nii")
-(folder / "seconds.json").write_text(json.dumps(seconds))
+clock = protocol.Clock()
+fixed, moving = ants.image_read(protocol.FIXED), ants.image_read(protocol.MOVING)
+found = ants.registration(fixed, moving, type_of_transform=protocol.ARGUMENTS[0], random_seed=1)
+clock.stop()
+for names, reference, transforms in (
+    (protocol.FORWARD, fixed, found["fwdtransforms"]),
+    (protocol.BACKWARD, moving, found["invtransforms"]),
+):
+    affine_last = [path.endswith(".mat") and names is protocol.BACKWARD for path in transforms]
+    for name in names:
+        method = "nearestNeighbor" if name == "labels" else "linear"
+        image = ants.image_read(protocol.source(name))
+        warped = ants.apply_transforms(reference, image, transforms, method, whichtoinvert=affine_last)
+        ants.image_write(warped, protocol.target(name))
