@@ -10,17 +10,27 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
 @pytest.mark.parametrize(
-    ("gib", "patch_size", "expected"),
-    [(80.0, 64, CUDA_BATCH), (1.0, 64, 4), (0.01, 64, 1), (4.0, 128, 2), (1.0, 32, CUDA_BATCH)],
+    ("gib", "patch", "expected", "on_cpu"),
+    [
+        (80.0, (64, 64, 64), CUDA_BATCH, BATCH),
+        (1.0, (64, 64, 64), 4, BATCH),
+        (0.01, (64, 64, 64), 1, BATCH),
+        (80.0, (80, 112, 80), 4, 1),
+        (1.0, (80, 112, 80), 1, 1),
+        (80.0, (128, 128, 128), 1, 1),
+        (1.0, (32, 32, 32), CUDA_BATCH, BATCH),
+    ],
 )
-def test_a_limit_of_the_gpu_bounds_the_patches_at_a_time(gib, patch_size, expected):
+def test_patches_at_a_time_are_as_many_as_their_voxels_and_the_limit_of_the_gpu_allow(
+    gib, patch, expected, on_cpu
+):
     with limited(None, gib):
-        assert Batches(CUDA, patch_size).size == expected
-        assert Batches(CPU, patch_size).size == BATCH
+        assert Batches(CUDA, patch).size == expected
+        assert Batches(CPU, patch).size == on_cpu
 
 
 def test_patches_come_back_with_their_places_in_their_order():
-    batches = Batches(CPU, 16)
+    batches = Batches(CPU, (16, 16, 16))
     patches = [torch.full((2, 4), float(k)) for k in range(10)]
     found = list(batches.over(lambda given: given * 2, list(range(10)), patches))
     assert [len(places) for places, _ in found] == [4, 4, 2]
@@ -32,7 +42,7 @@ def test_patches_come_back_with_their_places_in_their_order():
 def test_batches_stay_small_once_memory_did_not_hold_them(caplog):
     """Of two stages of halving there is one warning; a batch is never tried twice at the same size."""
     with limited(None, 80.0):
-        batches = Batches(CUDA, 64)
+        batches = Batches(CUDA, (64, 64, 64))
     tried = []
 
     def greedy(given):

@@ -121,3 +121,10 @@ def test_directions_have_length_one_and_flat_features_are_no_trouble():
 def test_impossible_pyramids_are_named(options):
     with pytest.raises(PatchMorphError, match="as many positive numbers and radius at least 1"):
         registry.build_dense("pyramid", options)
+
+
+@torch.no_grad()
+def test_a_patch_of_any_shape_gets_a_velocity_of_half_of_its_sides():
+    network = Pyramid(**SMALL).eval()
+    assert network.any_shape
+    assert predict(network, torch.rand(2, 2, 32, 48, 16), "fp32").shape == (2, 3, 16, 24, 8)

@@ -7,14 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchmorph.patches.blending import Blend, rim, smooth, total_weight, window
-from patchmorph.patches.lattice import PatchLattice
+from patchmorph.patches.lattice import PatchLattice, fitted_patch
 
 boxes = st.lists(st.floats(5, 200), min_size=3, max_size=3)
 
 
 def lattice_over(extent, overlap=0.5, jitter=None, width=8, spacing=4.0):
     upper = torch.tensor(extent, dtype=torch.float64)
-    return PatchLattice.cover(torch.stack([-upper / 3, upper * 2 / 3]), spacing, width, overlap, jitter)
+    return PatchLattice.cover(
+        torch.stack([-upper / 3, upper * 2 / 3]), spacing, (width,) * 3, overlap, jitter
+    )
 
 
 @given(extent=boxes, overlap=st.floats(0, 0.8), seed=st.none() | st.integers(0, 1000))
@@ -83,7 +85,7 @@ def test_trimming_keeps_the_box():
 
 
 def test_the_window_is_positive_and_symmetric():
-    weights = window(8, torch.device("cpu"))
+    weights = window((8, 8, 8), torch.device("cpu"))
     assert weights.min() > 0
     torch.testing.assert_close(weights, weights.flip(0, 1, 2))
 
@@ -144,3 +146,39 @@ def test_jitter_leaves_the_outer_patches_and_moves_the_inner_ones_by_half_of_wha
         shifts |= {b[0] - a[0] for a, b in zip(plain.starts[1:-1], moved.starts[1:-1], strict=True)}
         assert all(start[1:] == (0, 0) for start in moved.starts)
     assert shifts == {-2, -1, 0, 1, 2}  # patches of 8, 4 apart: 4 are shared
+
+
+@given(extent=boxes, sides=st.tuples(*[st.sampled_from([4, 6, 8, 10])] * 3), inset=st.integers(0, 4))
+def test_patches_of_any_shape_cover_the_box_but_for_its_rim(extent, sides, inset):
+    box = torch.tensor([[0.0, 0, 0], extent], dtype=torch.float64)
+    lattice = PatchLattice.cover(box, 4.0, sides, 0.25, inset=inset)
+    covered = torch.zeros(lattice.grid.shape, dtype=torch.bool)
+    for start in lattice.starts:
+        assert covered[lattice.block(start)].shape == sides
+        covered[lattice.block(start)] = True
+    inner = tuple(slice(min(inset, n // 2), max(n - inset, n // 2)) for n in lattice.grid.shape)
+    assert covered[inner].all()
+
+
+@pytest.mark.parametrize(
+    ("voxels", "inset", "expected"),
+    [
+        (40, 0, 40),  # one patch
+        (77, 0, 40),  # two that share three voxels
+        (78, 0, 48),  # which 78 leave too few of
+        (78, 1, 40),  # the rim needs no patch
+        (95, 0, 56),  # 2 * 56 = 112 before 3 * 40 = 120
+        (20, 0, 32),
+        (125, 0, 48),  # 3 * 48 = 144 before 4 * 40 and 3 * 56
+    ],
+)
+def test_patches_fit_a_box_by_the_fewest_voxels(voxels, inset, expected):
+    """By hand, with sides of 32 to 56 velocity voxels and an overlap of a sixteenth."""
+    box = torch.tensor([[0.0, 0, 0], [4.0 * voxels] * 3], dtype=torch.float64)
+    assert fitted_patch(box, 4.0, (32, 40, 48, 56), 1 / 16, inset) == (expected,) * 3
+
+
+def test_a_box_that_is_longer_along_one_axis_gets_longer_patches_there():
+    box = torch.tensor([[0.0, 0, 0], [80.0, 101, 79]], dtype=torch.float64)
+    assert fitted_patch(box, 1.0, (32, 40, 48, 56), 1 / 16, inset=3) == (40, 56, 40)
+    assert fitted_patch(box, 1.0, (32,), 1 / 16, inset=3) == (32, 32, 32)

@@ -137,7 +137,7 @@ def test_a_covering_grid_has_the_box_in_its_middle_and_the_fewest_voxels():
     box = torch.tensor([[-2.0, 5, 1], [8.0, 9, 22]])
     grid = Grid.covering(box, 3.0)
     assert grid.shape == (4, 2, 7)
-    assert Grid.covering(box, 3.0, least=5).shape == (5, 5, 7)
+    assert Grid.covering(box, 3.0, least=(5, 5, 5)).shape == (5, 5, 7)
     torch.testing.assert_close(grid.center_world, torch.tensor([[3.0, 7, 11.5]], dtype=torch.float64))
     expected = torch.diag(torch.tensor([3.0, 3, 3], dtype=torch.float64))
     torch.testing.assert_close(grid.voxel_to_world[0, :3, :3], expected)

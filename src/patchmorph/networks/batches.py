@@ -1,5 +1,6 @@
 """How many patches a network computes at a time: as many as memory holds."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -10,13 +11,13 @@ from patchmorph.memory import gpu_limit
 from patchmorph.progress import LOG
 
 BATCH, CUDA_BATCH = 4, 12
-"""Patches on a CPU and on CUDA, at most. On CUDA batches are filled up, so that one recording serves all
-(`networks.replay`)."""
+"""Patches of `PATCH_VOXELS` on a CPU and on CUDA, at most; fewer of larger ones. On CUDA batches are filled
+up, so that one recording serves all (`networks.replay`)."""
 
+PATCH_VOXELS = 64**3
 PATCH_BYTES = 2**26
-"""Memory of a GPU that is planned for each patch of `PATCH_SIDE`³ voxels: all of a registration with twelve
-at a time takes 0.5 GiB."""
-PATCH_SIDE = 64
+"""Memory of a GPU that is planned for each patch of so many voxels: all of a registration with twelve at a
+time takes 0.5 GiB."""
 
 Place = TypeVar("Place")
 
@@ -26,18 +27,18 @@ class Batches:
 
     Args:
         device: of the network.
-        patch_size: voxels along each side of a patch.
+        patch: voxels of a patch along each axis.
 
     Attributes:
         size: patches at a time.
         fills: whether batches are filled up to ``size``.
     """
 
-    def __init__(self, device: torch.device, patch_size: int):
-        self.fills, self.size, self._warned = device.type == "cuda", BATCH, False
-        if self.fills:
-            planned = PATCH_BYTES * (patch_size / PATCH_SIDE) ** 3
-            self.size = max(1, min(CUDA_BATCH, int(gpu_limit(device) / 4 / planned)))
+    def __init__(self, device: torch.device, patch: Sequence[int]):
+        self.fills, self._warned = device.type == "cuda", False
+        most, size = CUDA_BATCH if self.fills else BATCH, math.prod(patch) / PATCH_VOXELS
+        held = gpu_limit(device) / 4 / PATCH_BYTES if self.fills else most
+        self.size = max(1, min(most, int(min(most, held) / size)))
 
     def over(
         self, compute: Callable[[Tensor], Tensor], places: Sequence[Place], patches: Sequence[Tensor]

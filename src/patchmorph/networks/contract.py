@@ -10,7 +10,8 @@ estimated so far), with intensities from 0 to 1. The output is in the frame of t
 
 A network has no access to coordinates, spacings or images, and may be any ``torch.nn.Module``. One with an
 attribute ``is_static = True`` does the same for any values and keeps no state, so that it may run in several
-threads at once and a pass may be recorded.
+threads at once and a pass may be recorded. One with ``any_shape = True`` takes patches ``[B, 2, U, V, W]``
+whose sides are multiples of `PATCH_MULTIPLE`, and does as well on larger ones as on those of its training.
 """
 
 import functools
@@ -30,6 +31,9 @@ _alone = threading.Lock()
 VELOCITY_STRIDE = 2
 """Patch voxels per velocity voxel along each axis."""
 
+PATCH_MULTIPLE = 16
+"""Sides of patches are multiples of it: networks halve the resolution four times."""
+
 
 Precision = Literal["bf16", "fp32"]
 """Precision of networks on devices with bf16 units (`_computes_bf16`), else float32. Coordinates are always
@@ -38,7 +42,7 @@ float32 or float64."""
 
 def predict(
     network: nn.Module,
-    pair: Float[Tensor, "b c n n n"],
+    pair: Float[Tensor, "b c u v w"],
     precision: Precision = "bf16",
     symmetric: bool = False,
 ) -> Float[Tensor, "b *out"]:

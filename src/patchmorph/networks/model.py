@@ -8,7 +8,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
 from torch import nn
 
 from patchmorph.networks import registry
-from patchmorph.networks.contract import Precision
+from patchmorph.networks.contract import PATCH_MULTIPLE, Precision
 
 Spacing = Annotated[float, Field(ge=1e-5, le=100)]
 """In mm: from a hundredth of a micron to ten centimetres."""
@@ -56,7 +56,7 @@ class ModelSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    patch_size: int = Field(default=64, ge=16, le=512, multiple_of=16)
+    patch_size: int = Field(default=64, ge=16, le=512, multiple_of=PATCH_MULTIPLE)
     spacings_mm: list[Spacing] = Field(default=[4.0, 2.0, 1.0], min_length=1, max_length=8)
     passes: list[Passes] | None = Field(default=None, validation_alias=AliasChoices("passes", "repeats"))
     reference_radius_mm: float | None = Field(default=60.0, ge=1e-3, le=1e4)

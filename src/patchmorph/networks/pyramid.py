@@ -32,7 +32,7 @@ class Pyramid(nn.Module):
         radius: of the neighbourhood that is compared, in voxels of the level.
     """
 
-    is_static = True
+    is_static = any_shape = True
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Pyramid(nn.Module):
             for level, widths in enumerate(zip(channels, coarser, hidden, strict=True))
         )
 
-    def forward(self, pair: Float[Tensor, "b 2 n n n"]) -> Float[Tensor, "b 3 m m m"]:
+    def forward(self, pair: Float[Tensor, "b 2 x y z"]) -> Float[Tensor, "b 3 u v w"]:
         """Velocity in patch voxels at half the patch resolution."""
         batch = len(pair)
         levels = self.encoder(torch.cat([pair[:, :1], pair[:, 1:]]))
@@ -84,7 +84,7 @@ class Encoder(nn.Module):
         self.merge = nn.ModuleList(conv_block(a, a) for a in channels[:-1])
         self.features = nn.ModuleList(nn.Conv3d(a, a, 1) for a in channels)
 
-    def forward(self, patch: Float[Tensor, "b 1 n n n"]) -> list[Float[Tensor, "b _ _ _ _"]]:
+    def forward(self, patch: Float[Tensor, "b 1 x y z"]) -> list[Float[Tensor, "b _ _ _ _"]]:
         """Signed features: correlations compare the directions of feature vectors."""
         levels = [self.stem(blocks_as_channels(patch))]
         for block in self.down:

@@ -19,17 +19,18 @@ PLANES = 64
 
 
 @functools.lru_cache(maxsize=8)
-def window(width: int, device: torch.device) -> Float[Tensor, "w w w"]:
+def window(patch: Shape, device: torch.device) -> Float[Tensor, "u v w"]:
     """Separable Hann window, positive everywhere."""
-    profile = torch.hann_window(width + 2, periodic=False, device=device)[1:-1]
-    return profile[:, None, None] * profile[:, None] * profile + MIN_WEIGHT
+    x, y, z = (torch.hann_window(n + 2, periodic=False, device=device)[1:-1] for n in patch)
+    return x[:, None, None] * y[:, None] * z + MIN_WEIGHT
 
 
 class Blend:
     """The windowed velocities of patches, summed and divided by the windows of *all* patches of the lattice.
 
-    A patch that was not added counts as zero velocity. Only patches without content may be left out: the
-    velocity within the content is then unaffected, and the field fades smoothly into the background.
+    A patch that was not added counts as zero velocity, as does what no patch covers. Only patches without
+    content may be left out: the velocity within the content is then unaffected, and the field fades smoothly
+    into the background.
 
     Args:
         lattice: places of the patches.
@@ -38,12 +39,12 @@ class Blend:
 
     def __init__(self, lattice: PatchLattice, with_squares: bool = False):
         self.lattice = lattice
-        self.window = window(lattice.width, lattice.grid.device)
+        self.window = window(lattice.patch, lattice.grid.device)
         self.sum = zeros((1, 3, *lattice.grid.shape), lattice.grid.device)
         shape = lattice.grid.shape if with_squares else (0, 0, 0)
         self.square = torch.zeros(1, 1, *shape, device=lattice.grid.device)
 
-    def add(self, starts: Sequence[VoxelIndex], velocities: Float[Tensor, "b 3 w w w"]) -> None:
+    def add(self, starts: Sequence[VoxelIndex], velocities: Float[Tensor, "b 3 u v w"]) -> None:
         """Add each patch's velocity (mm, world axes) at its position in the lattice."""
         weighted = velocities * self.window
         for start, values in zip(starts, weighted, strict=True):
@@ -55,9 +56,11 @@ class Blend:
 
     def velocity(self, planes: slice = slice(None)) -> Float[Tensor, "1 3 x y z"]:
         """The blended velocity on the lattice's grid, or on some planes of it along the first axis."""
-        return self.sum[:, :, planes] / total_weight(self.lattice, planes)
+        return self.sum[:, :, planes] / total_weight(self.lattice, planes).clamp(min=MIN_WEIGHT)
 
-    def smoothed(self, deviation: float, box: VoxelBox, fade: int) -> Float[Tensor, "1 3 u v w"]:
+    def smoothed(
+        self, deviation: float, box: VoxelBox, fade: int, inset: int = 0
+    ) -> Float[Tensor, "1 3 u v w"]:
         """The blended velocity in ``box``, smoothed, and falling to zero at its rim.
 
         Some planes after the other, so that what is held in memory are the sums and the result.
@@ -66,6 +69,7 @@ class Blend:
             deviation: of the kernel, see `smooth`.
             box: of the lattice's grid.
             fade: voxels, see `rim`.
+            inset: likewise.
         """
         found = zeros((1, 3, *box.shape), self.sum.device)
         for first in range(0, box.shape[0], PLANES):
@@ -74,7 +78,7 @@ class Blend:
             before, beyond = max(0, start - 1), min(stop + 1, self.sum.shape[2])
             smooth_planes = smooth(self.velocity(slice(before, beyond)), deviation)
             within = smooth_planes[:, :, start - before : stop - before, *box.slices[1:]]
-            found[:, :, first:last] = within * rim(box.shape, fade, found.device, slice(first, last))
+            found[:, :, first:last] = within * rim(box.shape, fade, found.device, slice(first, last), inset)
             release()
         return found
 
@@ -83,7 +87,7 @@ class Blend:
 
         Zero where a single patch contributes: only overlaps of at least one half are informative everywhere.
         """
-        weight = total_weight(self.lattice)
+        weight = total_weight(self.lattice).clamp(min=MIN_WEIGHT)
         mean = self.sum / weight
         return (self.square / weight - mean.square().sum(1, keepdim=True)).clamp(min=0)
 
@@ -103,9 +107,11 @@ def smooth(velocity: Float[Tensor, "1 c x y z"], deviation: float) -> Float[Tens
 
 
 def rim(
-    shape: Shape, width: int, device: torch.device, planes: slice = slice(None)
+    shape: Shape, width: int, device: torch.device, planes: slice = slice(None), inset: int = 0
 ) -> Float[Tensor, "x y z"]:
-    """A window over a velocity grid: one inside, falling to zero over its outer ``width`` voxels.
+    """A window over a velocity grid: one inside, falling to zero over ``width`` voxels.
+
+    It is zero in the outer ``inset`` voxels, and at the first after them.
 
     A velocity that vanishes at the rim of its grid yields a displacement that vanishes there, so that
     "constant beyond the border" and "zero outside" (as in ITK) agree. ``planes``: those along the first axis.
@@ -113,7 +119,7 @@ def rim(
     weight = torch.ones((), device=device)
     for axis, count in enumerate(shape):
         index = torch.arange(count, device=device)
-        depth = torch.minimum(index, count - 1 - index) / width
+        depth = (torch.minimum(index, count - 1 - index) - inset).clamp(min=0) / width
         profile = torch.sin(depth.clamp(max=1) * torch.pi / 2) ** 2
         profile = profile[planes] if axis == 0 else profile
         weight = weight * profile.reshape([-1 if k == axis else 1 for k in range(3)])
@@ -124,9 +130,9 @@ def total_weight(lattice: PatchLattice, planes: slice = slice(None)) -> Float[Te
     """Sum of every patch's window on the lattice's grid, or on some planes of it along the first axis."""
     first, last, _ = planes.indices(lattice.grid.shape[0])
     weight = torch.zeros(last - first, *lattice.grid.shape[1:], device=lattice.grid.device)
-    profile = window(lattice.width, lattice.grid.device)
+    profile = window(lattice.patch, lattice.grid.device)
     for start in lattice.starts:
-        lower, upper = max(start[0], first), min(start[0] + lattice.width, last)
+        lower, upper = max(start[0], first), min(start[0] + lattice.patch[0], last)
         if lower < upper:
             inner = (slice(lower - first, upper - first), *lattice.block(start)[1:])
             weight[inner] += profile[lower - start[0] : upper - start[0]]

@@ -13,7 +13,7 @@ PART = 16
 part with most of it."""
 
 
-def detail(patches: Float[Tensor, "b c n n n"]) -> Float[Tensor, "b c"]:
+def detail(patches: Float[Tensor, "b c x y z"]) -> Float[Tensor, "b c"]:
     """Root mean square of what half the resolution leaves out, in the part of each patch with most of it.
 
     Half the resolution are means over blocks of two voxels a side, interpolated linearly.

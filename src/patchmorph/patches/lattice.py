@@ -10,25 +10,25 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchmorph.spatial.affine import constant, from_linear
-from patchmorph.spatial.grid import Grid, VoxelBox, VoxelIndex, triple
+from patchmorph.spatial.grid import Grid, Shape, VoxelBox, VoxelIndex, triple
 
 
 @dataclass(frozen=True)
 class PatchLattice:
     """Overlapping patches over a box of the world.
 
-    Each patch covers a block of ``width``³ voxels of one common velocity grid, so that predictions are
-    assembled by slicing.
+    Each patch covers a block of the same shape of one common velocity grid, so that predictions are assembled
+    by slicing.
 
     Attributes:
         grid: the velocity grid, axis-aligned, at least one patch wide along each axis.
-        width: velocity voxels along each side of a patch.
+        patch: velocity voxels of a patch along each axis.
         rows: first velocity voxel of each patch; the patches of a row share their position along the first
             axis, up to jitter.
     """
 
     grid: Grid
-    width: int
+    patch: Shape
     rows: tuple[tuple[VoxelIndex, ...], ...]
 
     @classmethod
@@ -36,26 +36,28 @@ class PatchLattice:
         cls,
         box_world: Float[Tensor, "2 3"],
         spacing_mm: float,
-        width: int,
+        patch: Shape,
         overlap: float = 0.5,
         jitter: torch.Generator | None = None,
+        inset: int = 0,
     ) -> "PatchLattice":
         """The lattice whose patches cover ``box_world`` (lower and upper corner, RAS+ mm).
 
         Args:
             box_world: the box to cover.
             spacing_mm: voxel size of the velocity grid.
-            width: velocity voxels along each side of a patch.
+            patch: velocity voxels of a patch along each axis.
             overlap: minimum fraction of a patch that its neighbour covers too, from 0 to below 1.
             jitter: draws a random shift of each inner patch; the patches still cover the box.
+            inset: velocity voxels at the rim of the box that need no patch.
         """
-        grid = Grid.covering(box_world, spacing_mm, width)
-        axes = [_axis_starts(count, width, overlap) for count in grid.shape]
+        grid = Grid.covering(box_world, spacing_mm, patch)
+        axes = [_axis_starts(*sizes, overlap, inset) for sizes in zip(grid.shape, patch, strict=True)]
         rows = [
-            tuple(_jittered((x, y, z), grid.shape, axes, width, jitter) for y, z in product(*axes[1:]))
+            tuple(_jittered((x, y, z), grid.shape, axes, patch, jitter) for y, z in product(*axes[1:]))
             for x in axes[0]
         ]
-        return cls(grid, width, tuple(rows))
+        return cls(grid, patch, tuple(rows))
 
     @property
     def starts(self) -> list[VoxelIndex]:
@@ -65,7 +67,7 @@ class PatchLattice:
     def block(self, start: VoxelIndex, origin: VoxelIndex = (0, 0, 0), factor: int = 1) -> tuple[slice, ...]:
         """Slices of the patch at ``start`` in a grid ``factor`` times finer that begins at ``origin``."""
         firsts = [factor * (a - b) for a, b in zip(start, origin, strict=True)]
-        return tuple(slice(first, first + factor * self.width) for first in firsts)
+        return tuple(slice(a, a + factor * n) for a, n in zip(firsts, self.patch, strict=True))
 
     def trim(self, box_world: Float[Tensor, "2 3"]) -> tuple[VoxelBox, Grid]:
         """The part of the velocity grid that contains a box: its voxels, and its grid.
@@ -84,7 +86,7 @@ class PatchLattice:
     def region(self, starts: Sequence[VoxelIndex], factor: int) -> tuple[VoxelIndex, Grid]:
         """The bounding box of patches: its first velocity voxel, and its grid, ``factor`` times finer."""
         lower = triple(min(first) for first in zip(*starts, strict=True))
-        upper = tuple(max(first) + self.width for first in zip(*starts, strict=True))
+        upper = tuple(max(first) + n for first, n in zip(zip(*starts, strict=True), self.patch, strict=True))
         shape = triple(factor * (b - a) for a, b in zip(lower, upper, strict=True))
         linear = torch.eye(3, dtype=torch.float64, device=self.grid.device) / factor
         offset = tuple(first - (factor - 1) / (2 * factor) for first in lower)
@@ -92,26 +94,43 @@ class PatchLattice:
         return lower, Grid(shape, self.grid.voxel_to_world @ finer)
 
 
-def _axis_starts(count: int, width: int, overlap: float) -> list[int]:
-    """First voxels of evenly spread patches that cover ``count`` voxels."""
-    slack = count - width
+def fitted_patch(
+    box_world: Float[Tensor, "2 3"], spacing_mm: float, sides: Sequence[int], overlap: float, inset: int = 0
+) -> Shape:
+    """The patch, its sides among ``sides``, that covers a box with the fewest voxels of all patches.
+
+    The longer of two sides that take as many. The other arguments are those of `PatchLattice.cover`.
+    """
+
+    def voxels(side: int, count: int) -> int:
+        return side * len(_axis_starts(max(count, side), side, overlap, inset))
+
+    counts = Grid.covering(box_world, spacing_mm).shape
+    longest_first = sorted(sides, reverse=True)
+    return triple(min(longest_first, key=lambda side, n=n: voxels(side, n)) for n in counts)
+
+
+def _axis_starts(count: int, width: int, overlap: float, inset: int) -> list[int]:
+    """First voxels of evenly spread patches that cover ``count`` voxels but for ``inset`` at either end."""
+    covered = max(width, count - 2 * inset)
+    first, slack = (count - covered) // 2, covered - width
     steps = math.ceil(slack / max(1, math.floor(width * (1 - overlap))))
-    return [round(slack * k / steps) for k in range(steps + 1)] if steps else [0]
+    return [first + round(slack * k / steps) for k in range(steps + 1)] if steps else [first]
 
 
 def _jittered(
     start: VoxelIndex,
     shape: tuple[int, ...],
     axes: list[list[int]],
-    width: int,
+    patch: Shape,
     generator: torch.Generator | None,
 ) -> VoxelIndex:
     """Shift inner patches by up to half of their overlap with the neighbours on both sides."""
     if generator is None:
         return start
     moved = []
-    for first, count, firsts in zip(start, shape, axes, strict=True):
-        inner = 0 < first < count - width
+    for first, count, firsts, width in zip(start, shape, axes, patch, strict=True):
+        inner = firsts[0] < first < firsts[-1]
         stride = max((b - a for a, b in pairwise(firsts)), default=width)
         reach = (width - stride) // 2 if inner else 0
         shift = int(torch.randint(-reach, reach + 1, (1,), generator=generator)) if reach > 0 else 0

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 
 import torch
+from torch import nn
 
 from patchmorph.errors import PatchMorphError
+from patchmorph.networks.contract import PATCH_MULTIPLE
 from patchmorph.networks.model import ModelSpec, PatchMorphModel
 from patchmorph.patches.detail import MIN_DETAIL
 from patchmorph.registration.acceptance import AFFINE
@@ -34,6 +36,12 @@ LINEAR_FITS = 2
 
 UNCERTAINTY_OVERLAP = 0.5
 """Fraction of a patch that its neighbours must cover for every point to be in several patches."""
+
+FITTED_SIDES = (1.0, 1.25, 1.5, 1.75)
+"""Sides of patches that fit the content, relative to those of the training; see `fitted`."""
+
+FITTED_OVERLAP = 1 / 16
+"""Fraction of such a patch that its neighbour covers too, at least."""
 
 
 def schedule(
@@ -145,12 +153,17 @@ def _dense_stages(
     stages = list[Stage]()
     for index, scale in enumerate(passed):
         with_variance = options.uncertainty and index == len(passed) - 1
+        sides, overlap = (spec.patch_size,), spec.overlap
+        if with_variance:  # points are to be in several patches
+            overlap = max(overlap, UNCERTAINTY_OVERLAP)
+        elif not min_detail:  # small ones are left out more often
+            sides, overlap = fitted(model.dense[scale.network], spec)
         stages.append(
             DenseNetworkStage(
                 network=model.dense[scale.network],
                 spacing_mm=scale.spacing_mm,
-                patch_size=spec.patch_size,
-                overlap=max(spec.overlap, UNCERTAINTY_OVERLAP) if with_variance else spec.overlap,
+                sides=sides,
+                overlap=overlap,
                 smoothing=spec.smoothing,
                 steps=spec.integration_steps,
                 jitter=generator if options.jitter else None,
@@ -161,6 +174,18 @@ def _dense_stages(
             )
         )
     return stages
+
+
+def fitted(network: nn.Module, spec: ModelSpec) -> tuple[tuple[int, ...], float]:
+    """Sides and overlap of the patches of a dense network.
+
+    Those that fit the content, for a network that takes patches of any shape: fewer voxels are computed twice
+    or show nothing. Shorter sides than those of the training cost Dice (docs/decisions/016).
+    """
+    if not getattr(network, "any_shape", False):
+        return (spec.patch_size,), spec.overlap
+    sides = (round(spec.patch_size * factor) for factor in FITTED_SIDES)
+    return tuple(side for side in sides if side % PATCH_MULTIPLE == 0), FITTED_OVERLAP
 
 
 def _refinement(

@@ -32,8 +32,8 @@ BASIS = tuple(
 """β at the four voxels around a point (columns), as polynomials (rows: powers) of its place between two."""
 TAPS = 4
 """Voxels along each axis that a point depends on."""
-POINTS = 2**14
-"""Points that are computed at a time, so that memory stays bounded."""
+POINTS, CUDA_POINTS = 2**14, 2**19
+"""Points that are computed at a time: what a CPU has caches for, and on CUDA 0.2 GiB."""
 SLAB = 32
 """Planes of an array that are filtered at a time in place."""
 B3, B5 = (1 / 6, 4 / 6), (1 / 120, 26 / 120, 66 / 120)
@@ -180,14 +180,15 @@ def _sampled(
     taps = torch.arange(TAPS, dtype=torch.int32, device=device)
     neighbours = (taps[:, None] * plane + taps * row).reshape(-1)
     of_channel = torch.eye(channels, device=device).repeat(1, TAPS)
-    for first in range(0, len(voxel), POINTS):
-        chunk = inside[first : first + POINTS]
+    count = CUDA_POINTS if voxel.is_cuda else POINTS
+    for first in range(0, len(voxel), count):
+        chunk = inside[first : first + count]
         lower = chunk.floor()
         x, y, z = _weights(chunk - lower, channels)
         i, j, k = (lower.nan_to_num(0).int() - start).unbind(1)
         rows = (i * plane + j * row + k)[:, None] + neighbours
         sums = functional.embedding_bag(rows, table, mode="sum", per_sample_weights=x.mul_(y))
-        values[:, first : first + POINTS] = of_channel @ sums.mul_(z).T
+        values[:, first : first + count] = of_channel @ sums.mul_(z).T
     return values
 
 

@@ -103,16 +103,17 @@ class Grid:
         )
 
     @classmethod
-    def covering(cls, box_world: Float[Tensor, "2 3"], spacing_mm: float, least: int = 1) -> "Grid":
+    def covering(cls, box_world: Float[Tensor, "2 3"], spacing_mm: float, least: Shape = (1, 1, 1)) -> "Grid":
         """The isotropic axis-aligned grid, centred on a box, whose voxels cover the box.
 
         Args:
             box_world: lower and upper corner, RAS+ mm.
             spacing_mm: voxel size of the grid.
-            least: minimum number of voxels along each axis.
+            least: voxels along each axis, at least.
         """
         extent_mm = (box_world[1] - box_world[0]).tolist()
-        shape = triple(max(least, math.ceil(length / spacing_mm)) for length in extent_mm)
+        counts = (math.ceil(length / spacing_mm) for length in extent_mm)
+        shape = triple(max(n, fewest) for n, fewest in zip(counts, least, strict=True))
         return cls.centered(shape, spacing_mm, box_world.double().mean(0, keepdim=True))
 
     @property

@@ -23,7 +23,7 @@ from patchmorph.patches.lattice import PatchLattice
 from patchmorph.registration.options import RegistrationOptions
 from patchmorph.registration.pipeline import estimate_pose
 from patchmorph.registration.preparation import prepare_pair
-from patchmorph.registration.schedule import keeps_agreement, schedule
+from patchmorph.registration.schedule import detail_schedule, keeps_agreement, schedule
 from patchmorph.registration.stages import network
 from patchmorph.registration.stages.base import GuardedStage
 from patchmorph.registration.stages.nearest_affine import NearestAffineStage
@@ -153,7 +153,9 @@ def test_a_dense_stage_continues_one_velocity_in_the_order_of_the_passes(moving)
     """Two flows that do not commute: the later residual acts first."""
     pair = given_pair(moving, moving, box_content(-60, 60, 6.0))
     first, second = (
-        DenseNetworkStage(Wave(axis, along, 2.0), 4.0, 32, 0.25, 0.0, 6, skip_empty=False, precision="fp32")
+        DenseNetworkStage(
+            Wave(axis, along, 2.0), 4.0, (32,), 0.25, 0.0, 6, skip_empty=False, precision="fp32"
+        )
         for axis, along in ((0, 1), (1, 0))
     )
     start = shifted(3, 0, 0)
@@ -181,12 +183,13 @@ def batches(monkeypatch):
     """The batches of each stage that is run: filled up, as on CUDA."""
     made = list[Batches]()
 
-    def filled(device, patch_size) -> Batches:
-        made.append(Batches(device, patch_size))
+    def filled(device, patch) -> Batches:
+        made.append(Batches(device, patch))
         made[-1].fills, made[-1].size = True, CUDA_BATCH
         return made[-1]
 
     monkeypatch.setattr(network, "Batches", filled)
+    monkeypatch.setattr(network, "FEW", 0)  # several patches at a time
     return made
 
 
@@ -200,7 +203,7 @@ def test_batches_that_are_filled_up_give_the_same_velocity(moving, batches, monk
             sizes.append(len(pair))
             return super().forward(pair)
 
-    stage = DenseNetworkStage(Counted(0, 1, 2.0), 3.0, 32, 0.25, 0.0, 6, precision="fp32")
+    stage = DenseNetworkStage(Counted(0, 1, 2.0), 3.0, (32,), 0.25, 0.0, 6, precision="fp32")
     points = torch.rand(1, 400, 3, generator=torch.Generator().manual_seed(0)) * 80 - 40
     found = stage.refine(pair, IDENTITY)(points)
     assert set(sizes) == {CUDA_BATCH}
@@ -213,7 +216,7 @@ def test_batches_that_are_filled_up_give_the_same_velocity(moving, batches, monk
 
 def test_batches_are_halved_where_memory_does_not_hold_them_and_the_map_is_the_same(moving, batches, caplog):
     pair = given_pair(moving, moving, box_content(-60, 60, 6.0))
-    stage = DenseNetworkStage(Wave(0, 1, 2.0), 3.0, 32, 0.25, 0.0, 6, precision="fp32")
+    stage = DenseNetworkStage(Wave(0, 1, 2.0), 3.0, (32,), 0.25, 0.0, 6, precision="fp32")
     points = torch.rand(1, 400, 3, generator=torch.Generator().manual_seed(0)) * 80 - 40
     expected = stage.refine(pair, IDENTITY)(points)
 
@@ -232,7 +235,7 @@ def test_batches_are_halved_where_memory_does_not_hold_them_and_the_map_is_the_s
 def test_a_stage_within_little_memory_finds_the_same_map(moving, monkeypatch):
     """Its sums, its velocity and its flow lie in scratch files, and it continues one that does."""
     pair = given_pair(moving, moving, box_content(-60, 60, 6.0))
-    stage = DenseNetworkStage(Wave(0, 1, 2.0), 3.0, 32, 0.25, 0.5, 6, precision="fp32")
+    stage = DenseNetworkStage(Wave(0, 1, 2.0), 3.0, (32,), 0.25, 0.5, 6, precision="fp32")
     points = torch.rand(1, 400, 3, generator=torch.Generator().manual_seed(0)) * 80 - 40
     expected = stage.refine(pair, stage.refine(pair, shifted(1, 0, 0)))(points)
     monkeypatch.setattr(velocity, "WHOLE", 0)
@@ -247,7 +250,7 @@ def test_a_patch_that_memory_does_not_hold_ends_the_registration(moving, batches
         def forward(self, pair):
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    stage = DenseNetworkStage(Greedy(), 3.0, 32, 0.25, 0.0, 6, precision="fp32")
+    stage = DenseNetworkStage(Greedy(), 3.0, (32,), 0.25, 0.0, 6, precision="fp32")
     with pytest.raises(torch.OutOfMemoryError):
         stage.refine(given_pair(moving, moving, box_content(-60, 60, 6.0)), IDENTITY)
 
@@ -280,7 +283,7 @@ def test_patches_of_networks_without_state_are_computed_in_several_threads(movin
     pair, caller = given_pair(moving, moving, box_content(-60, 60, 6.0)), threading.get_ident()
     watched = Watched(0, 1, 2.0)
     watched.is_static = is_static
-    stage = DenseNetworkStage(watched, 2.0, 32, 0.25, 0.0, 6, precision="fp32")
+    stage = DenseNetworkStage(watched, 2.0, (32,), 0.25, 0.0, 6, precision="fp32")
     expected = velocity(1)
     assert threads == {True}
     threads.clear()
@@ -320,7 +323,7 @@ def test_the_velocity_fades_over_the_margin_and_is_whole_inside(moving):
             )
 
     pair = given_pair(moving, moving, box_content(-64, 64, 17.0))
-    stage = DenseNetworkStage(Everywhere(), 4.0, 32, 0.25, 0.35, 6, skip_empty=False, precision="fp32")
+    stage = DenseNetworkStage(Everywhere(), 4.0, (32,), 0.25, 0.35, 6, skip_empty=False, precision="fp32")
     field = stage.refine(pair, IDENTITY).parts()[-1]
     velocity = field.velocity[0]
     assert field.support() is not None  # nothing moves beyond
@@ -338,7 +341,7 @@ def test_the_velocity_fades_over_the_margin_and_is_whole_inside(moving):
 
 def test_flows_of_dense_stages_are_splines_also_where_two_passes_are_merged(moving):
     pair = given_pair(moving, moving, box_content(-60, 60, 6.0))
-    stage = DenseNetworkStage(Wave(0, 1), 4.0, 32, 0.25, 0.0, 6, skip_empty=False, precision="fp32")
+    stage = DenseNetworkStage(Wave(0, 1), 4.0, (32,), 0.25, 0.0, 6, skip_empty=False, precision="fp32")
     once = stage.refine(pair, shifted(3, 0, 0))
     for transform in (once, stage.refine(pair, once)):
         (_, flow) = transform.parts()
@@ -348,7 +351,7 @@ def test_flows_of_dense_stages_are_splines_also_where_two_passes_are_merged(movi
 
 def test_smoothing_and_squarings_of_a_dense_stage_count(moving):
     pair = given_pair(moving, moving, box_content(-60, 60, 6.0))
-    stage = DenseNetworkStage(Wave(0, 1), 4.0, 32, 0.25, 0.0, 6, skip_empty=False, precision="fp32")
+    stage = DenseNetworkStage(Wave(0, 1), 4.0, (32,), 0.25, 0.0, 6, skip_empty=False, precision="fp32")
     sharp, smoothed = (
         replace(stage, smoothing=deviation).refine(pair, IDENTITY).parts()[-1].velocity[0, 0]
         for deviation in (0.0, 0.7)
@@ -383,7 +386,7 @@ def test_a_schedule_is_that_of_the_model(moving):
     assert [stage.spacing_mm for stage in dense] == [16.0, 8.0, 8.0]
     assert [stage.network for stage in dense] == [model.dense[0], model.dense[1], model.dense[1]]
     for stage in dense:
-        assert (stage.overlap, stage.smoothing, stage.steps, stage.patch_size) == (0.3, 0.5, 4, 32)
+        assert (stage.overlap, stage.smoothing, stage.steps, stage.sides) == (0.3, 0.5, 4, (32,))
         assert not stage.with_variance
         assert stage.jitter is None
     both = RegistrationOptions(jitter=True, uncertainty=True, seed=17)
@@ -396,6 +399,47 @@ def test_a_schedule_is_that_of_the_model(moving):
     fixed_mm = schedule(estimating_model(**{**spec, "reference_radius_mm": None}), pair, options)
     assert [stage.spacing_mm for stage in (fixed_mm[0].stage, *fixed_mm[1:])] == [8.0, 8.0, 4.0, 4.0]
     assert len(schedule(estimating_model(**{**spec, "affine": None}), pair, options)) == 3
+
+
+def test_networks_that_take_any_shape_get_patches_that_fit_but_for_uncertainty_and_detail(moving):
+    model = estimating_model(patch_size=64, spacings_mm=[8.0, 4.0], overlap=0.3)
+    model.dense[1].any_shape = True
+    pair = given_pair(moving, moving, box_content(-60, 60, 6.0))
+    cubes, fitted = ((64,), 0.3), ((64, 80, 96, 112), 1 / 16)
+
+    def shapes(stages):
+        return [(stage.sides, stage.overlap) for stage in stages if isinstance(stage, DenseNetworkStage)]
+
+    assert shapes(schedule(model, pair, RegistrationOptions())) == [cubes, fitted]
+    uncertain = RegistrationOptions(uncertainty=True)
+    assert shapes(schedule(model, pair, uncertain)) == [cubes, ((64,), 0.5)]
+    assert shapes(detail_schedule(model, pair, RegistrationOptions(finest=1.0))) == [cubes] * 2
+    small = estimating_model(patch_size=32, spacings_mm=[8.0])
+    small.dense[0].any_shape = True
+    assert shapes(schedule(small, pair, RegistrationOptions())) == [((32, 48), 1 / 16)]  # multiples of 16
+
+
+def test_patches_that_fit_give_the_velocity_of_cubes(moving):
+    """Of a network that answers for each voxel alone; the box is 60, 100 and 44 mm long."""
+    box = torch.tensor([[-30.0, -50, -22], [30, 50, 22]], dtype=torch.float64)
+    pair = given_pair(moving, moving, Content(torch.zeros(1, 3, dtype=torch.float64), box, 40.0, 3.0))
+    shapes = set()
+
+    class Pointwise(torch.nn.Module):
+        def forward(self, pair):
+            shapes.add(tuple(pair.shape[2:]))
+            return torch.nn.functional.avg_pool3d(pair, 2)[:, [0, 1, 0]]
+
+    cubes = DenseNetworkStage(Pointwise(), 1.0, (32,), 0.25, 0.0, 6, precision="fp32")
+    points = torch.rand(1, 400, 3, generator=torch.Generator().manual_seed(0)) * 30 - 15
+    expected = cubes.refine(pair, IDENTITY)(points)
+    assert shapes == {(32, 32, 32)}
+    shapes.clear()
+    found = replace(cubes, sides=(32, 48, 64), overlap=1 / 16).refine(pair, IDENTITY)(points)
+    assert shapes == {(64, 64, 48)}
+    assert (expected - points).abs().max() > 0.9
+    # Their velocity grids lie half a voxel apart, and images are smooth at 4 mm.
+    torch.testing.assert_close(found, expected, atol=0.05, rtol=0)
 
 
 def test_the_nearest_affine_map_is_that_of_points_with_a_counterpart(turned):
@@ -433,7 +477,7 @@ def test_the_nearest_affine_map_is_that_of_points_with_a_counterpart(turned):
 
 def test_the_variance_of_patches_that_agree_is_that_of_their_correction():
     box = torch.tensor([[0.0, 0, 0], [12, 8, 8]], dtype=torch.float64)
-    lattice = PatchLattice.cover(box, 1.0, 8, overlap=0.5)
+    lattice = PatchLattice.cover(box, 1.0, (8, 8, 8), overlap=0.5)
     blend = Blend(lattice, with_squares=True)
     blend.add(lattice.starts, torch.tensor([1.0, 2.0, 2.0])[:, None, None, None].expand(2, 3, 8, 8, 8))
     # A tenth of the square of a correction of 3 mm (decision 008).

@@ -4,6 +4,7 @@ The functions at the top turn a network's output into a residual; they serve the
 """
 
 import functools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -15,12 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from patchmorph.images.foreground import foreground
-from patchmorph.networks.batches import Batches
+from patchmorph.networks.batches import PATCH_VOXELS, Batches
 from patchmorph.networks.contract import VELOCITY_STRIDE, Precision, device_of, predict
 from patchmorph.patches.blending import Blend, smooth
 from patchmorph.patches.detail import detail
 from patchmorph.patches.extraction import extract, extract_pair, matrix_to_world, velocity_to_world
-from patchmorph.patches.lattice import PatchLattice
+from patchmorph.patches.lattice import PatchLattice, fitted_patch
 from patchmorph.progress import advance, step
 from patchmorph.registration.pair import PreparedPair
 from patchmorph.registration.stages.base import Stage
@@ -34,6 +35,9 @@ from patchmorph.workers import in_order, one_core
 TRUNCATED_PASSES = 3
 """Factor on the passes of an affine network where an image is truncated: the pose is worse then."""
 
+FADE = 2
+"""Velocity voxels beyond the content over which a velocity falls to zero, at most; patches cover no more."""
+
 OCCUPIED_SIDE = 128
 """Velocity voxels along each side of the blocks in which content is sought."""
 
@@ -44,7 +48,10 @@ CORRECTION_VARIANCE = 0.1
 """Part of the square of a last correction that counts as its variance (docs/decisions/008)."""
 
 MAX_MERGED = 64
-"""Patches for which images are sampled at a time on CUDA, at most."""
+"""Patches of `PATCH_VOXELS` for which images are sampled at a time on CUDA, at most; fewer of larger ones."""
+
+FEW = 16
+"""Patches up to which images are sampled for each by itself on a CPU, so that every core has some."""
 
 VARIANCE_SMOOTHINGS = 8
 """Passes of a kernel of 0.7 voxels that average the variance: it comes from a few predictions a point."""
@@ -59,8 +66,8 @@ def affine_residual(
 
 
 def patch_velocity(
-    network: nn.Module, pair: Float[Tensor, "b 2 n n n"], frame: Grid, precision: Precision, symmetric: bool
-) -> Float[Tensor, "b 3 m m m"]:
+    network: nn.Module, pair: Float[Tensor, "b 2 x y z"], frame: Grid, precision: Precision, symmetric: bool
+) -> Float[Tensor, "b 3 u v w"]:
     """The velocity (mm, world axes) that a network predicts in patches with the voxels of ``frame``."""
     return velocity_to_world(predict(network, pair, precision, symmetric), frame)
 
@@ -121,7 +128,8 @@ class DenseNetworkStage(Stage):
     Attributes:
         network: dense network (see `patchmorph.networks.contract`).
         spacing_mm: voxel size of the patches.
-        patch_size: voxels along each side of a patch.
+        sides: voxels along a side of a patch; where there are several to choose from, those that fit the
+            content (see `fitted_patch`).
         overlap: fraction of a patch that its neighbour covers too, at least.
         smoothing: standard deviation of the kernel that smooths the blended velocity, in its voxels.
         steps: squarings when the velocity is integrated.
@@ -135,7 +143,7 @@ class DenseNetworkStage(Stage):
 
     network: nn.Module
     spacing_mm: float
-    patch_size: int
+    sides: tuple[int, ...]
     overlap: float
     smoothing: float
     steps: int
@@ -153,11 +161,14 @@ class DenseNetworkStage(Stage):
 
     def refine(self, pair: PreparedPair, transform: Transform) -> Transform:
         """``transform @ exp(velocity)``; one velocity where the last pass of this scale left another."""
-        content = pair.fixed.content
-        width, spacing_mm = self.patch_size // VELOCITY_STRIDE, self.spacing_mm * VELOCITY_STRIDE
-        lattice = PatchLattice.cover(content.box_world, spacing_mm, width, self.overlap, self.jitter)
+        content, spacing_mm = pair.fixed.content, self.spacing_mm * VELOCITY_STRIDE
+        margin = int(content.margin_mm / spacing_mm)
+        fade = max(1, min(margin, FADE))
+        inset = max(0, margin - fade)
+        lattice = self._lattice(content.box_world, spacing_mm, inset + 1)  # the rim of what fades is zero
         blend, rows = Blend(lattice, self.with_variance), list(self._rows(pair, lattice))
-        batches = Batches(device_of(self.network, lattice.grid.device), self.patch_size)
+        shape = [VELOCITY_STRIDE * n for n in lattice.patch]
+        batches = Batches(device_of(self.network, lattice.grid.device), shape)
         predict = functools.partial(self._predicted, pair, transform, lattice, batches)
         with step("patches", sum(map(len, rows))) as patches:
             concurrent = getattr(self.network, "is_static", False)  # others may keep a state
@@ -167,11 +178,15 @@ class DenseNetworkStage(Stage):
                     blend.add(starts, velocities)
                 advance(patches, len(row))
         box, grid = lattice.trim(content.box_world)
-        fade = max(1, int(content.margin_mm / spacing_mm))
-        velocity = rounded(blend.smoothed(self.smoothing, box, fade))
+        velocity = rounded(blend.smoothed(self.smoothing, box, fade, inset))
         variance = velocity_variance(blend)[(..., *box.slices)] if self.with_variance else None
         del blend
         return _followed(transform, VelocityField(velocity, grid, self.steps, variance, spline=True))
+
+    def _lattice(self, box_world: Float[Tensor, "2 3"], spacing_mm: float, inset: int) -> PatchLattice:
+        sides = [side // VELOCITY_STRIDE for side in self.sides]
+        patch = fitted_patch(box_world, spacing_mm, sides, self.overlap, inset)
+        return PatchLattice.cover(box_world, spacing_mm, patch, self.overlap, self.jitter, inset)
 
     def _predicted(
         self,
@@ -180,7 +195,7 @@ class DenseNetworkStage(Stage):
         lattice: PatchLattice,
         batches: Batches,
         row: Sequence[VoxelIndex],
-    ) -> list[tuple[Sequence[VoxelIndex], Float[Tensor, "b 3 m m m"]]]:
+    ) -> list[tuple[Sequence[VoxelIndex], Float[Tensor, "b 3 u v w"]]]:
         """The velocities of patches, in batches with their places in the lattice.
 
         Images are sampled once for all of them, since they overlap.
@@ -195,10 +210,10 @@ class DenseNetworkStage(Stage):
         answer = functools.partial(self._velocity, region)
         return list(batches.over(answer, list(patches), list(patches.values())))
 
-    def _velocity(self, region: Grid, patches: Float[Tensor, "b 2 n n n"]) -> Float[Tensor, "b 3 m m m"]:
+    def _velocity(self, region: Grid, patches: Float[Tensor, "b 2 x y z"]) -> Float[Tensor, "b 3 u v w"]:
         return patch_velocity(self.network, patches, region, self.precision, self.symmetric)
 
-    def _has_detail(self, patch: Float[Tensor, "2 n n n"]) -> bool:
+    def _has_detail(self, patch: Float[Tensor, "2 x y z"]) -> bool:
         """Whether both images have the detail that is asked for."""
         return bool((detail(patch[None]) >= self.min_detail).all())
 
@@ -210,8 +225,10 @@ class DenseNetworkStage(Stage):
             for row in lattice.rows
         )
         if lattice.grid.device.type == "cuda":
-            parts = (part for row in rows if row for part in divided(row, MAX_MERGED))
-            return merged_rows(parts, MAX_MERGED)
+            most = max(1, MAX_MERGED * PATCH_VOXELS // (VELOCITY_STRIDE**3 * math.prod(lattice.patch)))
+            return merged_rows((part for row in rows if row for part in divided(row, most)), most)
+        if len(lattice.starts) <= FEW:
+            return [[start] for row in rows for start in row]
         return [line for row in rows for line in _lines(row)]
 
     def _occupied(self, pair: PreparedPair, lattice: PatchLattice) -> np.ndarray:

@@ -104,7 +104,7 @@ class VelocityDescent(Descent):
     def __init__(self, stage: VelocityRefinementStage, pair: PreparedPair, transform: Transform):
         self.stage = stage
         self.spacing_mm = stage.spacing_mm * VELOCITY_STRIDE
-        self.grid = Grid.covering(pair.fixed.content.box_world, self.spacing_mm, MIN_WIDTH)
+        self.grid = Grid.covering(pair.fixed.content.box_world, self.spacing_mm, cube(MIN_WIDTH))
         self.width = triple(_width(count, stage.patch_size // VELOCITY_STRIDE) for count in self.grid.shape)
         device = self.grid.device
         self.outer, velocity, self.variance = _split(transform, self.grid)
