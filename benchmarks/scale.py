@@ -27,6 +27,7 @@ import phantom
 import torch
 
 from patchmorph import api
+from patchmorph.images.cache import CACHE
 from patchmorph.transforms.base import Transform
 from patchmorph.transforms.velocity import VelocityField
 
@@ -51,7 +52,7 @@ def measured(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Register the two files of a folder, in this process."""
     torch.manual_seed(0)
     finest = arguments.finest if arguments.finest in (None, "native") else float(arguments.finest)
-    began, read = time.perf_counter(), bytes_read()
+    began = time.perf_counter()
     found = api.register(
         folder / "fixed.nii",
         folder / "moving.nii",
@@ -62,12 +63,15 @@ def measured(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         gpu_memory_limit=arguments.gpu_memory_limit,
     )
     seconds = time.perf_counter() - began
+    read = sum(CACHE.bytes_read.values())  # 0 where the images were read whole
+    held = sum(store.nbytes for store in CACHE.bytes_read)
     cuda = arguments.device == "cuda"
     return {
         "voxel_mm": min(found.fixed.spacing_mm),
         "seconds": seconds,
         "peak_gpu_gib": torch.cuda.max_memory_allocated() / 2**30 if cuda else None,
-        "read_gib": (bytes_read() - read) / 2**30,
+        "chunks_read_gib": read / 2**30,
+        "chunks_read_of_the_levels_used": held and read / held,
         "stages": [stage(transform) for transform in found.history],
     }
 
@@ -85,15 +89,6 @@ def stage(transform: Transform) -> dict[str, float | None]:
         "p90_mm": float(errors.quantile(0.9)),
         "median_voxels": finest and median / finest,
     }
-
-
-def bytes_read() -> int:
-    """Bytes that this process read from files; those of memory-mapped files only as pages of the disk."""
-    path = Path("/proc/self/io")
-    if not path.exists():
-        return 0
-    counts = dict(line.split(": ") for line in path.read_text().splitlines())
-    return max(int(counts["rchar"]), int(counts["read_bytes"]))
 
 
 def registered(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from patchmorph.spatial.grid import Grid, triple
 from patchmorph.spatial.lattices import along_axes
 from patchmorph.transforms.base import AffineTransform, Transform
 from patchmorph.transforms.jacobian import determinant_of_map
+from patchmorph.workers import in_order
 
 COARSE_POINTS = 72
 """Of the map's lattice along the longest side: a human brain's points lie 2.5 mm apart."""
@@ -116,13 +117,19 @@ class Layers:
     @cached_property
     def images(self) -> dict[str, Shown]:
         """The fixed image, and the moving one after and before (by the headers)."""
-        warped, before = self._values(self.view.warped), self._values(self.view.moving)
+        fixed, warped, before = self._values
         window = display_window(self.view.moving, warped)
         return {
-            FIXED: _shown(self._fixed, display_window(self.view.fixed, self._fixed)),
+            FIXED: _shown(fixed, display_window(self.view.fixed, fixed)),
             WARPED: _shown(warped, window),
             BEFORE: _shown(before, window),
         }
+
+    def complete(self) -> None:
+        """Compute what figures share, so that they can be drawn in several threads."""
+        _ = self._values  # in threads of its own
+        for together in (("images", "map"), ("matching", "labels")):
+            list(in_order(lambda name: getattr(self, name), together, self.lattice.device))
 
     def affine_plane(self, normal: int, at: int) -> UInt8[ndarray, "u v"]:
         """A plane of the moving image seen through the affine part only; see `Shown`."""
@@ -136,7 +143,7 @@ class Layers:
     def content(self) -> Bool[ndarray, "x y z"]:
         """Where the fixed image shows something."""
         low, high = self.view.fixed.intensity_range()
-        return foreground((self._fixed - low) / (high - low)).cpu().numpy()
+        return foreground((self._values[0] - low) / (high - low)).cpu().numpy()
 
     @cached_property
     def matching(self) -> Matching:
@@ -174,12 +181,15 @@ class Layers:
         )
 
     @cached_property
-    def _fixed(self) -> Float[Tensor, "x y z"]:
-        return self._values(self.view.fixed)
+    def _values(self) -> tuple[Float[Tensor, "x y z"], ...]:
+        """First channels on the lattice, of the fixed, the warped and the moving image."""
+        spacing_mm = float(self.lattice.spacing_mm.min())
 
-    def _values(self, image: AbstractVolume) -> Float[Tensor, "x y z"]:
-        """The first channel on the lattice."""
-        return image.sample_grid(self.lattice, float(self.lattice.spacing_mm.min()))[0, 0].nan_to_num()
+        def of(image: AbstractVolume) -> Float[Tensor, "x y z"]:
+            return image.sample_grid(self.lattice, spacing_mm)[0, 0].nan_to_num()
+
+        images = self.view.fixed, self.view.warped, self.view.moving
+        return tuple(in_order(of, images, self.lattice.device))
 
     def _nearest(self, labels: Image) -> Int[ndarray, "x y z"]:
         """Labels at the points of the lattice."""

@@ -1,6 +1,7 @@
 """The HTML page of a registration: one file, no network, made from the results folder."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -19,6 +20,7 @@ from patchmorph.report.packing import GRID_LINES, LOG_JACOBIAN_LIMIT, Packed, pa
 from patchmorph.report.verdicts import VERDICTS
 from patchmorph.results.folder import REPORT
 from patchmorph.results.summary import Summary
+from patchmorph.workers import in_order
 
 SCRIPTS = ("viewer/data.js", "viewer/overlay.js", "viewer/viewer.js")
 MODES = (
@@ -30,6 +32,7 @@ MODES = (
     ("a", "A alone"),
     ("b", "B alone"),
 )
+FIGURES = ("comparison", "difference", "labels", "deformation", "uncertainty")
 LAYERS = {
     "labels": "labels",
     "grid": "deformed grid",
@@ -108,21 +111,27 @@ class Content:
 def render_content(view: PairView) -> Content:
     """All figures and layers of a registration."""
     layers = Layers(view)
-    drawn = {
-        name: getattr(figures, name)(layers)
-        for name in ("comparison", "difference", "labels", "deformation", "uncertainty")
-    }
+    layers.complete()
+    parts = [partial(pack, layers), partial(_mosaics, layers)]
+    parts += [partial(_pictures, name, layers) for name in FIGURES]
+    packed, mosaics, *pictures = in_order(lambda part: part(), parts, layers.lattice.device)
     return Content(
-        {
-            name: [Picture(panel, jpeg_url(panel.pixels)) for panel in panels]
-            for name, panels in drawn.items()
-        },
-        {name: jpeg_url(pixels) for name, pixels in figures.mosaics(layers).items()},
+        dict(zip(FIGURES, pictures, strict=True)),
+        mosaics,
         jpeg_url(figures.thumbnail(layers)),
-        pack(layers),
+        packed,
         map_figures(layers),
         _texts(layers),
     )
+
+
+def _pictures(name: str, layers: Layers) -> list[Picture]:
+    """A figure, by its name."""
+    return [Picture(panel, jpeg_url(panel.pixels)) for panel in getattr(figures, name)(layers)]
+
+
+def _mosaics(layers: Layers) -> dict[str, Markup]:
+    return {name: jpeg_url(pixels) for name, pixels in figures.mosaics(layers).items()}
 
 
 def _texts(layers: Layers) -> dict[str, Any]:

@@ -24,7 +24,7 @@ SPACINGS_PER_STEP = 2
 NODES_AROUND = 2
 """Points beyond a block: with more, the error at its faces is no smaller."""
 SLAB = 16
-"""Points along the first axis that `mapped_points` computes at a time."""
+"""Points along the first axis that `mapped_points` computes at a time on a CPU."""
 
 
 class MappedBlock(NamedTuple):
@@ -109,8 +109,10 @@ def _step(transform: Transform, grid: Grid) -> int:
 @torch.no_grad()
 def mapped_points(transform: Transform, grid: Grid) -> Float[Tensor, "1 x y z 3"]:
     """All points of a small ``grid`` under a transform (RAS+ mm), slab by slab."""
-    dense, whole = with_merged_splines(transform, math.prod(grid.shape)), range(0, grid.shape[0], SLAB)
-    slabs = (grid.crop((start, 0, 0), (min(SLAB, grid.shape[0] - start), *grid.shape[1:])) for start in whole)
+    dense, count = with_merged_splines(transform, math.prod(grid.shape)), grid.shape[0]
+    planes = count if grid.device.type == "cuda" else SLAB
+    starts = range(0, count, planes)
+    slabs = (grid.crop((start, 0, 0), (min(planes, count - start), *grid.shape[1:])) for start in starts)
     return torch.cat(list(in_order(dense.at_grid, slabs, grid.device)), dim=1)
 
 
