@@ -4,8 +4,8 @@
     python tests/frozen/outputs.py --compare /tmp/before.json   # after it, on the same machine: strict
     python tests/frozen/outputs.py --freeze                     # renew what the suite compares with
 
-Option ``--only NAME…`` runs some cases; ``--freeze`` keeps the others as they were. The package that is imported is the one that is installed; set
-``PYTHONPATH=src`` to test another checkout.
+Option ``--only NAME…`` runs some cases; ``--freeze`` keeps the others as they were. The package that is
+imported is the one that is installed; set ``PYTHONPATH=src`` to test another checkout.
 """
 
 import argparse
@@ -131,7 +131,7 @@ def computed(names: list[str]) -> dict[str, Outputs]:
 
 
 def freeze(outputs: dict[str, Outputs], path: Path = FROZEN) -> None:
-    """Renew the cases of ``outputs`` in the file that the suite compares with; those gone from the code go."""
+    """Renew some cases of the file that the suite compares with; those that the code has no more go."""
     frozen = read(path) | outputs
     write(path, {name: frozen[name] for name in CASES if name in frozen}, LOOSE)
 
