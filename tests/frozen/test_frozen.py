@@ -13,7 +13,13 @@ def frozen():
     return read(FROZEN)
 
 
-@pytest.mark.parametrize("name", CASES)
+SLOW = ("auto_inverted", "packaged_two_scales", "no_model", "both_masks", "jitter_of_another_seed")
+"""Cases of some seconds, each of whose parts another case goes through too."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in CASES]
+)
 def test_outputs_are_what_they_were(name, frozen):
     assert not differences(computed([name])[name], frozen[name], LOOSE)
 
