@@ -66,7 +66,7 @@ TRUST = ("estimators:AffineFlow", "estimators:DenseFlow")
 """Classes that files of these models name."""
 
 NO_SEARCH = ("--initial-transform", "centers")
-"""Options by which a command leaves out the search over poses, which takes half of the time of a small pair."""
+"""Options by which a command leaves out the search over poses: half of the time of a small pair."""
 
 SPEC = {
     "patch_size": 32,

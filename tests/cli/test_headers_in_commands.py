@@ -48,7 +48,11 @@ def in_mm(files, tmp_path_factory):
     """Results of the pair in mm, with a mask of the fixed image."""
     folder = tmp_path_factory.mktemp("mm") / "results"
     paths = PairPaths(files.fixed, files.moving, fixed_mask=files.fixed_mask)
-    register_files(RegistrationRequest(paths, folder, Method(model=str(files.model), trust=TRUST, initial_transform="centers")))
+    register_files(
+        RegistrationRequest(
+            paths, folder, Method(model=str(files.model), trust=TRUST, initial_transform="centers")
+        )
+    )
     return folder
 
 
