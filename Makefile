@@ -15,7 +15,8 @@ test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-slow: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 -m slow tests/end_to_end tests/cluster
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 -m slow tests/cluster tests/end_to_end tests/frozen
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --hypothesis-profile thorough tests/properties
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

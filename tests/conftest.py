@@ -16,6 +16,7 @@ from patchmorph.cli import display
 DATA = Path(os.environ.get("PATCHMORPH_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 settings.register_profile("steady", deadline=None, max_examples=40, derandomize=True)
+settings.register_profile("thorough", deadline=None, max_examples=400)  # --hypothesis-profile thorough
 settings.load_profile("steady")
 
 

@@ -36,7 +36,12 @@ class DenseFlow(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.boxes = nn.AvgPool3d(8, stride=2, padding=3)
+        # Axis by axis: the means of 8³ boxes at a twentieth of their cost.
+        self.boxes = nn.Sequential(
+            nn.AvgPool3d((8, 1, 1), stride=(2, 1, 1), padding=(3, 0, 0)),
+            nn.AvgPool3d((1, 8, 1), stride=(1, 2, 1), padding=(0, 3, 0)),
+            nn.AvgPool3d((1, 1, 8), stride=(1, 1, 2), padding=(0, 0, 3)),
+        )
 
     def forward(self, pair: Tensor) -> Tensor:
         """``[B, 3, N/2, N/2, N/2]``."""
@@ -59,6 +64,9 @@ def linearised(pair: Tensor) -> tuple[Tensor, Tensor]:
 
 TRUST = ("estimators:AffineFlow", "estimators:DenseFlow")
 """Classes that files of these models name."""
+
+NO_SEARCH = ("--initial-transform", "centers")
+"""Options by which a command leaves out the search over poses: half of the time of a small pair."""
 
 SPEC = {
     "patch_size": 32,

@@ -50,7 +50,7 @@ def files(tmp_path_factory) -> Files:
         half = (small.grid.points_world()[..., 2] < 1.0)[:, None]
         save_image(Image(half.to(torch.uint8), small.grid), folder / f"{name}_mask.nii.gz")
     catalogue.save_model(
-        estimating_model(spacings_mm=[6.0, 4.0], affine_passes=2, overlap=0.7), folder / "model.safetensors"
+        estimating_model(spacings_mm=[6.0, 4.0], affine_passes=2, overlap=0.5), folder / "model.safetensors"
     )
     points = smaller(fixed).grid.points_world()[fixed.data[:, 0] > 0.2][None]
     return Files(folder, AffineTransform(truth), points)

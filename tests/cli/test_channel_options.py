@@ -155,7 +155,8 @@ def test_the_inputs_of_a_pair_include_its_channels():
 def test_python_takes_every_kind_of_image_as_a_channel(files, channels):
     def found(*images):
         channel = patchmorph.Channel(*images, weight=0.5)
-        return patchmorph.register(files.fixed, files.moving, files.model, channels=[channel])
+        options = {"initial_transform": "centers", "channels": [channel]}
+        return patchmorph.register(files.fixed, files.moving, files.model, **options)
 
     images = [load_image(path) for path in channels.values()]
     first = found(*channels.values()).transform(files.points)

@@ -6,7 +6,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 import tifffile
 import torch
-from estimators import TRUST
+from estimators import NO_SEARCH, TRUST
 from foreign_images import (
     itk_image,
     write_dicom,
@@ -72,7 +72,8 @@ def pair(files):
 
 def found_in_python(files, pair, make):
     given = [make(*pair[name]) for name in ("fixed", "moving")]
-    return patchmorph.register(*given, model=files.model, trust=TRUST).transform
+    options = {"trust": TRUST, "initial_transform": "centers"}
+    return patchmorph.register(*given, model=files.model, **options).transform
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def distance_mm(first, second, files) -> float:
 @pytest.mark.parametrize("form", FILES)
 def test_the_command_finds_the_same_map(run, files, pair, reference, tmp_path, form):
     paths = [FILES[form](tmp_path / name, *image) for name, image in pair.items()]
-    options = ["--model", files.model, "-o", tmp_path / "out", "--save", "transform,summary"]
+    options = ["--model", files.model, *NO_SEARCH, "-o", tmp_path / "out", "--save", "transform,summary"]
     if form in ("ImageJ", "TIFF", "stack"):
         options += LETTERS
     if form in ("TIFF", "stack"):
@@ -108,7 +109,7 @@ def test_the_command_finds_the_same_map(run, files, pair, reference, tmp_path, f
 def test_the_report_of_a_folder_is_rendered_again(run, files, pair, tmp_path, form):
     """What was stated stands in the summary."""
     paths = [FILES[form](tmp_path / name, *image) for name, image in pair.items()]
-    options = ["--model", files.model, "-o", tmp_path / "out"]
+    options = ["--model", files.model, *NO_SEARCH, "-o", tmp_path / "out"]
     if form == "stack":
         options += [*LETTERS, "--fixed-spacing", "0.33mm", "--moving-spacing", "330um,330um,330um"]
     status, _, error = run("register", *paths, *options)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
-from estimators import TRUST
+from estimators import NO_SEARCH, TRUST
 from niftis import METRE, MICRON, MM, forms_of
 from pages import text_of
 
@@ -48,7 +48,11 @@ def in_mm(files, tmp_path_factory):
     """Results of the pair in mm, with a mask of the fixed image."""
     folder = tmp_path_factory.mktemp("mm") / "results"
     paths = PairPaths(files.fixed, files.moving, fixed_mask=files.fixed_mask)
-    register_files(RegistrationRequest(paths, folder, Method(model=str(files.model), trust=TRUST)))
+    register_files(
+        RegistrationRequest(
+            paths, folder, Method(model=str(files.model), trust=TRUST, initial_transform="centers")
+        )
+    )
     return folder
 
 
@@ -60,7 +64,7 @@ def test_the_map_is_the_same_in_any_units(run, files, in_mm, tmp_path, fixed_uni
     fixed = rewritten(files.fixed, tmp_path / "fixed.nii.gz", fixed_unit)
     moving = rewritten(files.moving, tmp_path / "moving.nii.gz", moving_unit)
     mask = rewritten(files.fixed_mask, tmp_path / "mask.nii.gz", moving_unit)
-    options = ("--model", files.model, "--fixed-mask", mask, "-o", tmp_path / "other")
+    options = ("--model", files.model, "--fixed-mask", mask, *NO_SEARCH, "-o", tmp_path / "other")
     assert run("register", fixed, moving, *options)[0] == 0
     for name in ("transform.safetensors", "transform.h5"):
         plain, other = (load_transform(folder / name) for folder in (in_mm, tmp_path / "other"))
@@ -134,7 +138,7 @@ def test_an_unknown_orientation_is_a_warning_until_it_is_stated(run, files, tmp_
     """The arrays are stored RAS and LIA, the convention is LAS: nothing in the file says so."""
     images = {"fixed": files.fixed, "moving": files.moving}
     images[side] = rewritten(images[side], tmp_path / f"{side}.nii.gz", sform=0, qform=0)
-    options = ("--model", files.model, "-o", tmp_path / "out")
+    options = ("--model", files.model, *NO_SEARCH, "-o", tmp_path / "out")
     code, out, _ = run("register", *images.values(), *options)
     assert code == 0
     warning = f"{images[side]}: the orientation is unknown, since its {CODES}; its axes were taken as LAS"
@@ -221,7 +225,7 @@ def test_results_are_in_the_space_of_their_reference(run, files, tmp_path, shift
         files.fixed, tmp_path / "fixed.nii.gz", sform=sform, qform=qform, turned=turned if sform else None
     )
     moving = rewritten(files.moving, tmp_path / "moving.nii.gz", sform=4 if sform == 1 else 1, qform=0)
-    options = ("--model", files.model, "--save-uncertainty", "-o", tmp_path / "out")
+    options = ("--model", files.model, *NO_SEARCH, "--save-uncertainty", "-o", tmp_path / "out")
     code, out, _ = run("register", fixed, moving, *options)
     assert code == 0
     reference = ("--reference", fixed, "-o")

@@ -10,7 +10,7 @@ import torch
 from estimators import TRUST, estimating_model
 
 import patchmorph
-from patchmorph import api, catalogue, jobs
+from patchmorph import api, catalogue, demo, jobs
 from patchmorph.api import Method
 from patchmorph.errors import PatchMorphError
 from patchmorph.evaluation.pairs import PairPaths
@@ -197,7 +197,7 @@ def test_options_of_the_python_interface_change_the_map(files):
     model = catalogue.load_model(files.model, "cpu")
 
     def mapped(**options):
-        return patchmorph.register(files.fixed, files.moving, model, **options)
+        return patchmorph.register(files.fixed, files.moving, model, initial_transform="centers", **options)
 
     plain = mapped()
     assert not plain.has_uncertainty
@@ -232,6 +232,8 @@ def test_classes_of_a_model_file_run_only_if_each_is_trusted(run, files, tmp_pat
 @pytest.mark.parametrize("command", ["demo", "evaluate", "train"])
 def test_other_commands_that_load_models_take_trust_too(run, files, tmp_path, monkeypatch, command):
     monkeypatch.delenv("PATCHMORPH_TRUST")
+    image = load_image(files.fixed)
+    monkeypatch.setattr(demo, "demo_pair", lambda: demo.DemoPair(image, image, "an image and itself", None))
     (tmp_path / "pairs.csv").write_text(f"fixed,moving\n{files.fixed},{files.moving}\n")
     content = {"data": {"images": [str(files.fixed)]}, "run": {"output": "out", "weights": str(files.model)}}
     (tmp_path / "train.yaml").write_text(json.dumps(content))

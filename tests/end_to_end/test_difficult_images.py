@@ -11,6 +11,9 @@ from patchmorph.io.images import load_image
 from patchmorph.registration.result import Registration
 from patchmorph.transforms.resample import resample
 
+pytestmark = pytest.mark.slow
+"""Phantoms, evidence and masks in tests/registration state the same of each stage in seconds."""
+
 PLAIN = 0.841
 """Dice of this pair as it is."""
 THALAMUS = 10

@@ -3,7 +3,9 @@
 import json
 import re
 import shlex
+import tomllib
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import typer
@@ -147,3 +149,17 @@ def test_names_of_the_python_interface_exist(name):
     text = (REPOSITORY / name).read_text(encoding="utf-8")
     for used in re.findall(r"\bpatchmorph\.([A-Za-z_]+)\b(?!/)", text):
         assert hasattr(patchmorph, used), used
+
+
+def test_the_picture_of_the_rooms_is_the_contract():
+    contracts = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["importlinter"][
+        "contracts"
+    ]
+    layers = [[room.strip() for room in layer.split("|")] for layer in contracts[0]["layers"]]
+    picture = ElementTree.parse(DOCS / "images" / "rooms.svg")
+    name = "{http://www.w3.org/2000/svg}"
+    shown = [
+        [text.text for text in group.findall(f"{name}text[@class='room']")]
+        for group in picture.findall(f"{name}g")
+    ]
+    assert shown == layers

@@ -30,7 +30,7 @@ def test_a_known_map_is_recovered_through_the_command_line(brains):
     assert {item.name for item in brains.results.iterdir()} == FILES
     found = load_transform(brains.results / "transform.h5")
     error = (found(brains.points) - brains.truth(brains.points)).norm(dim=-1)
-    # The moving brain starts 20 mm and 12° away; voxels are 1 to 2 mm.
+    # The moving brain starts 20 mm and 12° away; voxels are 1.6 to 2.4 mm.
     assert error.mean() < 0.7
     assert error.quantile(0.99) < 2.5
     back = load_transform(brains.results / "transform.h5").inverse()
@@ -113,6 +113,7 @@ def test_labels_keep_their_ids_through_the_command_line(run, brains, tmp_path):
         assert set(load_image(warped).data.unique().tolist()) == {0, 2**24 + 1}
 
 
+@pytest.mark.slow
 def test_oblique_and_anisotropic_storage_gives_the_same_map(mni, model, brains):
     moving, points = load_image(brains.moving), brains.points
     reference = load_transform(brains.results / "transform.safetensors")(points)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from frozen import brains
-from frozen.outputs import CASES, FROZEN, LOOSE, computed, differences, read
+from frozen.outputs import CASES, FROZEN, LOOSE, computed, differences, freeze, read
 
 
 @pytest.fixture(scope="module")
@@ -13,7 +13,13 @@ def frozen():
     return read(FROZEN)
 
 
-@pytest.mark.parametrize("name", CASES)
+SLOW = ("auto_inverted", "packaged_two_scales", "no_model", "both_masks", "jitter_of_another_seed")
+"""Cases of some seconds, each of whose parts another case goes through too."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in CASES]
+)
 def test_outputs_are_what_they_were(name, frozen):
     assert not differences(computed([name])[name], frozen[name], LOOSE)
 
@@ -21,6 +27,17 @@ def test_outputs_are_what_they_were(name, frozen):
 def test_every_frozen_case_is_still_computed(frozen):
     assert set(frozen) == set(CASES)
     assert Path(FROZEN).stat().st_size < 200_000
+
+
+def test_renewing_one_case_leaves_the_others(frozen, tmp_path):
+    path = tmp_path / "frozen.json"
+    path.write_bytes(FROZEN.read_bytes())
+    freeze({}, path)
+    assert path.read_bytes() == FROZEN.read_bytes()
+    freeze({"step_plain": {"loss total": np.array(1.0)}}, path)
+    renewed = read(path)
+    assert set(renewed) == set(CASES)
+    assert {name for name in CASES if set(renewed[name]) != set(frozen[name])} == {"step_plain"}
 
 
 def error_mm(found):
