@@ -2,10 +2,10 @@
 
     python benchmarks/evaluate.py [--data FOLDER] [--maps FOLDER] [--pairs 01-02 ...] [--all-labels]
 
-Maps of the 20 pairs of `accuracy.py` are made first, where the folder of ``--maps`` lacks them. Then the command
-measures all pairs by these maps, with every metric and a page a pair, in one process, start-up included. Labels
-are FreeSurfer's 27 structures with merged cortical parcels, or all that the files hold. Writes
-results/evaluate.json.
+Maps of the 20 pairs of `accuracy.py` are made first, where the folder of ``--maps`` lacks them. Then the
+command measures all pairs by these maps, with every metric and a page a pair, in one process, start-up
+included. Labels are FreeSurfer's 27 structures with merged cortical parcels, or all that the files hold.
+Writes results/evaluate.json.
 """
 
 import argparse
@@ -57,7 +57,8 @@ def write_table(pairs: list[PairPaths], maps: list[Path], folder: Path, all_labe
         writer = csv.writer(file)
         writer.writerow(("fixed", "moving", "fixed_labels", "moving_labels", "transform"))
         for pair, transform in zip(pairs, maps, strict=True):
-            assert pair.fixed_labels and pair.moving_labels
+            assert pair.fixed_labels
+            assert pair.moving_labels
             labels = (pair.fixed_labels, pair.moving_labels)
             chosen = labels if all_labels else [structures(one, folder) for one in labels]
             writer.writerow((pair.fixed, pair.moving, *chosen, transform))
@@ -65,7 +66,9 @@ def write_table(pairs: list[PairPaths], maps: list[Path], folder: Path, all_labe
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=machine.DATA)
     parser.add_argument("--maps", type=Path, help="folder where maps are kept; by default they are not")
     parser.add_argument("--pairs", nargs="*", help="such as 01-02 (fixed, moving); without it, all 20")
@@ -77,7 +80,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
         table = write_table(pairs, made(pairs, arguments.maps or folder), folder, arguments.all_labels)
-        command = [sys.executable, "-m", "patchmorph", "evaluate", str(table), "-o", str(folder / "out"), "-q"]
+        command = [
+            sys.executable,
+            "-m",
+            "patchmorph",
+            "evaluate",
+            str(table),
+            "-o",
+            str(folder / "out"),
+            "-q",
+        ]
         before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         subprocess.run(command, check=True)
         wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)

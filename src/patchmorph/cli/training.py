@@ -9,7 +9,7 @@ from patchmorph.catalogue import NO_MODEL
 from patchmorph.cli.app import DeviceOption, FolderOption, TrustOption, app, console, print_table
 from patchmorph.cli.groups import with_options
 from patchmorph.cli.options import MethodOptions
-from patchmorph.evaluation.pairs import OPTIONAL, REQUIRED, TRANSFORM, load_pairs
+from patchmorph.evaluation.pairs import OPTIONAL, REQUIRED, TRANSFORM, PairPaths, load_pairs
 from patchmorph.io.atomic import check_folder, check_outputs
 from patchmorph.networks.devices import choose_device
 from patchmorph.results.summary import versions
@@ -58,8 +58,8 @@ def evaluate(
 
     Each row is written when its pair is done. A pair that fails has its reason there, and the exit code is 1.
     """
+    from patchmorph.evaluation.benchmark import LoadedPair, summarize
     from patchmorph.evaluation.benchmark import evaluate as run_evaluation
-    from patchmorph.evaluation.benchmark import summarize
     from patchmorph.evaluation.structures import summarize_structures
     from patchmorph.evaluation.table import ROWS, STRUCTURES, SUMMARY, check_evaluation, write_means, written
     from patchmorph.jobs import read_pair
@@ -75,7 +75,12 @@ def evaluate(
     registers = any(pair.transform is None for pair in table)
     model = method.loaded_model() if registers else NO_MODEL
     results, pages = [], EvaluationPages(output, method)
-    load = lambda paths: read_pair(paths, method, model)  # noqa: E731
+
+    def load(paths: PairPaths) -> LoadedPair:
+        if paths.transform is None:
+            pages.wait()
+        return read_pair(paths, method, model)
+
     for result in written(run_evaluation(table, load, pages.keep), output):
         results.append(result)
         names = f"{Path(result.moving).name} → {Path(result.fixed).name}"

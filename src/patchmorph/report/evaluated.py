@@ -3,13 +3,13 @@
 import math
 import os
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from patchmorph.api import Method
 from patchmorph.evaluation.benchmark import Evaluated, PairResult
-from patchmorph.evaluation.labels import PairLabels
 from patchmorph.evaluation.pairs import REQUIRED, PairPaths
 from patchmorph.io.bids import stem
 from patchmorph.registration.options import AFFINE, DEFORMABLE
@@ -45,22 +45,27 @@ class EvaluationPages:
     folder: Path
     method: Method
     _kept: dict[int, tuple[Path, str]] = field(default_factory=dict)
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
+    _written: Future[None] | None = None
 
     def keep(self, paths: PairPaths, evaluated: Evaluated) -> None:
-        """Write the page of a pair."""
+        """Write the page of a pair beside what follows, once the page before is there."""
+        self.wait()
         (self.folder / PAGES).mkdir(parents=True, exist_ok=True)
         page = self.folder / PAGES / f"{len(self._kept) + 1:03d}_{_name(evaluated.result)}.html"
-        labels, dice = evaluated.labels, {}
-        if labels.fixed is not None and labels.moving is not None:
-            warped = labels.warped(evaluated.registration)
-            labels, dice = PairLabels(labels.fixed, warped), labels.dice(warped)
         summary = self._summary(paths, evaluated)
-        summary.dice = {str(label): value for label, value in dice.items()}
-        write_page(page, PairView.of(evaluated.registration, evaluated.warped, labels), summary)
+        view = PairView.of(evaluated.registration, evaluated.warped, evaluated.labels)
+        self._written = self._pool.submit(write_page, page, view, summary)
         self._kept[id(evaluated.result)] = page, "; ".join(summary.reasons)
+
+    def wait(self) -> None:
+        """Wait until all pages are there, so that nothing runs beside a registration that is timed."""
+        if self._written is not None:
+            self._written.result()
 
     def write_list(self, results: Sequence[PairResult]) -> Path:
         """Write ``index.html``, the worst pair first."""
+        self.wait()
         rows = []
         for result in results:
             page, reasons = self._kept.get(id(result), (None, result.error))
@@ -89,6 +94,7 @@ class EvaluationPages:
             device=device_name(device),
             peak_memory_gib=peak_memory_gib(device),
             seconds={} if math.isnan(result.seconds) else {"register": result.seconds},
+            dice={str(one.label): one.dice for one in result.structures if one.in_fixed},
             files={name: os.path.relpath(path, self.folder / PAGES) for name, path in paths.given().items()},
         )
 
