@@ -30,7 +30,7 @@ class LoadedPair:
     Attributes:
         register: registers its images.
         labels: of its images.
-        timed: whether ``register`` registers; else another tool did, and the seconds are NaN.
+        timed: whether ``register`` registers; else another tool did, which took the seconds of the table.
     """
 
     register: Callable[[], Registration]
@@ -61,6 +61,7 @@ class PairResult:
         ndv_percent: see `Measured`.
         inverse_consistency_mm: see `Measured`.
         transform: path of the map, if another tool made it.
+        tool: what made the map, where the pairs or the table name it.
         verdict: ``pass``, ``check`` or ``fail``.
         error: why the pair could not be registered; then all figures are NaN.
         structures: agreement of each label.
@@ -83,6 +84,7 @@ class PairResult:
     ndv_percent: float = math.nan
     inverse_consistency_mm: float = math.nan
     transform: str = ""
+    tool: str = ""
     verdict: str = ""
     error: str = ""
     structures: tuple[StructureResult, ...] = ()
@@ -121,12 +123,16 @@ def evaluate(
         by = "" if paths.transform is None else str(paths.transform)
         try:
             evaluated = _evaluated(load(paths))
-            evaluated = replace(evaluated, result=replace(evaluated.result, transform=by))
+            result = replace(evaluated.result, transform=by, tool=paths.tool)
+            if paths.transform is not None:
+                result = replace(result, seconds=paths.seconds)
+            evaluated = replace(evaluated, result=result)
             if keep is not None:
                 keep(paths, evaluated)
             yield evaluated.result
         except PatchMorphError as error:
-            yield PairResult(str(paths.fixed), str(paths.moving), transform=by, error=str(error))
+            failed = PairResult(str(paths.fixed), str(paths.moving), transform=by, tool=paths.tool)
+            yield replace(failed, error=str(error))
 
 
 def loading(register: Callable[[Image, Image], Registration]) -> Callable[[PairPaths], LoadedPair]:
