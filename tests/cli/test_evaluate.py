@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 
 import pytest
 import torch
@@ -131,7 +132,9 @@ def test_an_earlier_evaluation_stays_unless_it_may_be_replaced(evaluate, run, as
     again = ("evaluate", tmp_path / "pairs.csv", "-o", tmp_path / "out", "--model", files.model)
     code, _, error = run(*again)
     assert code == 2
-    assert "without an earlier evaluation, or --overwrite given, got pairs.csv, summary.json" in error
+    assert (
+        "without an earlier evaluation, or --overwrite given, got pairs.csv, tools.csv, summary.json" in error
+    )
     assert len(evaluate(f"fixed,moving\n{pair}", "--overwrite")[2]) == 1
 
 
@@ -207,18 +210,21 @@ def test_a_map_made_elsewhere_is_measured_and_nothing_is_registered(evaluate, as
     shift = "#Insight Transform File V1.0\n#Transform 0\nTransform: TranslationTransform_double_3_3\n"
     (tmp_path / "far.txt").write_text(f"{shift}Parameters: 4 0 0\nFixedParameters:\n")
     pair = labelled_pair(files, tmp_path)
-    table = f"fixed,moving,fixed_labels,moving_labels,transform\n{pair},true.h5\n{pair},far.txt\n{pair},\n"
+    head = "fixed,moving,fixed_labels,moving_labels,transform,tool,seconds"
+    table = f"{head}\n{pair},true.h5,truth,12.5\n{pair},far.txt,far,\n{pair},,,\n"
     _, out, rows, summary = evaluate(table)
     assert len(asked) == 1  # the last row
     assert [row["transform"].rpartition("/")[2] for row in rows] == ["true.h5", "far.txt", ""]
-    assert [math.isnan(float(row["seconds"])) for row in rows] == [True, True, False]
+    assert [math.isnan(float(row["seconds"])) for row in rows] == [False, True, False]
+    assert float(rows[0]["seconds"]) == 12.5
+    assert [row["tool"] for row in rows] == ["truth", "far", "model"]
     true, far, ours = ({name: row[name] for name in row if name.startswith(("dice", "hd95"))} for row in rows)
     assert true == ours
     assert float(true["dice"]) > float(far["dice"])
     assert float(true["hd95_mm"]) < float(far["hd95_mm"])
     assert summary["pairs"] == 3
     pages = sorted(path.name for path in (tmp_path / "out" / "reports").iterdir())
-    assert [name.partition("_by_")[2] for name in pages] == ["true.h5.html", "far.txt.html", ""]
+    assert [name.partition("_by_")[2] for name in pages] == ["truth.html", "far.html", ""]
     page = (tmp_path / "out" / "reports" / pages[0]).read_text()
     assert "patchmorph apply ../../true.h5 " in page
     assert "nan" not in out
@@ -239,6 +245,47 @@ def test_structures_have_a_table_and_means(evaluate, asked, files, tmp_path):
     # An evaluation without labels replaces it.
     evaluate(f"fixed,moving\n{files.fixed},{files.moving}\n", "--overwrite")
     assert not (tmp_path / "out" / "structures.csv").exists()
+
+
+def test_several_models_and_other_tools_are_compared(run, asked, files, tmp_path):
+    """Two files of one name are told apart by their folders."""
+    save_transform(files.truth, tmp_path / "true.h5")
+    models = [tmp_path / name / "model.safetensors" for name in ("one", "two")]
+    for model in models:
+        model.parent.mkdir()
+        shutil.copy(files.model, model)
+    pair, head = labelled_pair(files, tmp_path), "fixed,moving,fixed_labels,moving_labels,transform,tool"
+    (tmp_path / "pairs.csv").write_text(f"{head}\n{pair},,\n{pair},true.h5,truth\n")
+    options = [word for model in models for word in ("--model", model)]
+    code, out, error = run("evaluate", tmp_path / "pairs.csv", "-o", tmp_path / "out", *options)
+    assert code == 0, error
+    assert asked[0]["model"] is not asked[1]["model"]
+    with (tmp_path / "out" / "pairs.csv").open() as file:
+        assert [row["tool"] for row in csv.DictReader(file)] == ["one_model", "two_model", "truth"]
+    with (tmp_path / "out" / "tools.csv").open() as file:
+        assert "two_model mean" in next(csv.reader(file))
+    with (tmp_path / "out" / "comparison.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["first"], row["second"]) for row in rows} == {
+        ("one_model", "two_model"),
+        ("one_model", "truth"),
+        ("two_model", "truth"),
+    }
+    assert "two_model: mean of 1 pairs" in out
+    pages = sorted(path.name.partition("_by_")[2] for path in (tmp_path / "out" / "reports").iterdir())
+    assert pages == ["one_model.html", "truth.html", "two_model.html"]
+    index = (tmp_path / "out" / "index.html").read_text()
+    assert "moving_to_fixed by two_model" in index
+    assert "one_model minus truth" in index
+
+
+def test_models_of_one_name_are_refused(run, files, tmp_path):
+    (tmp_path / "pairs.csv").write_text(f"fixed,moving\n{files.fixed},{files.moving}\n")
+    models = ("--model", files.model, "--model", files.model)
+    code, _, error = run("evaluate", tmp_path / "pairs.csv", "-o", tmp_path / "out", *models)
+    assert code == 2
+    assert "models must have different names, got" in error
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

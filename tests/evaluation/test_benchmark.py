@@ -12,6 +12,7 @@ from patchmorph.errors import PatchMorphError
 from patchmorph.evaluation.benchmark import PairResult, evaluate, loading, measure, summarize
 from patchmorph.evaluation.labels import PairLabels, load_labels
 from patchmorph.evaluation.pairs import PairPaths
+from patchmorph.evaluation.quality import measure_quality
 from patchmorph.images.volume import Image
 from patchmorph.io.images import save_image
 from patchmorph.registration.result import Registration
@@ -60,7 +61,7 @@ def registration_by(transform, fixed: Image, moving: Image | None = None) -> Reg
 )
 def test_folding_is_measured_inside_the_labels_or_else_the_content(cube, center, half, folding, spread):
     labels = PairLabels(*([] if center is None else [Image(block(center, half).to(torch.int16), GRID)] * 2))
-    result = measure(registration_by(right_half_folds(), cube), cube, labels, 0.0)
+    result = measure(registration_by(right_half_folds(), cube), labels, 0.0)[1]
     assert result.folding_percent == pytest.approx(folding, abs=1e-3)
     if spread is None:  # log determinants are log 1 and log 1e-9, in these shares
         share, count = folding / 100, 11**3 if center is None else 5**3
@@ -74,7 +75,7 @@ def test_similarity_is_that_of_the_fixed_content_before_and_after():
     # The moving brain lies 8 mm to the right of the fixed one: φ(x) = x + 8 brings it back.
     moved = Image(brain.data, grid_around((40, 44, 38), np.eye(3) * 4, (8.0, 0, 0)), "moved")
     registration = registration_by(shift, brain, moved)
-    result = measure(registration, registration.warped(), PairLabels(), 2.5)
+    result = measure(registration, PairLabels(), 2.5)[1]
     # Two whole voxels: nothing but rounding is left.
     assert result.ncc_after == pytest.approx(1, abs=1e-4)
     assert result.ncc_before < 0.8
@@ -82,8 +83,8 @@ def test_similarity_is_that_of_the_fixed_content_before_and_after():
     # What the warped image shows outside the fixed content does not count.
     framed = brain.data.clone()
     framed[..., 0] = 1
-    framed = measure(registration, Image(framed, brain.grid), PairLabels(), 2.5)
-    assert framed.ncc_after == pytest.approx(1, abs=1e-4)
+    framed = measure_quality(registration, Image(framed, brain.grid))
+    assert framed.similarity_after == pytest.approx(1, abs=1e-4)
 
 
 def test_dice_is_measured_after_the_moving_labels_are_warped(cube):
@@ -92,16 +93,16 @@ def test_dice_is_measured_after_the_moving_labels_are_warped(cube):
     fixed = Image(block((0.0, 0, 0), (8.0, 8, 8)).to(torch.int16), GRID)
     right = Image(block((8.0, 0, 0), (8.0, 8, 8)).to(torch.int16), GRID)
     registration = registration_by(shift, cube)
-    assert measure(registration, cube, PairLabels(fixed, right), 0.0).dice == pytest.approx(1)
+    assert measure(registration, PairLabels(fixed, right), 0.0)[1].dice == pytest.approx(1)
     # Of five layers each, three lie over each other.
-    assert measure(registration, cube, PairLabels(fixed, fixed), 0.0).dice == pytest.approx(3 / 5)
+    assert measure(registration, PairLabels(fixed, fixed), 0.0)[1].dice == pytest.approx(3 / 5)
 
 
 def test_ids_are_never_mixed_when_labels_are_warped(cube):
     """A quarter of a voxel off, each nearest voxel is the same one; between 8 and 0 there is no 6."""
     quarter = AffineTransform.translation(torch.tensor([[SPACING / 4, 0, 0]], dtype=torch.float64))
     labels = Image(block((0.0, 0, 0), (8.0, 8, 8), value=8.0).to(torch.int16), GRID)
-    assert measure(registration_by(quarter, cube), cube, PairLabels(labels, labels), 0.0).dice == 1
+    assert measure(registration_by(quarter, cube), PairLabels(labels, labels), 0.0)[1].dice == 1
 
 
 def test_fixed_labels_are_compared_in_the_world_not_by_array_index():
@@ -113,7 +114,7 @@ def test_fixed_labels_are_compared_in_the_world_not_by_array_index():
     identity = AffineTransform.identity()
     registration = registered(image, image, identity)
     for fixed_labels in (labels, stored_otherwise):
-        assert measure(registration, image, PairLabels(fixed_labels, labels), 0.0).dice == pytest.approx(1)
+        assert measure(registration, PairLabels(fixed_labels, labels), 0.0)[1].dice == pytest.approx(1)
 
 
 def test_labels_outside_of_their_image_are_refused(cube):
@@ -121,7 +122,7 @@ def test_labels_outside_of_their_image_are_refused(cube):
     labels = Image(torch.ones(1, 1, 5, 5, 5, dtype=torch.int16), far, "far.nii")
     identity = AffineTransform.identity()
     with pytest.raises(PatchMorphError, match=r"labels must lie inside their image, got none there in far"):
-        measure(registration_by(identity, cube), cube, PairLabels(labels, labels), 0.0)
+        measure(registration_by(identity, cube), PairLabels(labels, labels), 0.0)
 
 
 def test_a_table_is_registered_pair_by_pair_with_the_labels_of_each_side(tmp_path):

@@ -136,6 +136,39 @@ class MethodOptions:
         return Method(**chosen, preset=FAST if fast else BEST if best else NORMAL)
 
 
+@dataclass(frozen=True)
+class EvaluationOptions(MethodOptions):
+    """How pairs are registered by one or several models."""
+
+    model: Annotated[  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleVariableOverride]
+        list[str] | None,
+        _option(
+            METHOD,
+            "auto (by the contrasts), a packaged model, a model file, or none (no network). Repeatable: the "
+            "models are compared. [default: auto]",
+        ),
+    ] = None
+
+    def methods(self) -> dict[str, Method]:
+        """The methods by the names of their models; a file is named as itself, or with its folder.
+
+        Raises:
+            PatchMorphError: two presets, or two models of one name.
+        """
+        models = [str(model) for model in self.model or [_DEFAULT.model]]
+        for name_of in (lambda path: path.stem, lambda path: f"{path.parent.name}_{path.stem}"):
+            names = [name_of(Path(model)) if Path(model).suffix else model for model in models]
+            if len(set(names)) == len(names):
+                break
+        else:
+            raise PatchMorphError(f"models must have different names, got {', '.join(models)}")
+        options: dict[str, Any] = vars(self)
+        return {
+            name: MethodOptions(**{**options, "model": one}).method()
+            for name, one in zip(names, models, strict=True)
+        }
+
+
 def _finest(text: str | None) -> float | str | None:
     """The size in mm of an option that may be `NATIVE`.
 

@@ -8,8 +8,15 @@ import typer
 from patchmorph.catalogue import NO_MODEL
 from patchmorph.cli.app import DeviceOption, FolderOption, TrustOption, app, console, print_table
 from patchmorph.cli.groups import with_options
-from patchmorph.cli.options import MethodOptions
-from patchmorph.evaluation.pairs import OPTIONAL, REQUIRED, TRANSFORM, load_pairs
+from patchmorph.cli.options import EvaluationOptions
+from patchmorph.evaluation.pairs import (
+    OF_MAPS,
+    OPTIONAL,
+    REQUIRED,
+    PairPaths,
+    by_each_tool,
+    load_evaluated_pairs,
+)
 from patchmorph.io.atomic import check_folder, check_outputs
 from patchmorph.networks.devices import choose_device
 from patchmorph.results.summary import versions
@@ -43,9 +50,9 @@ def train(
 def evaluate(
     pairs: Annotated[
         Path,
-        typer.Argument(help=f"CSV: {','.join(REQUIRED)}, and any of {', '.join((*OPTIONAL, TRANSFORM))}."),
+        typer.Argument(help=f"CSV: {','.join(REQUIRED)}, and any of {', '.join((*OPTIONAL, *OF_MAPS))}."),
     ],
-    options: MethodOptions,
+    options: EvaluationOptions,
     output: FolderOption,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier evaluation in the folder.")
@@ -53,46 +60,50 @@ def evaluate(
 ) -> None:
     """Register every pair of a table; measure overlap, distances, folding and time.
 
-    A pair with a map of another tool in the column transform is measured only; --from says whose it is where
-    its file does not.
+    Several models (--model A --model B) and maps of other tools (columns transform and tool) are compared. A
+    pair with a map is measured only; --from says whose it is where its file does not.
 
     Each row is written when its pair is done. A pair that fails has its reason there, and the exit code is 1.
     """
+    from patchmorph.evaluation.benchmark import LoadedPair
     from patchmorph.evaluation.benchmark import evaluate as run_evaluation
-    from patchmorph.evaluation.benchmark import summarize
-    from patchmorph.evaluation.structures import summarize_structures
-    from patchmorph.evaluation.table import ROWS, STRUCTURES, SUMMARY, check_evaluation, write_means, written
+    from patchmorph.evaluation.comparison import Evaluation
+    from patchmorph.evaluation.table import ROWS, TABLES, check_evaluation, write_results, written
     from patchmorph.jobs import read_pair
     from patchmorph.report.evaluated import EvaluationPages
 
     check_folder(output)
-    table, method = load_pairs(pairs, (TRANSFORM,)), options.method()
+    methods = options.methods()
+    table = by_each_tool(load_evaluated_pairs(pairs), list(methods))
     inputs = [path for pair in table for path in pair.inputs()]
-    check_outputs(
-        [output / name for name in (ROWS, STRUCTURES, SUMMARY)], [pairs, Path(method.model), *inputs]
-    )
+    models = [Path(method.model) for method in methods.values()]
+    check_outputs([output / name for name in TABLES], [pairs, *models, *inputs])
     check_evaluation(output, overwrite)
     registers = any(pair.transform is None for pair in table)
-    model = method.loaded_model() if registers else NO_MODEL
-    results, pages = [], EvaluationPages(output, method)
-    load = lambda paths: read_pair(paths, method, model)  # noqa: E731
+    loaded = {name: method.loaded_model() if registers else NO_MODEL for name, method in methods.items()}
+    first = next(iter(methods))
+    results, pages = [], EvaluationPages(output, methods)
+
+    def load(paths: PairPaths) -> LoadedPair:
+        if paths.transform is not None:
+            return read_pair(paths, methods[first], loaded[first])
+        pages.wait()
+        return read_pair(paths, methods[paths.tool], loaded[paths.tool])
+
     for result in written(run_evaluation(table, load, pages.keep), output):
         results.append(result)
         names = f"{Path(result.moving).name} → {Path(result.fixed).name}"
-        console.print(f"{len(results)}/{len(table)} {names}: {result.error or result.verdict}")
-    done = [result for result in results if not result.error]
-    means = summarize(done)
-    failed = len(results) - len(done)
-    counts = {"pairs": len(done), "failed": failed, "mean": means}
-    structures = {"structures": summarize_structures([result.structures for result in done])}
+        console.print(f"{len(results)}/{len(table)} {names}, {result.tool}: {result.error or result.verdict}")
     how = {
-        "model": method.model if registers else None,
-        "device": str(choose_device(method.device)),
-        "arguments": method.arguments(),
+        "models": [method.model for method in methods.values()] if registers else [],
+        "device": str(choose_device(methods[first].device)),
+        "arguments": methods[first].arguments(),
+        "versions": versions(),
     }
-    write_means(counts | structures | {"versions": versions()} | how, output)
-    print_table(f"mean of {len(done)} pairs", means)
-    console.print(f"see {pages.write_list(results)}")
-    if failed:
+    evaluation = Evaluation.of(results)
+    for tool, summary in write_results(results, evaluation, how, output).items():
+        print_table(f"{tool}: mean of {summary['pairs']} pairs", summary["mean"])
+    console.print(f"see {pages.write_list(results, evaluation)}")
+    if failed := sum(bool(result.error) for result in results):
         console.print(f"{failed} of {len(results)} pairs failed; the reasons are in {output / ROWS}")
         raise typer.Exit(SOME_FAILED)

@@ -3,18 +3,17 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from statistics import fmean
 from typing import Any
 
 import torch
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.evaluation import metrics
-from patchmorph.evaluation.labels import PairLabels, ids_of
+from patchmorph.evaluation.labels import PairLabels
+from patchmorph.evaluation.measured import Measured, measure_map
+from patchmorph.evaluation.overlap import Overlap, ids_of
 from patchmorph.evaluation.pairs import PairPaths
-from patchmorph.evaluation.quality import measure_quality
-from patchmorph.evaluation.regularity import measure_regularity
 from patchmorph.evaluation.structures import StructureResult, compare_structures, mean_figures
 from patchmorph.images.volume import Image
 from patchmorph.io.images import load_image
@@ -31,7 +30,7 @@ class LoadedPair:
     Attributes:
         register: registers its images.
         labels: of its images.
-        timed: whether ``register`` registers; else another tool did, and the seconds are NaN.
+        timed: whether ``register`` registers; else another tool did, which took the seconds of the table.
     """
 
     register: Callable[[], Registration]
@@ -59,9 +58,10 @@ class PairResult:
         target_overlap: share of them that is covered.
         hd95_mm: 95th percentile of the distances between their surfaces.
         assd_mm: mean distance between their surfaces.
-        ndv_percent: see `Regularity`.
-        inverse_consistency_mm: see `Regularity`.
+        ndv_percent: see `Measured`.
+        inverse_consistency_mm: see `Measured`.
         transform: path of the map, if another tool made it.
+        tool: what made the map, where the pairs or the table name it.
         verdict: ``pass``, ``check`` or ``fail``.
         error: why the pair could not be registered; then all figures are NaN.
         structures: agreement of each label.
@@ -84,6 +84,7 @@ class PairResult:
     ndv_percent: float = math.nan
     inverse_consistency_mm: float = math.nan
     transform: str = ""
+    tool: str = ""
     verdict: str = ""
     error: str = ""
     structures: tuple[StructureResult, ...] = ()
@@ -96,7 +97,7 @@ class Evaluated:
     Attributes:
         registration: what was found.
         warped: its warped image.
-        labels: of its images.
+        labels: of the fixed image, and of the moving image on the fixed grid.
         result: the measurements.
     """
 
@@ -121,12 +122,17 @@ def evaluate(
     for paths in pairs:
         by = "" if paths.transform is None else str(paths.transform)
         try:
-            evaluated = _evaluated(load(paths), by)
+            evaluated = _evaluated(load(paths))
+            result = replace(evaluated.result, transform=by, tool=paths.tool)
+            if paths.transform is not None:
+                result = replace(result, seconds=paths.seconds)
+            evaluated = replace(evaluated, result=result)
             if keep is not None:
                 keep(paths, evaluated)
             yield evaluated.result
         except PatchMorphError as error:
-            yield PairResult(str(paths.fixed), str(paths.moving), transform=by, error=str(error))
+            failed = PairResult(str(paths.fixed), str(paths.moving), transform=by, tool=paths.tool)
+            yield replace(failed, error=str(error))
 
 
 def loading(register: Callable[[Image, Image], Registration]) -> Callable[[PairPaths], LoadedPair]:
@@ -144,71 +150,50 @@ def loading(register: Callable[[Image, Image], Registration]) -> Callable[[PairP
 
 
 def evaluate_pair(pair: LoadedPair) -> PairResult:
-    """Register and measure a pair, without the figures of `in_detail`.
+    """Register and measure a pair, without the figures that `measure` adds in detail.
 
     Raises:
         PatchMorphError: images that cannot be registered, or fixed labels outside their image.
     """
-    registration, seconds = _registered(pair)
-    return measure(registration, registration.warped(), pair.labels, seconds)
+    return _evaluated(pair, in_detail=False).result
 
 
-def _evaluated(pair: LoadedPair, transform: str) -> Evaluated:
-    registration, seconds = _registered(pair)
-    warped = registration.warped()
-    result = measure(registration, warped, pair.labels, seconds)
-    result = replace(result, transform=transform, **in_detail(registration, pair.labels))
-    return Evaluated(registration, warped, pair.labels, result)
-
-
-def _registered(pair: LoadedPair) -> tuple[Registration, float]:
-    """The registration of a pair, and the seconds it took."""
+def _evaluated(pair: LoadedPair, in_detail: bool = True) -> Evaluated:
     _synchronize()
     began = time.perf_counter()
     registration = pair.register()
     _synchronize()
-    return registration, time.perf_counter() - began if pair.timed else math.nan
+    seconds = time.perf_counter() - began if pair.timed else math.nan
+    measured, result = measure(registration, pair.labels, seconds, in_detail)
+    return Evaluated(
+        registration, measured.warped, PairLabels(pair.labels.fixed, measured.warped_labels), result
+    )
 
 
-def in_detail(registration: Registration, labels: PairLabels) -> dict[str, Any]:
-    """Further figures of a `PairResult`: of each label, of surfaces and of the map."""
-    if labels.fixed is None or labels.moving is None:
-        return asdict(measure_regularity(registration, None))
-    fixed = labels.fixed_on(registration.fixed.grid)
-    ids, warped = (image.values()[0, 0].long() for image in (fixed, labels.warped(registration, "nearest")))
-    structures = compare_structures(ids, warped, fixed.grid, ids_of(labels.moving.values()))
-    present = set(ids_of(ids))
-    means = mean_figures([one for one in structures if one.label in present])
-    return asdict(measure_regularity(registration, fixed)) | {
-        "structures": structures,
-        **{name: value for name, value in means.items() if name != "dice"},
-    }
-
-
-def measure(registration: Registration, warped: Image, labels: PairLabels, seconds: float) -> PairResult:
+def measure(
+    registration: Registration, labels: PairLabels, seconds: float, in_detail: bool = False
+) -> tuple[Measured, PairResult]:
     """Measure one registration.
 
     Args:
         registration: what to measure.
-        warped: its warped image.
         labels: overlap is measured if both images have some.
         seconds: duration of the registration.
+        in_detail: whether each label, surfaces, and what `measure_map` adds in detail are measured, too.
 
     Raises:
         PatchMorphError: fixed labels outside their image.
     """
+    measured = measure_map(registration, labels, in_detail)
     overlaps: dict[str, Any] = {}
-    fixed_labels = None
-    if labels.fixed is not None and labels.moving is not None:
-        fixed_labels = labels.fixed_on(registration.fixed.grid)
-        fixed_ids = fixed_labels.values()[0, 0].long()
-        if not (fixed_ids > 0).any():
-            raise PatchMorphError(
-                f"labels must lie inside their image, got none there in {labels.fixed.name}"
-            )
-        overlaps = label_groups(fixed_ids, labels.warped(registration, "nearest").values()[0, 0].long())
-    quality = measure_quality(registration, warped, fixed_labels)
-    return PairResult(
+    if measured.ids is not None:
+        assert labels.moving is not None
+        overlap = Overlap.of(*measured.ids)
+        if in_detail:
+            overlaps = _structures(measured, overlap, ids_of(labels.moving.values()))
+        overlaps |= _groups(overlap)
+    quality = measured.quality
+    return measured, PairResult(
         fixed=registration.fixed.name,
         moving=registration.moving.name,
         seconds=seconds,
@@ -216,22 +201,35 @@ def measure(registration: Registration, warped: Image, labels: PairLabels, secon
         ncc_after=quality.similarity_after,
         folding_percent=quality.folding_percent,
         sd_log_jacobian=quality.sd_log_jacobian,
+        ndv_percent=measured.ndv_percent,
+        inverse_consistency_mm=measured.inverse_consistency_mm,
         verdict=registration.verdict.level,
         **overlaps,
     )
 
 
+def _structures(measured: Measured, overlap: Overlap, moving_ids: list[int]) -> dict[str, Any]:
+    """The agreement of each label, and means over those of the fixed image."""
+    assert measured.ids is not None
+    structures = compare_structures(*measured.ids, measured.warped.grid, moving_ids, overlap)
+    return {"structures": structures, **mean_figures([one for one in structures if one.in_fixed])}
+
+
 def label_groups(fixed: torch.Tensor, warped: torch.Tensor) -> dict[str, float]:
     """Mean Dice over the labels of ``fixed``; for FreeSurfer's ids also over `ASEG` and over the parcels."""
-    present = ids_of(fixed)
+    return _groups(Overlap.of(fixed, warped))
+
+
+def _groups(overlap: Overlap) -> dict[str, float]:
+    present = ids_of(overlap.fixed)
     assert present, "the fixed image has no labels"
-    groups = {"dice": _mean(metrics.dice(fixed, warped, present))}
+    groups = {"dice": _mean(overlap.dice(present))}
     parcels = [label for label in present if label >= 1001 and label % 1000 != 0]
     if set(ASEG) & set(present) and (parcels or set(ASEG) <= set(present)):
-        merged = [merge_cortex(image) for image in (fixed, warped)]
-        groups["dice_aseg"] = _mean(metrics.dice(*merged, list(ASEG)))  # type: ignore[arg-type]
+        merged = Overlap(merge_cortex(overlap.fixed), merge_cortex(overlap.warped), overlap.voxels)
+        groups["dice_aseg"] = _mean(merged.dice(list(ASEG)))
     if parcels:
-        groups["dice_cortex"] = _mean(metrics.dice(fixed, warped, parcels))
+        groups["dice_cortex"] = _mean(overlap.dice(parcels))
     return groups
 
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.evaluation import metrics
+from patchmorph.evaluation.overlap import ids_of
 from patchmorph.evaluation.pairs import PairPaths
 from patchmorph.images.volume import Image
 from patchmorph.io.images import load_image
@@ -40,11 +40,6 @@ def load_labels(path: str | Path, stated: Stated | None = None) -> Image:
     if not (values > 0).any():
         raise PatchMorphError(f"labels must hold ids above 0, got none in {path}")
     return Image(values, labels.grid, labels.name, notes=labels.notes, doubts=labels.doubts)
-
-
-def ids_of(values: Tensor) -> list[int]:
-    """The ids above 0, in order."""
-    return [int(label) for label in torch.unique(values).tolist() if label > 0]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from patchmorph.evaluation.overlap import Overlap
+
 MIN_DETERMINANT = 1e-9
 """Lower bound of determinants in the SD of the log-Jacobian, as in the Learn2Reg challenges."""
 
@@ -56,12 +58,12 @@ class Moments:
 
 def dice(fixed: Int[Tensor, "*n"], warped: Int[Tensor, "*n"], labels: list[int]) -> dict[int, float]:
     """Dice overlap of each label: 2 |A ∩ B| / (|A| + |B|); NaN for a label in neither image."""
-    return {label: _ratio(2 * both, a + b) for label, both, a, b in _sizes(fixed, warped, labels)}
+    return Overlap.of(fixed, warped).dice(labels)
 
 
 def jaccard(fixed: Int[Tensor, "*n"], warped: Int[Tensor, "*n"], labels: list[int]) -> dict[int, float]:
     """Jaccard index of each label: |A ∩ B| / |A ∪ B|; NaN for a label in neither image."""
-    return {label: _ratio(both, a + b - both) for label, both, a, b in _sizes(fixed, warped, labels)}
+    return Overlap.of(fixed, warped).jaccard(labels)
 
 
 def target_overlap(
@@ -71,7 +73,7 @@ def target_overlap(
 
     Klein et al., NeuroImage 2009.
     """
-    return {label: _ratio(both, a) for label, both, a, _ in _sizes(fixed, warped, labels)}
+    return Overlap.of(fixed, warped).target_overlap(labels)
 
 
 def folding_fraction(determinant: Float[Tensor, "x y z"], mask: Bool[Tensor, "x y z"]) -> float:
@@ -129,18 +131,3 @@ def correlation(fixed: Float[Tensor, "*n"], warped: Float[Tensor, "*n"], mask: B
     moments = Moments()
     moments.add(fixed[mask], warped[mask])
     return moments.correlation()
-
-
-def _sizes(fixed: Tensor, warped: Tensor, labels: list[int]) -> list[tuple[int, int, int, int]]:
-    """Each label with its number of voxels in both images, in the fixed and in the warped one."""
-    both, in_fixed, in_warped = _count(fixed[fixed == warped]), _count(fixed), _count(warped)
-    return [(one, both.get(one, 0), in_fixed.get(one, 0), in_warped.get(one, 0)) for one in labels]
-
-
-def _ratio(part: int, whole: int) -> float:
-    return part / whole if whole else math.nan
-
-
-def _count(labels: Tensor) -> dict[int, int]:
-    ids, counts = torch.unique(labels, return_counts=True)
-    return dict(zip(ids.tolist(), counts.tolist(), strict=True))

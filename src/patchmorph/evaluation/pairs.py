@@ -1,8 +1,9 @@
 """The files of a pair, and a table of pairs."""
 
+import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,12 @@ from patchmorph.io.tables import Row, files_of, read_rows
 
 REQUIRED = ("fixed", "moving")
 FOLDER_NAME = re.compile(r"\w[\w.-]{,199}")
-TRANSFORM = "transform"
-"""Column with maps that other tools made, in tables that are evaluated."""
+TRANSFORM, TOOL, SECONDS = "transform", "tool", "seconds"
+"""Columns with maps made elsewhere, what made them and how long it took, in tables that are evaluated."""
+OF_MAPS = (TRANSFORM, TOOL, SECONDS)
+ELSEWHERE = "elsewhere"
+"""Stands for the tool of a map where none is named."""
+TOOL_NAME = re.compile(r"\w[\w. +-]{,79}")
 CHANNELS = frozenset(("fixed_channel", "moving_channel"))
 
 
@@ -25,6 +30,8 @@ class PairPaths:
         fixed_channel: further channels of the fixed image.
         moving_channel: the same channels of the moving image, in the same order.
         transform: a map that another tool made, instead of a registration.
+        tool: what makes or made the map, where several are compared.
+        seconds: how long another tool took, if that is known.
 
     Raises:
         PatchMorphError: more channels of one image than of the other, or what only a registration uses with
@@ -43,6 +50,8 @@ class PairPaths:
     fixed_channel: tuple[Path, ...] = ()
     moving_channel: tuple[Path, ...] = ()
     transform: Path | None = None
+    tool: str = ""
+    seconds: float = math.nan
 
     def __post_init__(self) -> None:
         fixed, moving = len(self.fixed_channel), len(self.moving_channel)
@@ -69,28 +78,64 @@ class PairPaths:
         files: dict[str, Any] = {name: path.absolute() for name, path in self.given().items()}
         for name in CHANNELS:
             files[name] = tuple(path.absolute() for path in getattr(self, name))
-        return PairPaths(**files)
+        return replace(self, **files)
 
 
-COLUMNS = tuple(field.name for field in fields(PairPaths) if field.name != TRANSFORM)
+COLUMNS = tuple(field.name for field in fields(PairPaths) if field.name not in OF_MAPS)
 """Columns of a table of pairs that are registered, which has room for one further channel."""
 OPTIONAL = COLUMNS[len(REQUIRED) :]
 NAME = "name"
 """Column with the names of pairs."""
 
 
-def load_pairs(path: str | Path, further: tuple[str, ...] = ()) -> list[PairPaths]:
+def load_pairs(path: str | Path) -> list[PairPaths]:
     """Read a CSV table of pairs with some of `COLUMNS`; its paths are relative to its folder.
-
-    Args:
-        path: of the table.
-        further: columns that it may have, too, such as `TRANSFORM`.
 
     Raises:
         PatchMorphError: no such file, missing or unknown columns, no rows, a listed file that does not exist,
             or labels for one image only.
     """
-    return [pair for _, pair in _rows(Path(path), further)]
+    return [pair for _, pair in _rows(Path(path))]
+
+
+def load_evaluated_pairs(path: str | Path) -> list[PairPaths]:
+    """The same from a table that may have the columns `OF_MAPS`, too.
+
+    Raises:
+        PatchMorphError: as for `load_pairs`, a tool or seconds without a map, or two maps of one tool for a
+            pair.
+    """
+    pairs, known = [], set()
+    for row, pair in _rows(Path(path), OF_MAPS):
+        if pair.transform is None and (pair.tool or not math.isnan(pair.seconds)):
+            raise PatchMorphError(f"{TOOL} and {SECONDS} must come with {TRANSFORM}, got none in {row.where}")
+        if pair.transform is not None:
+            pair = replace(pair, tool=pair.tool or ELSEWHERE)
+            key = (pair.fixed, pair.moving, pair.tool)
+            if key in known:
+                raise PatchMorphError(
+                    f"maps of one pair must be of different tools (column {TOOL}), got {pair.tool} twice, "
+                    f"again in {row.where}"
+                )
+            known.add(key)
+        pairs.append(pair)
+    return pairs
+
+
+def by_each_tool(pairs: list[PairPaths], models: list[str]) -> list[PairPaths]:
+    """The pairs, those without a map once for each model, which is their tool.
+
+    Raises:
+        PatchMorphError: a map by a tool that is named as a model.
+    """
+    both = {pair.tool for pair in pairs if pair.transform is not None} & set(models)
+    if both and any(pair.transform is None for pair in pairs):
+        raise PatchMorphError(f"{TOOL} must have another name than the models, got {sorted(both)[0]}")
+    return [
+        replace(pair, tool=tool)
+        for pair in pairs
+        for tool in ([pair.tool] if pair.transform is not None else models)
+    ]
 
 
 def load_named_pairs(path: str | Path) -> dict[str, PairPaths]:
@@ -117,8 +162,19 @@ def load_named_pairs(path: str | Path) -> dict[str, PairPaths]:
 
 def _rows(path: Path, further: tuple[str, ...] = ()) -> Iterator[tuple[Row, PairPaths]]:
     for row in read_rows(path, "table of pairs", REQUIRED, (*OPTIONAL, *further, NAME)):
-        files = Row(row.where, {column: cell for column, cell in row.cells.items() if column != NAME})
-        yield row, _pair(files, path.parent)
+        files = {name: cell for name, cell in row.cells.items() if name not in (NAME, TOOL, SECONDS)}
+        pair = replace(_pair(Row(row.where, files), path.parent), tool=_tool(row))
+        yield row, replace(pair, seconds=row.number(SECONDS)) if row.cells.get(SECONDS) else pair
+
+
+def _tool(row: Row) -> str:
+    tool = row.cells.get(TOOL, "")
+    if tool and not TOOL_NAME.fullmatch(tool):
+        raise PatchMorphError(
+            f"{TOOL} must be letters, digits, spaces, dots, plus signs, dashes and underscores, at most 80, "
+            f"got {tool!r} in {row.where}"
+        )
+    return tool
 
 
 def _pair(row: Row, folder: Path) -> PairPaths:

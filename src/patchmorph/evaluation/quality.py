@@ -1,13 +1,10 @@
 """Quality measures of a registration that need no labels, computed block by block."""
 
-import functools
 import math
-import operator
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from patchmorph.evaluation.metrics import Moments, log_jacobian
@@ -15,6 +12,7 @@ from patchmorph.images.foreground import foreground
 from patchmorph.images.interpolation import interpolator
 from patchmorph.images.volume import AbstractVolume, Image
 from patchmorph.registration.result import Registration
+from patchmorph.spatial.grid import VoxelBox
 from patchmorph.transforms.blocks import MappedBlock, over_blocks
 from patchmorph.transforms.jacobian import determinant_of_map
 from patchmorph.transforms.resample import Resampling
@@ -49,11 +47,10 @@ def measure_quality(
         warped: its warped image, on the grid of the fixed image's `overview`, which is its own in memory.
         region: region of interest, positive inside, on the fixed grid; by default the fixed content.
     """
-    measurement = _Measurement(registration, region)
+    measurement = Measurement(registration, region)
     grid = measurement.grid
-    return _quality(
-        over_blocks(lambda block: measurement.of(block, warped), registration.transform, grid, halo=1)
-    )
+    blocks = over_blocks(lambda block: measurement.of(block, warped), registration.transform, grid, halo=1)
+    return sum(blocks, Sums()).quality()
 
 
 @torch.no_grad()
@@ -62,21 +59,21 @@ def warp_and_measure(registration: Registration) -> tuple[Image, Quality]:
 
     Of a fixed image that is not in memory, both are on the grid of its `overview`.
     """
-    measurement = _Measurement(registration, None)
+    measurement = Measurement(registration, None)
     grid = measurement.grid
     resampled = Resampling(registration.moving, grid)
 
-    def fill_and_measure(block: MappedBlock) -> _Sums:
+    def fill_and_measure(block: MappedBlock) -> Sums:
         resampled.fill(block.without_halo(1))
         return measurement.of(block, resampled.image)
 
-    quality = _quality(over_blocks(fill_and_measure, registration.transform, grid, halo=1))
-    return resampled.image, quality
+    blocks = over_blocks(fill_and_measure, registration.transform, grid, halo=1)
+    return resampled.image, sum(blocks, Sums()).quality()
 
 
 @dataclass(frozen=True)
-class _Sums:
-    """What is summed over the blocks of the fixed grid.
+class Sums:
+    """What `Measurement` sums over the blocks of the fixed grid.
 
     Attributes:
         before: intensities of the fixed image and of the moving image, aligned by the headers alone.
@@ -85,33 +82,39 @@ class _Sums:
         folds: voxels with a Jacobian determinant ≤ 0.
     """
 
-    before: Moments
-    after: Moments
-    logs: Moments
+    before: Moments = field(default_factory=Moments)
+    after: Moments = field(default_factory=Moments)
+    logs: Moments = field(default_factory=Moments)
     folds: int = 0
 
-    def __add__(self, other: "_Sums") -> "_Sums":
-        return _Sums(
+    def __add__(self, other: "Sums") -> "Sums":
+        return Sums(
             self.before + other.before,
             self.after + other.after,
             self.logs + other.logs,
             self.folds + other.folds,
         )
 
-
-def _quality(blocks: Iterable[_Sums]) -> Quality:
-    """The figures, after all blocks."""
-    sums = functools.reduce(operator.add, blocks, _Sums(Moments(), Moments(), Moments()))
-    return Quality(
-        sums.before.correlation(),
-        sums.after.correlation(),
-        100 * sums.folds / sums.logs.count if sums.logs.count else math.nan,
-        sums.logs.deviation(),
-    )
+    def quality(self) -> Quality:
+        """The figures of these sums."""
+        return Quality(
+            self.before.correlation(),
+            self.after.correlation(),
+            100 * self.folds / self.logs.count if self.logs.count else math.nan,
+            self.logs.deviation(),
+        )
 
 
-class _Measurement:
-    """Measures blocks of the fixed grid, mapped with a halo of one voxel; several at a time."""
+class Measurement:
+    """Measures blocks of the fixed grid, mapped with a halo of one voxel; several at a time.
+
+    Args:
+        registration: what to measure.
+        region: see `measure_quality`.
+
+    Attributes:
+        grid: of the fixed image's `overview`.
+    """
 
     def __init__(self, registration: Registration, region: AbstractVolume | None):
         fixed = registration.fixed.overview
@@ -120,12 +123,18 @@ class _Measurement:
         self._moving = registration.moving.level(self._spacing_mm)
         self._unregistered = interpolator(self._moving, "linear")
 
+    def inside(self, box: VoxelBox) -> Bool[Tensor, "1 1 x y z"]:
+        """Which voxels of a box are in the region."""
+        if self.region is None:
+            return foreground(self.fixed.read(box))
+        return self.region.read(box) > 0
+
     @torch.no_grad()
-    def of(self, block: MappedBlock, warped: AbstractVolume) -> _Sums:
+    def of(self, block: MappedBlock, warped: AbstractVolume) -> Sums:
         """The sums over a block."""
         values = self.fixed.read(block.box)
         content = foreground(values)
-        inside = content if self.region is None else self.region.read(block.box) > 0
+        inside = content if self.region is None else self.inside(block.box)
         before, after, logs, folds = Moments(), Moments(), Moments(), 0
         if inside.any():
             cells = determinant_of_map(block.mapped[0, 1:, 1:, 1:], self.grid)
@@ -137,7 +146,7 @@ class _Measurement:
             fixed = values.masked_select(content)
             _add(before, fixed, self._before(block.without_halo(1)).masked_select(content))
             _add(after, fixed, warped.read(block.box)[:, :1].masked_select(content).float())
-        return _Sums(before, after, logs, folds)
+        return Sums(before, after, logs, folds)
 
     def _before(self, block: MappedBlock) -> Float[Tensor, "1 1 x y z"]:
         """The moving image at the points of a block, unmoved; axis by axis where it is finite."""

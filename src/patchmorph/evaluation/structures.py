@@ -8,8 +8,7 @@ from statistics import fmean
 from jaxtyping import Int
 from torch import Tensor
 
-from patchmorph.evaluation import metrics
-from patchmorph.evaluation.labels import ids_of
+from patchmorph.evaluation.overlap import Overlap, ids_of
 from patchmorph.evaluation.surfaces import assd_mm, hd95_mm, surface_distances_mm
 from patchmorph.spatial.grid import Grid
 
@@ -38,9 +37,18 @@ class StructureResult:
     assd_mm: float
     note: str = ""
 
+    @property
+    def in_fixed(self) -> bool:
+        """Whether the fixed image has the label."""
+        return not math.isnan(self.target_overlap)
+
 
 def compare_structures(
-    fixed: Int[Tensor, "x y z"], warped: Int[Tensor, "x y z"], grid: Grid, moving_ids: Sequence[int] = ()
+    fixed: Int[Tensor, "x y z"],
+    warped: Int[Tensor, "x y z"],
+    grid: Grid,
+    moving_ids: Sequence[int] = (),
+    overlap: Overlap | None = None,
 ) -> tuple[StructureResult, ...]:
     """Compare each label that any of the images has, in the order of ids.
 
@@ -49,10 +57,12 @@ def compare_structures(
         warped: likewise.
         grid: of the fixed image.
         moving_ids: labels of the moving image before it was warped.
+        overlap: of both label maps, if it is known.
     """
-    in_fixed, in_warped = set(ids_of(fixed)), set(ids_of(warped))
+    overlap = overlap or Overlap.of(fixed, warped)
+    in_fixed, in_warped = set(ids_of(overlap.fixed)), set(ids_of(overlap.warped))
     labels = sorted(in_fixed | in_warped | set(moving_ids))
-    overlaps = [of(fixed, warped, labels) for of in (metrics.dice, metrics.jaccard, metrics.target_overlap)]
+    overlaps = [of(labels) for of in (overlap.dice, overlap.jaccard, overlap.target_overlap)]
     distances = surface_distances_mm(fixed, warped, grid)
     results = []
     for label in labels:

@@ -1,6 +1,9 @@
 """Distances between the surfaces of labels, in world units."""
 
+import functools
+import itertools
 import math
+import operator
 
 import numpy as np
 import torch
@@ -8,10 +11,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from patchmorph.spatial.grid import Grid
+from patchmorph.workers import in_order
 
 NEAR_VOXELS = 6
 """Distance, in sides of a cube of a voxel's volume, within which neighbours are tried in turn."""
-STEPS_AT_A_TIME = 32
+FIRST_STARTS, STEPS_AT_A_TIME = (0, 1, 7, 19), 32
+"""Where the first groups of steps begin, and how many later ones have: most points lie in place or beside."""
 PAIRS_AT_A_TIME = 2**22
 """Pairs of points whose distances are in memory at once."""
 
@@ -46,9 +51,12 @@ def surface_distances_mm(fixed: Int[Tensor, "x y z"], warped: Int[Tensor, "x y z
         warped label, in mm between the centres of voxels, and the other way round. A label that only one
         image has is not there.
     """
-    sides = [torch.where(surface(labels), labels, 0) for labels in (fixed, warped)]
+    box = _box_of(fixed, warped)
+    sides = [torch.where(surface(labels[box]), labels[box], 0) for labels in (fixed, warped)]
     linear = grid.voxel_to_world[0, :3, :3].double()
-    there, back = _nearest(sides[0], sides[1], linear), _nearest(sides[1], sides[0], linear)
+    there, back = in_order(
+        lambda pair: _nearest(pair[0], pair[1], linear), [sides, sides[::-1]], fixed.device
+    )
     return {label: (there[label], back[label]) for label in there.keys() & back.keys()}
 
 
@@ -86,7 +94,9 @@ def _nearest(
     strides = torch.tensor(padded.stride(), device=source.device)
     place, jumps, flat = ((index + margin) * strides).sum(-1), (steps * strides).sum(-1), padded.flatten()
     open_points = torch.arange(len(index), device=source.device)
-    for jump, length in zip(jumps.split(STEPS_AT_A_TIME), lengths.split(STEPS_AT_A_TIME), strict=True):
+    starts = [*FIRST_STARTS, *range(FIRST_STARTS[-1] + STEPS_AT_A_TIME, len(steps), STEPS_AT_A_TIME)]
+    for start, end in itertools.pairwise([*starts, len(steps)]):
+        jump, length = jumps[start:end], lengths[start:end]
         same = flat[place[open_points, None] + jump] == label[open_points, None]
         hit = same.any(-1)
         distance[open_points[hit]] = length[same[hit].int().argmax(-1)]
@@ -97,7 +107,20 @@ def _nearest(
         far = open_points[label[open_points] == one]
         distance[far] = _by_all_pairs(index[far], (target == one).nonzero(), linear)
     known = distance.isfinite()
-    return {one: distance[known & (label == one)] for one in torch.unique(label[known]).tolist()}
+    label, order = label[known].sort(stable=True)
+    ids, counts = label.unique_consecutive(return_counts=True)
+    return dict(zip(ids.tolist(), distance[known][order].split(counts.tolist()), strict=True))
+
+
+def _box_of(*images: Int[Tensor, "x y z"]) -> tuple[slice, ...]:
+    """The box of all labels, with a voxel around it: without, its border would be taken for their surface."""
+    inside = functools.reduce(operator.or_, (labels > 0 for labels in images))
+    box = []
+    for axis, count in enumerate(inside.shape):
+        others = tuple(other for other in range(3) if other != axis)
+        found = inside.any(dim=others).nonzero()[:, 0].tolist() or [0]
+        box.append(slice(max(0, found[0] - 1), min(count, found[-1] + 2)))
+    return tuple(box)
 
 
 def _steps(linear: Float[Tensor, "3 3"]) -> tuple[Int[Tensor, "n 3"], Float[Tensor, " n"]]:

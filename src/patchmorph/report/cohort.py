@@ -18,6 +18,7 @@ INDEX = "index.html"
 FAILED = "failed"
 """Stands for the verdict of a pair that could not be registered."""
 WORST_FIRST = (FAILED, *reversed(LEVELS))
+NOTHING = Markup("")
 HEAD = 1 << 16
 """Characters at the start of a pair's page that hold its icon."""
 ICON = re.compile(r'<link rel="icon"[^>]*href="(data:image/jpeg;base64,[A-Za-z0-9+/=]+)"')
@@ -53,24 +54,25 @@ class Row:
         return VERDICTS[self.verdict][0] if self.verdict in VERDICTS else "✗"
 
 
-def write_cohort(rows: Sequence[Row], folder: Path, title: str) -> Path:
+def write_cohort(rows: Sequence[Row], folder: Path, title: str, section: Markup = NOTHING) -> Path:
     """Write ``index.html`` into the folder of a cohort.
 
     Args:
         rows: in any order.
         folder: there already; links lead from it.
         title: of the page.
+        section: what follows the list.
 
     Raises:
         PatchMorphError: a file that cannot be written.
     """
     path = folder / INDEX
     with whole_file(path) as temporary:
-        temporary.write_text(render_cohort(rows, folder, title), encoding="utf-8")
+        temporary.write_text(render_cohort(rows, folder, title, section), encoding="utf-8")
     return path
 
 
-def render_cohort(rows: Sequence[Row], folder: Path, title: str) -> str:
+def render_cohort(rows: Sequence[Row], folder: Path, title: str, section: Markup = NOTHING) -> str:
     """The page of a cohort."""
     style, script = asset("templates/style.css"), asset("viewer/sort.js")
     counts = Counter(row.verdict for row in rows)
@@ -89,6 +91,7 @@ def render_cohort(rows: Sequence[Row], folder: Path, title: str) -> str:
             style=Markup(style),
             script=Markup(script),
             title=title,
+            section=section,
             counts=", ".join(f"{counts[verdict]} {verdict}" for verdict in (*LEVELS, FAILED)),
             columns=columns,
             rows=[(row, thumbnail(row.page), _link(row.page, folder)) for row in sorted(rows, key=badness)],

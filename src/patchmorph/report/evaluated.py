@@ -2,14 +2,15 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from patchmorph.api import Method
 from patchmorph.evaluation.benchmark import Evaluated, PairResult
-from patchmorph.evaluation.labels import PairLabels
+from patchmorph.evaluation.comparison import Evaluation
 from patchmorph.evaluation.pairs import REQUIRED, PairPaths
 from patchmorph.io.bids import stem
 from patchmorph.registration.options import AFFINE, DEFORMABLE
@@ -17,6 +18,7 @@ from patchmorph.registration.result import Registration
 from patchmorph.report.cohort import FAILED, Row, write_cohort
 from patchmorph.report.layers import PairView
 from patchmorph.report.page import write_page
+from patchmorph.report.tools import render_tools
 from patchmorph.results.summary import Summary, device_name, peak_memory_gib, versions
 from patchmorph.transforms.base import AffineTransform
 
@@ -39,35 +41,46 @@ class EvaluationPages:
 
     Attributes:
         folder: of the evaluation.
-        method: how the pairs are registered.
+        methods: how the pairs are registered, by the tool that a pair names.
     """
 
     folder: Path
-    method: Method
+    methods: Mapping[str, Method]
     _kept: dict[int, tuple[Path, str]] = field(default_factory=dict)
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
+    _written: Future[None] | None = None
 
     def keep(self, paths: PairPaths, evaluated: Evaluated) -> None:
-        """Write the page of a pair."""
+        """Write the page of a pair beside what follows, once the page before is there."""
+        self.wait()
         (self.folder / PAGES).mkdir(parents=True, exist_ok=True)
-        page = self.folder / PAGES / f"{len(self._kept) + 1:03d}_{_name(evaluated.result)}.html"
-        labels, dice = evaluated.labels, {}
-        if labels.fixed is not None and labels.moving is not None:
-            warped = labels.warped(evaluated.registration)
-            labels, dice = PairLabels(labels.fixed, warped), labels.dice(warped)
+        page = self.folder / PAGES / f"{len(self._kept) + 1:03d}_{self._page_name(evaluated.result)}.html"
         summary = self._summary(paths, evaluated)
-        summary.dice = {str(label): value for label, value in dice.items()}
-        write_page(page, PairView.of(evaluated.registration, evaluated.warped, labels), summary)
+        view = PairView.of(evaluated.registration, evaluated.warped, evaluated.labels)
+        self._written = self._pool.submit(write_page, page, view, summary)
         self._kept[id(evaluated.result)] = page, "; ".join(summary.reasons)
 
-    def write_list(self, results: Sequence[PairResult]) -> Path:
-        """Write ``index.html``, the worst pair first."""
-        rows = []
+    def _page_name(self, result: PairResult) -> str:
+        """With the tool's name, where several may be compared."""
+        named = result.transform or len(self.methods) > 1
+        return f"{_name(result)}_by_{result.tool}" if named else _name(result)
+
+    def wait(self) -> None:
+        """Wait until all pages are there, so that nothing runs beside a registration that is timed."""
+        if self._written is not None:
+            self._written.result()
+
+    def write_list(self, results: Sequence[PairResult], evaluation: Evaluation) -> Path:
+        """Write ``index.html``: the worst pair first, then what is known of the tools."""
+        self.wait()
+        rows, several = [], len(evaluation.tools) > 1
         for result in results:
             page, reasons = self._kept.get(id(result), (None, result.error))
             verdict = FAILED if result.error else result.verdict
             numbers = {name: getattr(result, figure) for figure, name in COLUMNS.items()}
-            rows.append(Row(_name(result), verdict, reasons, numbers, page))
-        return write_cohort(rows, self.folder, self.folder.absolute().name)
+            name = f"{_name(result)} by {result.tool}" if several else _name(result)
+            rows.append(Row(name, verdict, reasons, numbers, page))
+        return write_cohort(rows, self.folder, self.folder.absolute().name, render_tools(evaluation))
 
     def _summary(self, paths: PairPaths, evaluated: Evaluated) -> Summary:
         registration, result = evaluated.registration, evaluated.result
@@ -89,6 +102,7 @@ class EvaluationPages:
             device=device_name(device),
             peak_memory_gib=peak_memory_gib(device),
             seconds={} if math.isnan(result.seconds) else {"register": result.seconds},
+            dice={str(one.label): one.dice for one in result.structures if one.in_fixed},
             files={name: os.path.relpath(path, self.folder / PAGES) for name, path in paths.given().items()},
         )
 
@@ -98,9 +112,8 @@ class EvaluationPages:
             linear = isinstance(registration.transform, AffineTransform)
             return {"transform": AFFINE if linear else DEFORMABLE}
         given = {name: str(path) for name, path in paths.given().items() if name not in REQUIRED}
-        return given | self.method.arguments()
+        return given | self.methods[paths.tool].arguments()
 
 
 def _name(result: PairResult) -> str:
-    by = f"_by_{stem(Path(result.transform))}" if result.transform else ""
-    return f"{stem(Path(result.moving))}_to_{stem(Path(result.fixed))}{by}"
+    return f"{stem(Path(result.moving))}_to_{stem(Path(result.fixed))}"

@@ -1,8 +1,9 @@
 """Jacobian determinant and folding of transforms."""
 
+import functools
 import itertools
-from collections.abc import Iterator
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -84,6 +85,31 @@ def log_determinant(determinant: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     return determinant.clamp(min=LEAST).log()
 
 
+class InvertedCells(NamedTuple):
+    """Sums over cells, from which `Folding` follows; those of blocks are added.
+
+    Attributes:
+        cells: number of cells that are mapped.
+        voxels: number of those with a tetrahedron of zero or negative volume.
+        tetrahedra: number of such tetrahedra.
+        volume: inverted volume, mean over both divisions, in volumes of a cell.
+    """
+
+    cells: int = 0
+    voxels: int = 0
+    tetrahedra: int = 0
+    volume: float = 0.0
+
+    def plus(self, other: "InvertedCells") -> "InvertedCells":
+        """The sums over the cells of both."""
+        return InvertedCells(
+            self.cells + other.cells,
+            self.voxels + other.voxels,
+            self.tetrahedra + other.tetrahedra,
+            self.volume + other.volume,
+        )
+
+
 @torch.no_grad()
 def folding(transform: Transform, grid: Grid, region: Bool[Tensor, "x y z"] | None = None) -> Folding:
     """Cells of ``grid`` that ``transform`` inverts, wholly or in part (see `Folding`).
@@ -93,46 +119,60 @@ def folding(transform: Transform, grid: Grid, region: Bool[Tensor, "x y z"] | No
         grid: of batch size one.
         region: voxels of ``grid``; cells whose first corner lies outside are left out. By default all count.
     """
-    cell_mm3 = float(_cell_mm3(grid))
 
-    def measure(block: MappedBlock) -> tuple[int, int, float, int]:
-        ratios = _tetrahedra(block.mapped[0, 1:, 1:, 1:]) / cell_mm3
-        mapped = ~ratios.isnan().any(0)
-        if region is not None:
-            mapped &= region[block.box.slices]
-        ratios = ratios[:, mapped]
-        inverted = ratios <= 0
-        volume = -float(ratios.clamp(max=0).double().sum()) * abs(cell_mm3) / 2
-        return int(inverted.any(0).sum()), int(inverted.sum()), volume, int(mapped.sum())
+    def measure(block: MappedBlock) -> InvertedCells:
+        inside = None if region is None else region[block.box.slices]
+        return inverted_cells(block.mapped[0, 1:, 1:, 1:], grid, inside)
 
     cells_only = grid.crop((0, 0, 0), triple(n - 1 for n in grid.shape))
-    voxels, tetrahedra, volume, cells = 0, 0, 0.0, 0
-    for counts in over_blocks(measure, transform, cells_only, halo=1):
-        voxels, tetrahedra = voxels + counts[0], tetrahedra + counts[1]
-        volume, cells = volume + counts[2], cells + counts[3]
+    blocks = over_blocks(measure, transform, cells_only, halo=1)
+    found, cell_mm3 = (
+        functools.reduce(InvertedCells.plus, blocks, InvertedCells()),
+        abs(float(_cell_mm3(grid))),
+    )
+    cells = max(found.cells, 1)
     return Folding(
-        voxels, tetrahedra, volume, voxels / max(cells, 1), volume / (max(cells, 1) * abs(cell_mm3))
+        found.voxels, found.tetrahedra, found.volume * cell_mm3, found.voxels / cells, found.volume / cells
     )
 
 
-def _tetrahedra(mapped: Float[Tensor, "x1 y1 z1 3"]) -> Float[Tensor, "10 x y z"]:
+def inverted_cells(
+    mapped: Float[Tensor, "x1 y1 z1 3"], grid: Grid, region: Bool[Tensor, "x y z"] | None = None
+) -> InvertedCells:
+    """Count inverted cells (see `Folding`) between mapped points of a grid.
+
+    Args:
+        mapped: mapped points, RAS+ mm.
+        grid: grid of the points, of which only the axes and the spacing are used.
+        region: first corners of the cells that count; by default all.
+    """
+    chosen = ... if region is None else region
+    corners = {
+        ends: mapped[tuple(slice(end, n - 1 + end) for end, n in zip(ends, mapped.shape, strict=False))][
+            chosen
+        ]
+        for ends in itertools.product((0, 1), repeat=3)
+    }
+    ratios = _tetrahedra(corners) / float(_cell_mm3(grid))
+    known = ~ratios.isnan().any(0)
+    inverted = (ratios <= 0) & known
+    volume = -float(ratios.where(known, 0).clamp(max=0).double().sum()) / 2
+    return InvertedCells(int(known.sum()), int(inverted.any(0).sum()), int(inverted.sum()), volume)
+
+
+def _tetrahedra(corners: Mapping[Any, Float[Tensor, "*n 3"]]) -> Float[Tensor, "10 *n"]:
     """Signed volumes of the ten tetrahedra of each cell; those of each division sum to the cell's volume.
 
     Eight tetrahedra have a corner of the cell and its three neighbours as vertices; each of the other two
     has four corners no two of which are neighbours.
     """
-
-    def corner(x: int, y: int, z: int) -> Tensor:
-        return mapped[x : mapped.shape[0] - 1 + x, y : mapped.shape[1] - 1 + y, z : mapped.shape[2] - 1 + z]
-
     volumes = []
-    for x, y, z in itertools.product((0, 1), repeat=3):
-        here = corner(x, y, z)
-        edges = [corner(1 - x, y, z) - here, corner(x, 1 - y, z) - here, corner(x, y, 1 - z) - here]
-        sign = -1 if (x + y + z) % 2 else 1
-        volumes.append(sign * _volume(*edges) / 6)
+    for ends in corners:
+        x, y, z = ends
+        edges = [corners[other] - corners[ends] for other in ((1 - x, y, z), (x, 1 - y, z), (x, y, 1 - z))]
+        volumes.append((-1 if sum(ends) % 2 else 1) * _volume(*edges) / 6)
     for odd, sign in ((0, 1), (1, -1)):
-        a, b, c, d = (corner(*ends) for ends in itertools.product((0, 1), repeat=3) if sum(ends) % 2 == odd)
+        a, b, c, d = (corner for ends, corner in corners.items() if sum(ends) % 2 == odd)
         volumes.append(sign * _volume(b - a, c - a, d - a) / 6)
     return torch.stack(volumes)
 

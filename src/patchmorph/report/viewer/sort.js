@@ -1,7 +1,7 @@
 // A click on a column's name sorts the rows by it, another click the other way round; empty cells come last.
 "use strict";
-const body = document.querySelector("tbody");
-const headings = Array.from(document.querySelectorAll("thead th"));
+const body = document.querySelector(".cohort tbody");
+const headings = Array.from(document.querySelectorAll(".cohort thead th"));
 
 function compare(one, other) {
   if (one === undefined || other === undefined) return (one === undefined) - (other === undefined);
