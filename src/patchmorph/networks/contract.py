@@ -62,7 +62,9 @@ def predict(
     with _alone if device != pair.device else nullcontext():
         patches = pair.to(device).contiguous(memory_format=torch.channels_last_3d)
         with torch.autocast(device.type, torch.bfloat16, enabled=use_bf16):
-            output = replayed(network, patches).float().to(pair.device)
+            beside = device != pair.device  # threads that have no handles of CUDA's libraries cannot record
+            output = network(patches) if beside else replayed(network, patches)
+            output = output.float().to(pair.device)
     return (output - predict(network, pair.flip(1), precision)) / 2 if symmetric else output
 
 

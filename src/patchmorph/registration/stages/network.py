@@ -36,7 +36,8 @@ TRUNCATED_PASSES = 3
 """Factor on the passes of an affine network where an image is truncated: the pose is worse then."""
 
 FADE = 2
-"""Velocity voxels beyond the content over which a velocity falls to zero, at most; patches cover no more."""
+"""Velocity voxels beyond the content over which a velocity falls to zero where patches fit the content, at
+most: they cover no more."""
 
 OCCUPIED_SIDE = 128
 """Velocity voxels along each side of the blocks in which content is sought."""
@@ -162,10 +163,9 @@ class DenseNetworkStage(Stage):
     def refine(self, pair: PreparedPair, transform: Transform) -> Transform:
         """``transform @ exp(velocity)``; one velocity where the last pass of this scale left another."""
         content, spacing_mm = pair.fixed.content, self.spacing_mm * VELOCITY_STRIDE
-        margin = int(content.margin_mm / spacing_mm)
-        fade = max(1, min(margin, FADE))
-        inset = max(0, margin - fade)
-        lattice = self._lattice(content.box_world, spacing_mm, inset + 1)  # the rim of what fades is zero
+        margin = max(1, int(content.margin_mm / spacing_mm))
+        inset = max(0, margin - FADE) if len(self.sides) > 1 else 0
+        lattice = self._lattice(content.box_world, spacing_mm, inset)
         blend, rows = Blend(lattice, self.with_variance), list(self._rows(pair, lattice))
         shape = [VELOCITY_STRIDE * n for n in lattice.patch]
         batches = Batches(device_of(self.network, lattice.grid.device), shape)
@@ -178,13 +178,14 @@ class DenseNetworkStage(Stage):
                     blend.add(starts, velocities)
                 advance(patches, len(row))
         box, grid = lattice.trim(content.box_world)
-        velocity = rounded(blend.smoothed(self.smoothing, box, fade, inset))
+        velocity = rounded(blend.smoothed(self.smoothing, box, margin - inset, inset))
         variance = velocity_variance(blend)[(..., *box.slices)] if self.with_variance else None
         del blend
         return _followed(transform, VelocityField(velocity, grid, self.steps, variance, spline=True))
 
     def _lattice(self, box_world: Float[Tensor, "2 3"], spacing_mm: float, inset: int) -> PatchLattice:
         sides = [side // VELOCITY_STRIDE for side in self.sides]
+        inset += len(sides) > 1  # where the fading velocity is zero
         patch = fitted_patch(box_world, spacing_mm, sides, self.overlap, inset)
         return PatchLattice.cover(box_world, spacing_mm, patch, self.overlap, self.jitter, inset)
 
