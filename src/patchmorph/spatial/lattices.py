@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from patchmorph.spatial.bsplines import TAPS, bspline_weights, mapped_axes, mirrored
+from patchmorph.spatial.bsplines import TAPS, bspline_weights, mirrored
 from patchmorph.spatial.grid import Shape
 from patchmorph.spatial.sampling import Outside
 from patchmorph.workers import one_core
@@ -61,8 +61,10 @@ def sample_lattice(
         first, rows = _weights(*(_spline_taps if spline else _linear_taps)(voxel, count), count)
         data = data.narrow(2 + axis, first, rows.shape[1])
         weights.append(rows.to(data))
+    along_x, along_y, along_z = weights
     with one_core():
-        along = mapped_axes(data, weights)
+        planes = along_y @ (data @ along_z.T)
+        along = (along_x @ planes.flatten(3)).unflatten(3, planes.shape[3:])
     return along.permute(0, 1, *(2 + axes.index(k) for k in range(3)))
 
 
