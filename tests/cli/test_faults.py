@@ -37,6 +37,8 @@ def inputs(files, tmp_path_factory) -> dict[str, list]:
         "warped.mgz": ["apply", shift, files.moving, *reference],
         "warped.nrrd": ["apply", shift, files.moving, *reference],
         "warped.tif": ["apply", shift, files.moving, *reference],
+        "warped.ome.zarr": ["apply", shift, files.moving, *reference],
+        "map.zarr": ["convert", shift, *reference],
         "points.csv": ["apply-points", shift, points, "--frame", "ras"],
         "field.nii.gz": ["convert", shift, *reference],
         "map.h5": ["compose", shift, shift, *reference],
@@ -49,8 +51,8 @@ def inputs(files, tmp_path_factory) -> dict[str, list]:
 
 
 OUTPUTS = (
-    *(f"warped{ending}" for ending in (".nii.gz", ".nii", ".mgz", ".nrrd", ".tif")),
-    *(f"map{ending}" for ending in (".h5", ".x5", ".safetensors")),
+    *(f"warped{ending}" for ending in (".nii.gz", ".nii", ".mgz", ".nrrd", ".tif", ".ome.zarr")),
+    *(f"map{ending}" for ending in (".h5", ".x5", ".safetensors", ".zarr")),
     *("points.csv", "field.nii.gz", "inverse.h5", "jacobian.nii.gz", "results"),
 )
 
@@ -68,7 +70,8 @@ def limited(size: int):
 
 def occupied(folder: Path, name: str) -> dict[Path, bytes]:
     """The output of an earlier run, and all files of the folder."""
-    old = folder / name / "summary.json" if name == "results" else folder / name
+    within = {"results": "summary.json", "warped.ome.zarr": "zarr.json", "map.zarr": "zarr.json"}
+    old = folder / name / within.get(name, "")
     old.parent.mkdir(exist_ok=True)
     old.write_bytes(OLD)
     return contents(folder)
