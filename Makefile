@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 TORCH = $(shell grep '^torch==' constraints.txt)
 PIP = $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test test-slow check format docs bench clean
+.PHONY: demo test test-slow check format docs bench release clean
 
 demo: $(VENV)/.demo
 	$(BIN)/patchmorph demo -o demo
@@ -15,7 +15,7 @@ test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-slow: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 -m slow tests/cluster tests/end_to_end tests/frozen
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 -m slow
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --hypothesis-profile thorough tests/properties
 
 check: $(VENV)/.dev
@@ -37,6 +37,9 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/inverse.py
 	$(BIN)/python benchmarks/inference.py
 	$(BIN)/python benchmarks/page.py
+
+release:
+	bash packaging/release.sh
 
 clean:
 	rm -rf $(VENV) demo site

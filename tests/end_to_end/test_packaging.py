@@ -96,3 +96,18 @@ def test_the_paper_is_cited_as_in_the_readme():
         f"{citation['volume']}, {citation['start']}, {citation['year']}",
     ):
         assert part in readme
+
+
+MODELS = REPOSITORY / "src" / "patchmorph" / "models"
+SECTIONS = ("What it does", "Not for", "Architecture", "Data", "Recipe", "Figures", "Licence")
+
+
+@pytest.mark.parametrize("model", sorted(path.stem for path in MODELS.rglob("*.safetensors")))
+def test_each_model_has_a_card_with_all_sections_and_files_that_exist(model):
+    (card,) = MODELS.rglob(f"{model}.md")
+    text = card.read_text(encoding="utf-8")
+    assert text.startswith(f"# Model card: {model}\n")
+    assert [name for name in SECTIONS if f"\n**{name}.** " not in text] == []
+    named = re.findall(r"`((?:benchmarks|configs|docs|recipes)/[\w./-]+)`", text)
+    assert named
+    assert [name for name in named if not (REPOSITORY / name).exists()] == []

@@ -17,7 +17,7 @@ from patchmorph.spatial.grid import Grid, VoxelBox
 from patchmorph.transforms.base import AffineTransform, Transform, compose
 from patchmorph.transforms.velocity import VelocityField
 
-few = settings(max_examples=max(1, settings.default.max_examples // 4))  # type: ignore[union-attr]
+few = settings(max_examples=max(1, settings.default.max_examples // 4))
 """For properties whose examples take tens of milliseconds."""
 
 seeds = st.integers(0, 2**16)

@@ -184,6 +184,7 @@ def test_the_network_keeps_its_size_and_answers_in_any_precision():
     assert torch.isfinite(answer).all()
 
 
+@pytest.mark.slow  # a synthetic head goes through the same network in tests/frozen
 def test_the_packaged_network_strips_heads_and_leaves_brains(data):
     network = catalogue.load_brain_mask(torch.device("cpu"))
     head, brain = (load_image(data / kind / "sub-04_T1w.nii.gz") for kind in ("t1-whole-head", "t1-labelled"))

@@ -1,10 +1,14 @@
-"""HDF5 files of others: they hold all their numbers themselves, and the numbers that they announce.
+"""HDF5 files: those of others hold all their numbers themselves, and the numbers that they announce.
 
 HDF5 can take data from other files: by external storage of any bytes, by links, and by virtual data sets. A
 file from elsewhere would so put any file of this computer into a result.
+
+HDF5 1.14 crashes when it closes a file that it could not write. So its files are made in memory, or on a disk
+that has room for them.
 """
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +22,34 @@ from patchmorph.io.streams import MOST_PER_BYTE
 
 MAX_OBJECTS = 20_000
 """Groups and data sets of a file: a thousand times those of a long chain of transforms."""
+BLOCK_BYTES = 2**22
+"""By which a file in memory grows."""
+
+
+@contextmanager
+def new_hdf5(path: Path) -> Iterator[h5py.File]:
+    """A new file, which is made in memory and written when the block ends.
+
+    Raises:
+        OSError: it cannot be written, such as on a full disk.
+    """
+    with h5py.File(path, "w", driver="core", backing_store=False, block_size=BLOCK_BYTES) as file:
+        yield file
+        file.flush()
+        whole = file.id.get_file_image()
+    path.write_bytes(whole)
+
+
+def check_room(path: Path, size: int) -> None:
+    """Check, where the system can tell, that a new file may have ``size`` bytes.
+
+    Raises:
+        OSError: the disk is full, or the file may not be as large.
+    """
+    if hasattr(os, "posix_fallocate"):
+        with path.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+        path.unlink()
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import torch
 
 from patchmorph.io.atomic import whole_file
 from patchmorph.io.grids import LPS, check_square, matrix_of
-from patchmorph.io.hdf5 import open_hdf5
+from patchmorph.io.hdf5 import new_hdf5, open_hdf5
 from patchmorph.io.transforms.itk_records import Record
 from patchmorph.transforms.base import AffineTransform
 from patchmorph.transforms.displacement import DisplacementField
@@ -85,7 +85,7 @@ def _numbers(group: Any, name: str) -> np.ndarray:
 def _writing(path: Path) -> Iterator[h5py.File]:
     """A new file; what HDF5 raises while it is written becomes an ``OSError``."""
     try:
-        with h5py.File(path, "w") as file:
+        with new_hdf5(path) as file:
             yield file
     except RuntimeError as error:
         raise OSError(str(error)) from None

@@ -15,7 +15,7 @@ from patchmorph.errors import PatchMorphError, one_line
 from patchmorph.io.atomic import whole_file
 from patchmorph.io.extras import extra
 from patchmorph.io.grids import GridPair, matrix_of
-from patchmorph.io.hdf5 import open_hdf5
+from patchmorph.io.hdf5 import check_room, open_hdf5
 from patchmorph.io.transforms.parts import (
     affine_transform,
     apply_matrix,
@@ -28,6 +28,8 @@ from patchmorph.transforms.displacement import DisplacementField
 from patchmorph.transforms.fields import as_fields
 
 DIMENSION_KINDS = ("space", "space", "space", "vector")
+HEADER_BYTES = 2**15
+"""More than what describes one transform."""
 ORDER = "TransformChain/0"
 """Data set with the order of the file's transforms: their numbers joined by slashes, innermost first."""
 
@@ -38,7 +40,9 @@ def write_x5(transform: Transform, path: Path, pair: GridPair) -> None:
     if pair.fixed is not None and not isinstance(transform, AffineTransform):
         transform = DisplacementField.tabulate(transform, pair.fixed)
     nodes = [_node(part, x5) for part in reversed(as_fields(transform))]
+    size = HEADER_BYTES * len(nodes) + sum(node.transform.nbytes for node in nodes)
     with whole_file(path) as temporary:
+        check_room(temporary, size)
         x5.to_filename(temporary, nodes)
         with h5py.File(temporary, "r+") as file:
             file.create_dataset(ORDER, data="/".join(str(k) for k in range(len(nodes))))
