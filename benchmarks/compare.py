@@ -1,7 +1,8 @@
 """PatchMorph and other tools on the same pairs, with the same scoring, on the same machine.
 
     python benchmarks/compare.py [--tools NAME ...] [--set t1-labelled|t1-tissue] [--grids]
-        [--pairs 01-02 ...] [--jobs N] [--until SECONDS] [--limit SECONDS] [--device cpu|cuda] [--again] [--shared]
+        [--pairs 01-02 ...] [--jobs N] [--until SECONDS] [--limit SECONDS] [--device cpu|cuda] [--again]
+        [--shared]
 
 Every tool (`tools.py`) registers every pair in a process of its own, on two cores that it has for itself;
 ``--jobs`` pairs at a time. Tools that take over 5 minutes a pair get the 6 pairs of `SIX`. Rows go into
