@@ -55,13 +55,14 @@ TOOLS = {
     "greedy": Tool("run_greedy.py", "greedy"),
     "ants-syn": Tool("run_ants.py", "ants", ("SyN",)),
     "ants-syn-quick": Tool("run_ants.py", "ants", ("antsRegistrationSyNQuick[s]",)),
-    "niftyreg": Tool("run_niftyreg.py", "niftyreg", ("-vel",)),
+    "niftyreg": Tool("run_niftyreg.py", "niftyreg"),
     "dipy-syn": Tool("run_dipy.py", "dipy"),
     "demons": Tool("run_demons.py", "simpleitk"),
     "elastix": Tool("run_elastix.py", "elastix", ("5",)),
     "convexadam": Tool("run_convexadam.py", "convexadam", (DEVICE,)),
     "fireants": Tool("run_fireants.py", "fireants", (DEVICE,)),
     "ants-syn-cc": Tool("run_ants.py", "ants", ("antsRegistrationSyN[s]",), is_slow=True),
+    "niftyreg-vel": Tool("run_niftyreg.py", "niftyreg", ("-vel",), is_slow=True),
     "greedy-nmi": Tool("run_greedy.py", "greedy", ("NMI",)),
 }
 
