@@ -17,7 +17,7 @@ for kind in ("translation", "affine"):
     parameters.AddParameterMap(parameters.GetDefaultParameterMap(kind, 4))
 spacing = float(protocol.ARGUMENTS[0])
 parameters.AddParameterMap(parameters.GetDefaultParameterMap("bspline", 4, spacing))
-parameters.SetParameter("ASGDParameterEstimationMethod", "DisplacementDistribution")
+parameters.SetParameter(2, "ASGDParameterEstimationMethod", "DisplacementDistribution")
 parameters.SetParameter(0, "AutomaticTransformInitializationMethod", "CenterOfGravity")
 parameters.SetParameter(0, "AutomaticTransformInitialization", "true")
 _, found = itk.elastix_registration_method(fixed, moving, parameter_object=parameters, log_to_console=False)
