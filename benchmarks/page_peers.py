@@ -30,8 +30,8 @@ DIPY = "https://docs.dipy.org/stable/examples_built/registration"
 NIFTYREG = "https://github.com/KCL-BMEIS/niftyreg/wiki"
 ANTS = "(https://github.com/ANTsX/ANTs/wiki/Anatomy-of-an-antsRegistration-call)"
 COMMANDS = {
-    "patchmorph": "`patchmorph register FIXED MOVING`",
-    "patchmorph-refine": "`patchmorph register FIXED MOVING --refine 60`",
+    "patchmorph": "`patchmorph register FIXED MOVING -o DIR`",
+    "patchmorph-refine": "`patchmorph register FIXED MOVING -o DIR --refine 60`",
     "greedy": "`greedy -m NCC 2x2x2`, affine `-dof 12 -n 100x50x10` and deformable `-n 100x50x30`, from the "
     "[quick start](https://greedy.readthedocs.io/en/latest/) with 30 instead of 10 last iterations",
     "ants-syn": "`ants.registration` with `SyN`, its "
