@@ -56,7 +56,7 @@ TOOLS = {
     "ants-syn": Tool("run_ants.py", "ants", ("SyN",)),
     "ants-syn-quick": Tool("run_ants.py", "ants", ("antsRegistrationSyNQuick[s]",)),
     "niftyreg": Tool("run_niftyreg.py", "niftyreg"),
-    "dipy-syn": Tool("run_dipy.py", "dipy"),
+    "dipy-syn": Tool("run_dipy.py", "dipy", is_slow=True),
     "demons": Tool("run_demons.py", "simpleitk"),
     "elastix": Tool("run_elastix.py", "elastix", ("5",)),
     "convexadam": Tool("run_convexadam.py", "convexadam", (DEVICE,)),
