@@ -60,7 +60,7 @@ COLUMNS: tuple[tuple[str, str, Format], ...] = (
     ("folding_percent", "folding %", "{:.3f}".format),
     ("sd_log_jacobian", "SD log J", "{:.2f}".format),
     ("inverse_mm", "inverse, mm", "{:.3f}".format),
-    ("seconds", "seconds", "{:.2g}".format),
+    ("seconds", "seconds", lambda seconds: f"{float(f'{seconds:.2g}'):g}"),
     ("peak_gib", "GiB", "{:.1f}".format),
 )
 """Key, heading and format; a tissue set has only the one mean."""

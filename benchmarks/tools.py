@@ -31,6 +31,8 @@ SCRIPTS = ROOT / "benchmarks" / "peers"
 DEVICE = "DEVICE"
 WITHOUT_DEPENDENCIES = ("niftyreg",)
 """Environments whose package is there for the binaries that it carries."""
+MARGIN = 16
+"""Voxels around the fixed image whose coordinates are known, too: no inverse near it meets a border."""
 _making = Lock()
 _running: set[int] = set()
 
@@ -136,7 +138,7 @@ def run(
         labels = load_labels(pair.moving_labels)
         save_image(labels, folder / "labels.nii")
         write_coordinates(labels.grid, folder)
-        write_coordinates(load_image(pair.fixed).grid, folder, "fixed_")
+        write_coordinates(load_image(pair.fixed).grid.widened(MARGIN), folder, "fixed_")
         pinned = ["taskset", "-c", ",".join(map(str, cores))] if cores else []
         arguments = [device if argument == DEVICE else argument for argument in tool.arguments]
         script = [python_of(tool.environment), SCRIPTS / tool.script]
