@@ -132,16 +132,18 @@ def write_row(row: dict[str, Any], path: Path = TABLE, keys: tuple[str, ...] = K
 
 
 def summarize(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
-    """Means of every figure over the pairs that have it, a data set, tool and device."""
+    """Means of every figure over the pairs that have it, a data set, tool and device; pairs that failed."""
     groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
     for row in rows:
         groups.setdefault(tuple(row[key] for key in KEYS[:3]), []).append(row)
     summary = []
     for group, members in sorted(groups.items()):
-        columns = [column for column in members[0] if column not in KEYS]
+        columns = [column for column in members[0] if column not in (*KEYS, "failed")]
         values = {column: [float(row[column]) for row in members if row[column]] for column in columns}
         means = {column: fmean(numbers) for column, numbers in values.items() if numbers}
-        summary.append(dict(zip(KEYS, group, strict=False)) | {"pairs": len(members), "mean": means})
+        failed = sum(bool(row.get("failed")) for row in members)
+        counts = {"pairs": len(members) - failed} | ({"failed": failed} if failed else {})
+        summary.append(dict(zip(KEYS, group, strict=False)) | counts | {"mean": means})
     return summary
 
 

@@ -1,11 +1,12 @@
 """PatchMorph and other tools on the same pairs, with the same scoring, on the same machine.
 
     python benchmarks/compare.py [--tools NAME ...] [--set t1-labelled|t1-tissue] [--grids]
-        [--pairs 01-02 ...] [--jobs N] [--until SECONDS] [--limit SECONDS] [--device cpu|cuda] [--again] [--shared]
+        [--pairs 01-02 ...] [--jobs N] [--until SECONDS] [--limit SECONDS] [--device cpu|cuda] [--again]
+        [--shared]
 
 Every tool (`tools.py`) registers every pair in a process of its own, on two cores that it has for itself;
 ``--jobs`` pairs at a time. Tools that take over 5 minutes a pair get the 6 pairs of `SIX`. Rows go into
-results/accuracy.csv one by one, and a run goes on where the last one stopped; after ``--until`` seconds what
+results/peers.csv one by one, and a run goes on where the last one stopped; after ``--until`` seconds what
 runs is stopped and leaves no row. A tool that fails, or takes longer than ``--limit``, leaves a row that says
 so in ``failed``. ``--grids`` brings each moving image onto an oblique grid of other spacings and orientation
 first. ``--shared`` says that the machine does something else, too: then no seconds are kept.
@@ -38,6 +39,7 @@ from patchmorph.spatial.grid import Grid
 from patchmorph.transforms.base import AffineTransform
 from patchmorph.transforms.resample import resample
 
+TABLE = machine.RESULTS / "peers.csv"
 SIX = ("01-02", "02-04", "04-05", "05-06", "06-01", "02-01")
 """Every person is fixed and moving; one pair comes in both directions."""
 CORES = 2
@@ -174,7 +176,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--limit", type=float, default=math.inf, help="seconds that a pair may take")
     parser.add_argument("--again", action="store_true", help="also what has a row")
     parser.add_argument("--shared", action="store_true", help="keep no seconds")
-    parser.add_argument("--output", type=Path, default=accuracy.TABLE)
+    parser.add_argument("--output", type=Path, default=TABLE)
     return parser.parse_args()
 
 

@@ -5,27 +5,17 @@ python benchmarks/page.py
 
 import json
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import machine
-from accuracy import OURS, PASSES, read_table
+import page_peers
+from accuracy import PASSES
 from matplotlib.figure import Figure
-
-from patchmorph.evaluation.benchmark import ASEG
+from page_peers import table
 
 DOCS = Path(__file__).parents[1] / "docs"
 FIGURE = "images/memory.png"
 ACCURACY_FIGURE = "images/accuracy.png"
-TOOLS = {
-    "patchmorph": "PatchMorph",
-    "patchmorph-refine": "PatchMorph, refined",
-    "patchmorph-classical": "PatchMorph, no network",
-    "greedy": "Greedy (NCC)",
-    "ants-syn": "ANTs SyN",
-    "ants-syn-quick": "ANTs SyNQuick",
-    "fireants": "FireANTs",
-}
 SIZES = (128, 192, 256, 384, 512, 1024)
 MODES = ("fp32", "bf16", "bf16 + checkpointing")
 NAMES = {"swin": "Swin transformer", "unet": "U-Net"}
@@ -49,11 +39,6 @@ def gib(row: Row) -> str:
     if row.get("out_of_memory"):
         return "out of memory"
     return f"{row['reserved_gib']:.2f}" if row else "-"
-
-
-def table(head: tuple[str, ...], lines: list[list[str]]) -> str:
-    rows = [list(head), ["---"] * len(head), *lines]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def growth(rows: list[Row], what: str, modes: tuple[str, ...]) -> str:
@@ -88,46 +73,6 @@ def compared(rows: list[Row]) -> str:
                 ]
             )
     head = ("256³", "patches, GiB", "full volume, GiB", "patches, a step", "full volume, a step", "faster")
-    return table(head, lines)
-
-
-def tools(data: str, columns: tuple[str, ...], head: tuple[str, ...]) -> str:
-    """A line for each tool and device of a data set."""
-    lines = []
-    for row in find_all(results("accuracy")["groups"], set=data):
-        mean = row["mean"]
-        seconds = f"{mean['seconds']:.2g}" if "seconds" in mean else "-"
-        figures = [f"{mean[column]:.3f}" if column in mean else "-" for column in columns]
-        lines.append([TOOLS[row["tool"]], row["device"].upper(), str(row["pairs"]), *figures, seconds])
-    lines.sort(key=lambda line: line[3], reverse=True)
-    return table(("", "on", "pairs", *head, "seconds"), lines)
-
-
-def structures() -> str:
-    """What our Dice is above Greedy's on the pairs that both have, and in how many structures."""
-    rows = [row for row in read_table() if row["set"] == "t1-labelled"]
-    by_pair = {row["pair"]: row for row in rows if row["tool"] == "greedy"}
-    lines = []
-    for tool, device in sorted({(row["tool"], row["device"]) for row in rows if row["tool"] in OURS}):
-        mine = [
-            row
-            for row in rows
-            if (row["tool"], row["device"]) == (tool, device) and row["pair"] in by_pair and row["dice_2"]
-        ]
-        gains = [
-            fmean(float(row[f"dice_{label}"]) - float(by_pair[row["pair"]][f"dice_{label}"]) for row in mine)
-            for label in ASEG
-            if mine
-        ]
-        if gains:
-            above = f"{sum(gain > 0 for gain in gains)} of {len(gains)}"
-            ends = (f"{min(gains):+.3f}", f"{max(gains):+.3f}")
-            means = [
-                f"{fmean(float(row[group]) - float(by_pair[row['pair']][group]) for row in mine):+.3f}"
-                for group in ("dice_aseg", "dice_cortex")
-            ]
-            lines.append([TOOLS[tool], device.upper(), str(len(mine)), *means, above, *ends])
-    head = ("", "on", "pairs", "aseg", "cortex", "structures above", "least gain", "most gain")
     return table(head, lines)
 
 
@@ -190,17 +135,15 @@ def text() -> str:
         speed=speed(results("training")),
         backbones=backbones(),
         unet_minutes=unet_minutes(),
-        tools=tools(
-            "t1-labelled",
-            ("dice_aseg", "dice_cortex", "folding_percent"),
-            ("aseg Dice", "cortex Dice", "folding %"),
-        ),
-        tissue=tools("t1-tissue", ("dice", "folding_percent"), ("tissue Dice", "folding %")),
-        structures=structures(),
+        tools=page_peers.compared("t1-labelled"),
+        commands=page_peers.commands(),
+        other_grids=page_peers.other_grids(),
+        tissue=page_peers.compared("t1-tissue", "accuracy"),
+        structures=page_peers.structures(),
         passes=PASSES,
         accuracy_figure=ACCURACY_FIGURE,
-        processor=results("accuracy")["machines"]["cpu"]["processor"],
-        threads=results("accuracy")["machines"]["cpu"]["threads"],
+        processor=results("peers")["machines"]["cpu"]["processor"],
+        threads=results("peers")["machines"]["cpu"]["threads"],
         doubt=results("uncertainty")["spearman_mean"],
         doubts=len(results("uncertainty")["pairs"]),
     )
@@ -217,27 +160,6 @@ def speed(figures: dict[str, Any]) -> str:
     rate, memory = f"{swin['steps_per_second_median']:.1f}", f"{swin['reserved_gib']:.2f}"
     lines.append([f"{NAMES['swin']}, in its training below", rate, memory])
     return table(("8 chains", "steps a second", "GiB"), lines)
-
-
-def draw_accuracy(path: Path) -> None:
-    """Dice of the subcortical structures against seconds, for the tools whose time is known."""
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = figure.add_subplot()
-    for row in find_all(results("accuracy")["groups"], set="t1-labelled"):
-        mean = row["mean"]
-        if "seconds" in mean:
-            mark = "o" if row["tool"] in OURS else "s"
-            colour = "tab:red" if row["tool"] in OURS else "tab:gray"
-            axes.plot(mean["seconds"], mean["dice_aseg"], mark, color=colour)
-            name = f"{TOOLS[row['tool']]}, {row['device'].upper()}"
-            where = (mean["seconds"], mean["dice_aseg"])
-            axes.annotate(name, where, (5, 5), textcoords="offset points", fontsize=8)
-    axes.set_xscale("log")
-    axes.margins(x=0.25, y=0.15)
-    axes.set_xlabel("seconds a pair")
-    axes.set_ylabel("aseg Dice")
-    axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=130)
 
 
 def draw(path: Path) -> None:
@@ -271,7 +193,7 @@ def draw(path: Path) -> None:
 def main() -> None:
     (DOCS / "benchmarks.md").write_text(text(), encoding="utf-8")
     draw(DOCS / FIGURE)
-    draw_accuracy(DOCS / ACCURACY_FIGURE)
+    page_peers.figure().savefig(DOCS / ACCURACY_FIGURE, dpi=130)
 
 
 if __name__ == "__main__":

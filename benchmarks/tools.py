@@ -31,6 +31,8 @@ SCRIPTS = ROOT / "benchmarks" / "peers"
 DEVICE = "DEVICE"
 WITHOUT_DEPENDENCIES = ("niftyreg",)
 """Environments whose package is there for the binaries that it carries."""
+MARGIN = 16
+"""Voxels around the fixed image whose coordinates are known, too: no inverse near it meets a border."""
 _making = Lock()
 _running: set[int] = set()
 
@@ -55,13 +57,14 @@ TOOLS = {
     "greedy": Tool("run_greedy.py", "greedy"),
     "ants-syn": Tool("run_ants.py", "ants", ("SyN",)),
     "ants-syn-quick": Tool("run_ants.py", "ants", ("antsRegistrationSyNQuick[s]",)),
-    "niftyreg": Tool("run_niftyreg.py", "niftyreg", ("-vel",)),
-    "dipy-syn": Tool("run_dipy.py", "dipy"),
+    "niftyreg": Tool("run_niftyreg.py", "niftyreg"),
+    "dipy-syn": Tool("run_dipy.py", "dipy", is_slow=True),
     "demons": Tool("run_demons.py", "simpleitk"),
     "elastix": Tool("run_elastix.py", "elastix", ("5",)),
     "convexadam": Tool("run_convexadam.py", "convexadam", (DEVICE,)),
     "fireants": Tool("run_fireants.py", "fireants", (DEVICE,)),
     "ants-syn-cc": Tool("run_ants.py", "ants", ("antsRegistrationSyN[s]",), is_slow=True),
+    "niftyreg-vel": Tool("run_niftyreg.py", "niftyreg", ("-vel",), is_slow=True),
     "greedy-nmi": Tool("run_greedy.py", "greedy", ("NMI",)),
 }
 
@@ -135,7 +138,7 @@ def run(
         labels = load_labels(pair.moving_labels)
         save_image(labels, folder / "labels.nii")
         write_coordinates(labels.grid, folder)
-        write_coordinates(load_image(pair.fixed).grid, folder, "fixed_")
+        write_coordinates(load_image(pair.fixed).grid.widened(MARGIN), folder, "fixed_")
         pinned = ["taskset", "-c", ",".join(map(str, cores))] if cores else []
         arguments = [device if argument == DEVICE else argument for argument in tool.arguments]
         script = [python_of(tool.environment), SCRIPTS / tool.script]

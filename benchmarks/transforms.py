@@ -4,7 +4,7 @@
 
 Three real pairs: LIA (t1-labelled), RAS (t1-tissue) and one whose fixed header is turned to an oblique one.
 Each is registered with the packaged models; files are written and used as a user would. ANTs and surfa run
-in environments of their own (see `accuracy.py`; surfa needs a C compiler). Seconds are the least of
+in environments of their own (see `tools.py`; surfa needs a C compiler). Seconds are the least of
 ``--runs`` in a machine that should do nothing else. Writes results/transforms.json.
 """
 

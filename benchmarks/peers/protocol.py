@@ -4,8 +4,8 @@ A runner gets FIXED, MOVING (paths) and a FOLDER with images that its tool warps
 
 - ``labels.nii`` and ``x.nii``, ``y.nii``, ``z.nii``: the moving labels, and images on the moving grid that
   hold the world coordinates (RAS+ mm) of their voxels. They are pulled to the fixed grid.
-- ``fixed_x.nii``, ``fixed_y.nii``, ``fixed_z.nii``: the same of the fixed grid. A tool that has the inverse
-  of its map pulls them to the moving grid.
+- ``fixed_x.nii``, ``fixed_y.nii``, ``fixed_z.nii``: the same of the fixed grid, with a margin. A tool that
+  has the inverse of its map pulls them to the moving grid.
 
 It leaves ``NAME_warped.nii`` of each, and ``seconds.json``: the time from reading the images to the end of
 the registration, imports and the warping of these images excluded.

@@ -31,6 +31,8 @@ for names, pull, grid in (
     (protocol.BACKWARD, mapping.transform_inverse, moving.affine),
 ):
     for name in names:
-        values = np.asarray(nib.load(protocol.source(name)).dataobj, dtype=np.float32)
-        warped = pull(values, interpolation="nearest" if name == "labels" else "linear")
+        image = nib.load(protocol.source(name))
+        method = "nearest" if name == "labels" else "linear"
+        values = np.asarray(image.dataobj, dtype=np.float32)
+        warped = pull(values, interpolation=method, image_world2grid=np.linalg.inv(image.affine))
         nib.save(nib.Nifti1Image(np.asarray(warped, np.float32), grid), protocol.target(name))

@@ -108,7 +108,7 @@ def test_the_figures_are_those_of_the_result_files():
     for mean in (packaged, accuracy, refined):
         row = f"| {mean['dice_aseg']:.3f} | {mean['dice_cortex']:.3f} | {mean['folding_percent']:.3f} % |"
         assert row in card, row
-    greedy = overlap(results, "greedy")
+    greedy = overlap(results, "greedy", "peers")
     files, gpu = results["registration"], results["gpu"]["registration"]
     megabytes = results["daily"]["files_megabytes"]
     seconds = results["transforms"]["seconds"]

@@ -1,0 +1,156 @@
+"""The comparison with other tools on the benchmark page, from results/peers.csv and peers.json."""
+
+import json
+from collections.abc import Callable
+from statistics import fmean
+from typing import Any
+
+import machine
+from accuracy import read_table
+from matplotlib.figure import Figure
+
+from patchmorph.evaluation.benchmark import ASEG
+
+NAMES = {
+    "patchmorph": "PatchMorph",
+    "patchmorph-refine": "PatchMorph, refined",
+    "greedy": "Greedy",
+    "ants-syn": "ANTs SyN",
+    "ants-syn-quick": "ANTs SyNQuick",
+    "ants-syn-cc": "ANTs SyN[CC]",
+    "niftyreg": "NiftyReg",
+    "niftyreg-vel": "NiftyReg, velocities",
+    "dipy-syn": "dipy SyN",
+    "demons": "SimpleITK demons",
+    "elastix": "elastix",
+    "convexadam": "ConvexAdam",
+    "fireants": "FireANTs",
+}
+DIPY = "https://docs.dipy.org/stable/examples_built/registration"
+NIFTYREG = "https://github.com/KCL-BMEIS/niftyreg/wiki"
+ANTS = "(https://github.com/ANTsX/ANTs/wiki/Anatomy-of-an-antsRegistration-call)"
+COMMANDS = {
+    "patchmorph": "`patchmorph register FIXED MOVING -o DIR`",
+    "patchmorph-refine": "`patchmorph register FIXED MOVING -o DIR --refine 60`",
+    "greedy": "`greedy -m NCC 2x2x2`, affine `-dof 12 -n 100x50x10` and deformable `-n 100x50x30`, from the "
+    "[quick start](https://greedy.readthedocs.io/en/latest/) with 30 instead of 10 last iterations",
+    "ants-syn": "`ants.registration` with `SyN`, its "
+    "[default](https://antspy.readthedocs.io/en/latest/registration.html)",
+    "ants-syn-quick": f"`antsRegistrationSyNQuick.sh -t s`, [the script for a first look]{ANTS}",
+    "ants-syn-cc": f"`antsRegistrationSyN.sh -t s`, [the script for brains]{ANTS}",
+    "niftyreg": f"`reg_aladin`, then `reg_f3d` as its [documentation]({NIFTYREG}) calls them",
+    "niftyreg-vel": "`reg_aladin`, then `reg_f3d -vel`",
+    "dipy-syn": f"[affine]({DIPY}/affine_registration_3d.html) and [SyN]({DIPY}/syn_registration_3d.html) "
+    "with `CCMetric(3)`, as in its tutorials, with 100, 100 and 25 iterations",
+    "demons": "affine by mutual information, matched histograms, fast symmetric diffeomorphic demons at "
+    "three resolutions ([example](https://simpleitk.readthedocs.io/en/master/link_DemonsRegistration2_docs.html))",
+    "elastix": "the default translation, affine and B-spline maps "
+    "([example](https://github.com/InsightSoftwareConsortium/ITKElastix)), B-splines of 5 mm",
+    "convexadam": "SimpleITK's affine map, since it needs one grid; then `convex_adam_pt` with MIND and "
+    "[its own values](https://github.com/multimodallearning/convexAdam)",
+    "fireants": "centres of mass, affine and greedy registration as its "
+    "[documentation](https://fireants.readthedocs.io/) does",
+}
+Row = dict[str, Any]
+Format = Callable[[float], str]
+COLUMNS: tuple[tuple[str, str, Format], ...] = (
+    ("dice_aseg", "aseg Dice", "{:.3f}".format),
+    ("dice_cortex", "cortex Dice", "{:.3f}".format),
+    ("dice", "tissue Dice", "{:.3f}".format),
+    ("folding_percent", "folding %", "{:.3f}".format),
+    ("sd_log_jacobian", "SD log J", "{:.2f}".format),
+    ("inverse_mm", "inverse, mm", "{:.3f}".format),
+    ("seconds", "seconds", lambda seconds: f"{float(f'{seconds:.2g}'):g}"),
+    ("peak_gib", "GiB", "{:.1f}".format),
+)
+"""Key, heading and format; a tissue set has only the one mean."""
+
+
+def table(head: tuple[str, ...], lines: list[list[str]]) -> str:
+    rows = [list(head), ["---"] * len(head), *lines]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def groups(data: str, name: str = "peers") -> list[Row]:
+    """Means a tool and device, the best first."""
+    found = json.loads((machine.RESULTS / f"{name}.json").read_text(encoding="utf-8"))["groups"]
+    chosen = [row for row in found if row["set"] == data and row["tool"] in NAMES and row["mean"]]
+    return sorted(chosen, key=lambda row: -row["mean"].get("dice_aseg", row["mean"]["dice"]))
+
+
+def compared(data: str, name: str = "peers") -> str:
+    """A line for each tool and device of a data set; columns that no tool has are left out."""
+    rows = groups(data, name)
+    has_parcels = any("dice_aseg" in row["mean"] for row in rows)
+    columns = [
+        column
+        for column in COLUMNS
+        if any(column[0] in row["mean"] for row in rows) and not (has_parcels and column[0] == "dice")
+    ]
+    lines = []
+    for row in rows:
+        figures = [show(row["mean"][key]) if key in row["mean"] else "-" for key, _, show in columns]
+        count = f"{row['pairs']}, {row['failed']} failed" if row.get("failed") else str(row["pairs"])
+        lines.append([NAMES[row["tool"]], row["device"].upper(), count, *figures])
+    return table(("", "on", "pairs", *(heading for _, heading, _ in columns)), lines)
+
+
+def commands() -> str:
+    """What each tool of the table was called with."""
+    shown = {row["tool"] for row in groups("t1-labelled")}
+    return "\n".join(f"- {NAMES[tool]}: {text}." for tool, text in COMMANDS.items() if tool in shown)
+
+
+def other_grids() -> str:
+    """The same tools where the moving images lie on other grids, if that was measured."""
+    if not groups("t1-labelled-grids"):
+        return ""
+    return f"""
+The moving images on oblique grids of 0.9, 1.3 and 2.0 mm in another orientation (`--grids`):
+
+{compared("t1-labelled-grids")}
+"""
+
+
+def structures() -> str:
+    """What our Dice is above Greedy's on the pairs that both have, and in how many structures."""
+    rows = [row for row in read_table(machine.RESULTS / "peers.csv") if row["set"] == "t1-labelled"]
+    by_pair = {row["pair"]: row for row in rows if row["tool"] == "greedy" and row["dice_2"]}
+    lines = []
+    for tool, device in sorted({(row["tool"], row["device"]) for row in rows if "patchmorph" in row["tool"]}):
+        mine = [
+            row
+            for row in rows
+            if (row["tool"], row["device"]) == (tool, device) and row["pair"] in by_pair and row["dice_2"]
+        ]
+        gains = [_gain(mine, by_pair, f"dice_{label}") for label in ASEG if mine]
+        if gains:
+            above = f"{sum(gain > 0 for gain in gains)} of {len(gains)}"
+            ends = (f"{min(gains):+.3f}", f"{max(gains):+.3f}")
+            means = [f"{_gain(mine, by_pair, group):+.3f}" for group in ("dice_aseg", "dice_cortex")]
+            lines.append([NAMES[tool], device.upper(), str(len(mine)), *means, above, *ends])
+    head = ("", "on", "pairs", "aseg", "cortex", "structures above", "least gain", "most gain")
+    return table(head, lines)
+
+
+def _gain(mine: list[dict[str, str]], by_pair: dict[str, dict[str, str]], column: str) -> float:
+    return fmean(float(row[column]) - float(by_pair[row["pair"]][column]) for row in mine)
+
+
+def figure() -> Figure:
+    """Dice of the subcortical structures against seconds, for the tools whose time is known."""
+    drawn = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = drawn.add_subplot()
+    for row in groups("t1-labelled"):
+        if "seconds" in row["mean"]:
+            where = (row["mean"]["seconds"], row["mean"]["dice_aseg"])
+            is_ours = "patchmorph" in row["tool"]
+            axes.plot(*where, "o" if is_ours else "s", color="tab:red" if is_ours else "tab:gray")
+            name = f"{NAMES[row['tool']]}, {row['device'].upper()}"
+            axes.annotate(name, where, (5, 5), textcoords="offset points", fontsize=8)
+    axes.set_xscale("log")
+    axes.margins(x=0.25, y=0.15)
+    axes.set_xlabel("seconds a pair")
+    axes.set_ylabel("aseg Dice")
+    axes.grid(alpha=0.3)
+    return drawn
