@@ -84,6 +84,7 @@ def box_plot(groups: Mapping[str, Mapping[str, Sequence[float]]], tools: Sequenc
     block = BOX * len(tools) + GAP
     height = block * len(groups) + 2 * MARGIN
     parts = [_grid(axis, MARGIN, height - MARGIN)]
+    parts += [_text(axis.place(tick), MARGIN - 3, f"{tick:g}", "middle") for tick in axis.ticks()]
     for k, (name, group) in enumerate(groups.items()):
         top = MARGIN + GAP / 2 + k * block
         parts.append(_text(LABELS - 8, top + BOX * len(tools) / 2 + 4, name, "end"))
