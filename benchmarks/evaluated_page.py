@@ -55,8 +55,9 @@ def result(row: dict[str, str]) -> PairResult:
         if row[f"dice_{label}"]
     ]
     figures: dict[str, Any] = {name: float(row[name]) for name in FIGURES if row[name]}
-    dice, pair = float(row["dice_aseg"]), row["pair"].split("-")
-    return PairResult(*pair, dice=dice, tool=row["tool"], structures=tuple(structures), **figures)
+    figures |= {"dice": float(row["dice_aseg"]), "structures": tuple(structures)}
+    fixed, _, moving = row["pair"].partition("-")
+    return PairResult(fixed, moving, tool=row["tool"], **figures)
 
 
 if __name__ == "__main__":
