@@ -12,7 +12,7 @@ from patchmorph.api import Method, register
 from patchmorph.errors import PatchMorphError
 from patchmorph.evaluation.benchmark import LoadedPair
 from patchmorph.evaluation.labels import PairLabels
-from patchmorph.evaluation.made_elsewhere import registered_by
+from patchmorph.evaluation.made_elsewhere import open_again, registered_by
 from patchmorph.evaluation.pairs import COLUMNS, REQUIRED, PairPaths
 from patchmorph.evaluation.quality import Quality, warp_and_measure
 from patchmorph.images.chunked import StoredImage
@@ -129,8 +129,10 @@ def read_pair(paths: PairPaths, method: Method, model: str | PatchMorphModel) ->
     stated = {side: method.stated(side) for side in REQUIRED}
     weights = channel_weights(paths, method)
 
+    opened = open_image if paths.transform is None else open_again
+
     def loaded(name: str, path: Path) -> StoredImage:
-        return open_image(path, stated[name.partition("_")[0]], pyramid=method.pyramid)
+        return opened(path, stated[name.partition("_")[0]], pyramid=method.pyramid)
 
     names = [name for name in paths.given() if not name.endswith(("labels", "transform"))]
     images = {name: loaded(name, getattr(paths, name)) for name in names}

@@ -7,6 +7,7 @@ import math
 import os
 import re
 import shutil
+import time
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from patchmorph.cli.options import MethodOptions
 from patchmorph.images.volume import Image
 from patchmorph.io.images import load_image, save_image
 from patchmorph.io.transforms.formats import save_transform
+from patchmorph.report import evaluated
 from patchmorph.transforms.resample import resample
 
 
@@ -242,6 +244,9 @@ def test_structures_have_a_table_and_means(evaluate, asked, files, tmp_path):
     assert float(row[0]["hd95_mm"]) == pytest.approx(mean)
     assert summary["structures"]["1"]["dice"] == pytest.approx(float(found[0]["dice"]))
     assert summary["structures"]["9"] == {"pairs": 2, "dice": 0, "jaccard": 0}
+    (page,) = (tmp_path / "out" / "reports").glob("001_*")
+    for one in found[:2]:  # those of the fixed image, as in the table
+        assert f"{float(one['dice']):.3f}" in page.read_text()
     # An evaluation without labels replaces it.
     evaluate(f"fixed,moving\n{files.fixed},{files.moving}\n", "--overwrite")
     assert not (tmp_path / "out" / "structures.csv").exists()
@@ -277,6 +282,20 @@ def test_several_models_and_other_tools_are_compared(run, asked, files, tmp_path
     index = (tmp_path / "out" / "index.html").read_text()
     assert "moving_to_fixed by two_model" in index
     assert "one_model minus truth" in index
+
+
+def test_no_page_is_written_beside_a_registration_that_is_timed(evaluate, asked, files, monkeypatch):
+    events, register = [], jobs.register
+
+    def slow(*_):
+        time.sleep(0.3)
+        events.append("page")
+
+    monkeypatch.setattr(evaluated, "write_page", slow)
+    monkeypatch.setattr(jobs, "register", lambda **named: events.append("register") or register(**named))
+    pair = f"{files.fixed},{files.moving}\n"
+    evaluate(f"fixed,moving\n{pair}{pair}")
+    assert events == ["register", "page", "register", "page"]
 
 
 def test_models_of_one_name_are_refused(run, files, tmp_path):

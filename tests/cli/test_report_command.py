@@ -85,9 +85,15 @@ def test_a_folder_of_no_registration_is_one_line(run, study, tmp_path):
     (study / "out" / "summary.json").unlink()
     page = study / "out" / "report.html"
     before = page.read_bytes()
-    assert_one_line(run("report", study / "out"), "results folder must hold summary.json", str(study / "out"))
+    assert_one_line(
+        run("report", study / "out"), "folder must hold summary.json of a registration", str(study / "out")
+    )
     assert page.read_bytes() == before
-    assert_one_line(run("report", tmp_path / "missing"), "must hold summary.json", "missing")
+    assert_one_line(
+        run("report", tmp_path / "missing"),
+        "must hold summary.json of a registration or log.jsonl of a training",
+        "missing",
+    )
     assert not (tmp_path / "missing").exists()
 
 

@@ -81,13 +81,13 @@ def test_few_values_are_points(count):
 
 
 def test_a_box_spans_the_quartiles_and_far_values_are_points():
-    values = [1.0, 2.0, 3.0, 4.0, 5.0, 20.0]
+    values = [2.0, 3.0, 3.0, 4.0, 4.0, 5.0, 8.0, 20.0]  # 8 is a whisker's end
     text = box_plot({"1": {"a": values}}, ["a"], "one")
     axis = Axis.around(values, 120.0, 746.0)
     (start, width), *others = re.findall(r'<rect x="([\d.]+)"[^>]*?width="([\d.]+)"', text)
     assert not others
-    assert float(start) == pytest.approx(axis.place(2.25), abs=0.06)
-    assert float(start) + float(width) == pytest.approx(axis.place(4.75), abs=0.11)
+    assert float(start) == pytest.approx(axis.place(3.0), abs=0.06)
+    assert float(start) + float(width) == pytest.approx(axis.place(5.75), abs=0.11)
     assert re.findall(r'<circle cx="([\d.]+)"', text) == [f"{axis.place(20.0):.1f}"]
 
 

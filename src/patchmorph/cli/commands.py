@@ -39,7 +39,7 @@ COMMANDS = {
     ),
     "batch": Entry("cohorts", "Register every pair of a cohort, several at a time."),
     "template": Entry("cohorts", "Make the mean image of a cohort, in its mean shape."),
-    "report": Entry("registration", "Render the report of a results folder again."),
+    "report": Entry("registration", "Render the report of a registration again, or that of a training."),
     "models": Entry("registration", "List the packaged models."),
     "demo": Entry("registration", "Register two real brains from pip packages and write a report."),
     "doctor": Entry("doctor", "Print versions, devices and memory, and whether each extra works."),

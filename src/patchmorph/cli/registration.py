@@ -61,12 +61,12 @@ def register_command(
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="Results folder of `patchmorph register`.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of `patchmorph register` or of a training.")],
 ) -> None:
-    """Render the report of a results folder again."""
-    from patchmorph.report.page import write_report
+    """Render the report of a registration again, or that of a training: its curves and patches."""
+    from patchmorph.report.folders import write_report_of
 
-    console.print(f"wrote {write_report(folder)}")
+    console.print(f"wrote {write_report_of(folder)}")
 
 
 @app.command()

@@ -124,7 +124,7 @@ def evaluate(
         try:
             evaluated = _evaluated(load(paths))
             result = replace(evaluated.result, transform=by, tool=paths.tool)
-            if paths.transform is not None:
+            if paths.seconds is not None:
                 result = replace(result, seconds=paths.seconds)
             evaluated = replace(evaluated, result=result)
             if keep is not None:

@@ -90,7 +90,10 @@ class PairLabels:
     def fixed_on(self, grid: Grid) -> Image:
         """The fixed labels on the grid of their image (nearest neighbour)."""
         assert self.fixed is not None
-        return resample(self.fixed.to(grid.device), AffineTransform.identity(grid.device), grid, "nearest")
+        fixed = self.fixed.to(grid.device)
+        if fixed.grid.equals(grid):
+            return fixed
+        return resample(fixed, AffineTransform.identity(grid.device), grid, "nearest")
 
     def warped(self, registration: Registration, interpolation: Interpolation = "label") -> Image:
         """The moving labels on the fixed grid."""

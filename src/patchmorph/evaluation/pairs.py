@@ -1,6 +1,5 @@
 """The files of a pair, and a table of pairs."""
 
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
@@ -51,7 +50,7 @@ class PairPaths:
     moving_channel: tuple[Path, ...] = ()
     transform: Path | None = None
     tool: str = ""
-    seconds: float = math.nan
+    seconds: float | None = None
 
     def __post_init__(self) -> None:
         fixed, moving = len(self.fixed_channel), len(self.moving_channel)
@@ -107,7 +106,7 @@ def load_evaluated_pairs(path: str | Path) -> list[PairPaths]:
     """
     pairs, known = [], set()
     for row, pair in _rows(Path(path), OF_MAPS):
-        if pair.transform is None and (pair.tool or not math.isnan(pair.seconds)):
+        if pair.transform is None and (pair.tool or pair.seconds is not None):
             raise PatchMorphError(f"{TOOL} and {SECONDS} must come with {TRANSFORM}, got none in {row.where}")
         if pair.transform is not None:
             pair = replace(pair, tool=pair.tool or ELSEWHERE)

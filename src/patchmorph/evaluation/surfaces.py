@@ -113,13 +113,13 @@ def _nearest(
 
 
 def _box_of(*images: Int[Tensor, "x y z"]) -> tuple[slice, ...]:
-    """The box of all labels, with a voxel around it: without, its border would be taken for their surface."""
+    """The box of all labels: what lies at its border is surface in the whole array, too."""
     inside = functools.reduce(operator.or_, (labels > 0 for labels in images))
     box = []
-    for axis, count in enumerate(inside.shape):
+    for axis in range(3):
         others = tuple(other for other in range(3) if other != axis)
         found = inside.any(dim=others).nonzero()[:, 0].tolist() or [0]
-        box.append(slice(max(0, found[0] - 1), min(count, found[-1] + 2)))
+        box.append(slice(found[0], found[-1] + 1))
     return tuple(box)
 
 

@@ -80,16 +80,18 @@ def prepare_pair(
     further = [tuple(getattr(channel, side) for channel in channels) for side in ("fixed", "moving")]
     sides = zip((fixed, moving), selections, further, strict=True)
     with step("prepare both images"):
-        images = tuple(in_order(lambda side: _prepared(*side, brain_network), sides, fixed.grid.device))
+        images = tuple(
+            in_order(lambda side: prepare_as_given(*side, brain_network), sides, fixed.grid.device)
+        )
     weights = tuple(float(channel.weight) for channel in channels)
     return with_means(PreparedPair(images[0], images[1], (1.0, *weights)))
 
 
-def _prepared(
+def prepare_as_given(
     image: StoredImage,
-    selection: Selection,
-    further: tuple[StoredImage, ...],
-    brain_network: nn.Module | None,
+    selection: Selection = EVERYTHING,
+    further: tuple[StoredImage, ...] = (),
+    brain_network: nn.Module | None = None,
 ) -> PreparedImage:
     """`prepare_image` of images in one storage order, whichever they were given in."""
     channels = tuple(canonical(channel) for channel in further)

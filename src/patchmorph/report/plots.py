@@ -17,6 +17,10 @@ KINDS = 6
 FEW = 5
 """Values from which on a box is drawn instead of points alone."""
 TICKS = 5
+MAX_POINTS = 400
+"""Points of a line that are drawn."""
+LINE_HEIGHT = 12.0
+DASHES = ("none", "6 3", "2 2", "8 3 2 3", "12 4", "4 4 1 4")
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ def box_plot(groups: Mapping[str, Mapping[str, Sequence[float]]], tools: Sequenc
     block = BOX * len(tools) + GAP
     height = block * len(groups) + 2 * MARGIN
     parts = [_grid(axis, MARGIN, height - MARGIN)]
+    parts += [_text(axis.place(tick), MARGIN - 3, f"{tick:g}", "middle") for tick in axis.ticks()]
     for k, (name, group) in enumerate(groups.items()):
         top = MARGIN + GAP / 2 + k * block
         parts.append(_text(LABELS - 8, top + BOX * len(tools) / 2 + 4, name, "end"))
@@ -107,7 +112,7 @@ def scatter_plot(
     across = Axis.around([x for x, _ in every], LABELS / 2, WIDTH - LABELS, logarithmic=True)
     up = Axis.around([y for _, y in every], height - 3 * MARGIN, MARGIN)
     parts = [_grid(across, MARGIN, height - 3 * MARGIN)]
-    parts += [_text(LABELS / 2 - 6, up.place(y) + 4, f"{y:.3g}", "end") for y in up.ticks()]
+    parts += [_text(LABELS / 2 - 6, up.place(y) + 4, f"{y:g}", "end") for y in up.ticks()]
     parts.append(_text((across.start + across.end) / 2, height - 4, names[0], "middle"))
     parts.append(_text(4.0, 10.0, names[1]))
     for k, (tool, found) in enumerate(points.items()):
@@ -115,6 +120,51 @@ def scatter_plot(
         x, y = (axis.place(value) for axis, value in zip((across, up), means[tool], strict=True))
         parts += [_mark(x, y, k, 6.0), _text(x + 10, y + 4, tool)]
     return _svg(Markup("").join(parts), height, title)
+
+
+def line_plot(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], names: tuple[str, str]) -> Markup:
+    """Lines over a common axis, each named at its end.
+
+    Args:
+        lines: x and y of the points of each line, at most `MAX_POINTS` of which are drawn, as means.
+        names: of both axes.
+    """
+    height = 220.0
+    drawn = {name: _thinned(*points) for name, points in lines.items()}
+    across = Axis.around([x for xs, _ in drawn.values() for x in xs], LABELS / 2, WIDTH - LABELS)
+    up = Axis.around([y for _, ys in drawn.values() for y in ys], height - 3 * MARGIN, MARGIN)
+    parts = [_grid(across, MARGIN, height - 3 * MARGIN)]
+    parts += [_text(LABELS / 2 - 6, up.place(y) + 4, f"{y:g}", "end") for y in up.ticks()]
+    parts.append(_text((across.start + across.end) / 2, height - 4, names[0], "middle"))
+    ends = []
+    for k, (name, (xs, ys)) in enumerate(drawn.items()):
+        places = [f"{across.place(x):.1f} {up.place(y):.1f}" for x, y in zip(xs, ys, strict=True)]
+        line = _element("path", d="M" + "L".join(places), **{"stroke-dasharray": DASHES[k % KINDS]})
+        marks = [_mark(across.place(x), up.place(y), k, 2.5) for x, y in zip(xs, ys, strict=True)]
+        parts.append(_element("g", line, **{"class": f"tool tool-{k % KINDS}"}))
+        parts += marks if len(marks) <= FEW else marks[-1:]
+        ends.append((up.place(ys[-1]), name))
+    for y, (_, name) in zip(_apart([y for y, _ in sorted(ends)]), sorted(ends), strict=True):
+        parts.append(_text(across.end + 8, y + 4, name))
+    return _svg(Markup("").join(parts), height, f"{names[1]} over {names[0]}")
+
+
+def _thinned(xs: Sequence[float], ys: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Points in order, or means of neighbours where there are too many."""
+    size = math.ceil(len(xs) / MAX_POINTS)
+    starts = range(0, len(xs), size)
+    return (
+        [float(np.mean(xs[start : start + size])) for start in starts],
+        [float(np.mean(ys[start : start + size])) for start in starts],
+    )
+
+
+def _apart(places: Sequence[float]) -> list[float]:
+    """Sorted places of lines of text, moved down where they would lie over each other."""
+    moved: list[float] = []
+    for place in places:
+        moved.append(max(place, moved[-1] + LINE_HEIGHT) if moved else place)
+    return moved
 
 
 def swatch(k: int) -> Markup:
@@ -150,7 +200,7 @@ def patterns() -> Markup:
 def _grid(axis: Axis, top: float, bottom: float) -> Markup:
     lines = [
         _element("path", d=f"M{axis.place(tick):.1f} {top}V{bottom}", **{"class": "rule"})
-        + _text(axis.place(tick), bottom + 11, f"{tick:.4g}", "middle")
+        + _text(axis.place(tick), bottom + 11, f"{tick:g}", "middle")
         for tick in axis.ticks()
     ]
     return Markup("").join(lines)

@@ -61,7 +61,7 @@ def _cell(one: ToolMean | None) -> str:
         return ""
     interval = one.interval
     between = f"{interval.low:.4g} to {interval.high:.4g}" if not interval.note else interval.note
-    return f"{one.mean:.4g} ({between})"
+    return f"{one.mean:.4g} ({between if one.pairs > 1 else '1 pair'})"
 
 
 def _comparisons(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
