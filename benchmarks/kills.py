@@ -48,7 +48,7 @@ TIMED = {"summary.json", "patchmorph.log", "log.jsonl", "index.html", "config.js
 EVENTS = "tensorboard"
 """Folder of files whose names state times: each run adds one."""
 TABLE, TIMES = "cohort.csv", ("seconds",)
-PAIRS = 4
+PAIRS = 3
 SIDE = 300
 """Voxels along each side of the image that `apply` writes."""
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -211,6 +211,7 @@ def measured(name: str, wanted: int, seed: int, work: Path, inputs: Path) -> dic
         differences = compared(expected, contents(folder / "output"))
         if status or differences:
             lost.append(f"{folder.parent.name}: status {status}, {differences[:6]}, said: {said[-600:]}")
+            print(lost[-1], flush=True)
         print(f"{name}: {kills} kills, {runs} runs, {folders} folders, {len(lost)} lost", flush=True)
         subprocess.run(["rm", "-rf", str(folder.parent)], check=True)
     return {

@@ -195,7 +195,7 @@ def test_a_name_that_is_none_is_one_line(kind, name):
 
 def test_an_atlas_whose_image_is_not_downloaded_is_one_line(tmp_path):
     pyramid(tmp_path / "brainglobe", chunks=False)
-    with pytest.raises(PatchMorphError, match=r"atlas must be whole, got .*manifest\.json: its image at"):
+    with pytest.raises(PatchMorphError, match=r"atlas must be whole, got .*manifest\.json: its reference at"):
         image_path("brainglobe:toy_20um")
 
 

@@ -132,12 +132,14 @@ def fingerprint(request: RegistrationRequest) -> str:
     digest = hashlib.sha256(_packaged_models())
     paths, method = request.paths, request.method
     files = [*paths.given().items(), *(("channel", path) for path in paths.inputs()[len(paths.given()) :])]
-    files += [("model", Path(method.model)), ("initial_transform", Path(method.initial_transform))]
+    chosen = {"model": Path(method.model), "initial_transform": Path(method.initial_transform)}
+    files += chosen.items()
     for name, path in files:
         digest.update(name.encode())
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             _add(digest, file)
-    options = [VERSION, method.arguments(), request.save, request.image_format]
+    by_contents = {name: "" for name, path in chosen.items() if path.is_file()}
+    options = [VERSION, method.arguments() | by_contents, request.save, request.image_format]
     digest.update(json.dumps(options, sort_keys=True).encode())
     return digest.hexdigest()
 
