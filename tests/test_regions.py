@@ -9,7 +9,7 @@ import torch
 from synthetic import grid_around
 
 from patchmorph.images.volume import Image
-from patchmorph.io.images import save_image
+from patchmorph.io.images import load_image, save_image
 from patchmorph.io.region_names import RegionName
 from patchmorph.io.transforms.formats import save_transform
 from patchmorph.regions import Annotation, count_points, halves, measure_regions
@@ -197,6 +197,16 @@ def test_an_atlas_of_brainglobe_brings_names_and_sides(run, tmp_path, monkeypatc
     table = rows(out)
     assert [(row["acronym"], row["name"]) for row in table.values()] == [("A", "Area"), ("B", "Body")]
     assert [(row["left_mm3"], row["right_mm3"]) for row in table.values()] == [("0.0", "9.0"), ("9.0", "0.0")]
+
+
+def test_apply_takes_the_annotation_of_an_atlas_by_its_name(run, folder, monkeypatch):
+    atlas_of_brainglobe(folder, monkeypatch, symmetric=True)
+    out = folder / "regions.nii.gz"
+    options = ("--reference", folder / "scan.nii.gz", "-o", out)
+    code, said, error = run("apply", folder / "scan_to_atlas.tfm", "brainglobe:toy_1mm/annotation", *options)
+    assert code == 0, error
+    assert "label interpolation" in said
+    assert set(load_image(out).data.unique().tolist()) == {0, 7, 614454277}
 
 
 @pytest.mark.parametrize(

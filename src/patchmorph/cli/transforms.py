@@ -38,6 +38,7 @@ from patchmorph.io.grids import GridPair
 from patchmorph.io.images import check_ending, save_image, space_code
 from patchmorph.io.resumable import fingerprint
 from patchmorph.io.series import CHOICES
+from patchmorph.io.templates import image_path
 from patchmorph.io.transforms.formats import load_transform
 from patchmorph.io.transforms.registry import format_of
 from patchmorph.io.warping import warp_images
@@ -96,6 +97,7 @@ def apply(
         raise PatchMorphError(f"reorient must be one of {', '.join(REORIENT)}, got {reorient}")
     if spacing is not None and not 0 < spacing < math.inf:
         raise PatchMorphError(f"spacing must be above 0 mm and finite, got {spacing:g}")
+    images = [image_path(image) for image in images]
     targets = targets_of(images, output)
     transforms = [transform, *(then or [])]
     check_outputs(targets, [*images, reference, *transforms])

@@ -141,12 +141,20 @@ class Atlas:
 
 
 def atlas_image(name: str) -> Path:
-    """The reference image of an atlas, in its latest downloaded version, as a NIfTI file in our cache.
+    """An image of an atlas, in its latest downloaded version, as a NIfTI file in our cache.
+
+    Args:
+        name: of the atlas: its reference image; ``NAME/annotation`` and ``NAME/hemispheres`` are the others.
 
     Raises:
         PatchMorphError: the atlas was not downloaded, or its files are not what BrainGlobe writes.
     """
-    return Atlas.find(name).image(REFERENCE)
+    name, _, part = name.partition("/")
+    stacks = {stack.attribute: stack for stack in (REFERENCE, ANNOTATION, HEMISPHERES)}
+    atlas = Atlas.find(name)
+    if (stack := stacks.get(part or REFERENCE.attribute)) is None:
+        raise PatchMorphError(f"image of an atlas must be among {', '.join(stacks)}, got {one_line(part)!r}")
+    return atlas.image(stack)
 
 
 def _to_download(name: str, attribute: str = "reference") -> str:
