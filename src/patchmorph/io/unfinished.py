@@ -52,11 +52,14 @@ def clear_abandoned(place: Path) -> None:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Within the block, no other process is in one of the same folder; where there are no locks, any may be.
+    """Within the block no other process is within a block of the same folder, where there are locks.
 
     Raises:
         OSError: no such folder.
     """
+    if fcntl is None:
+        yield
+        return
     lock = os.open(folder, os.O_RDONLY)
     try:
         _lock(lock, wait=True)
