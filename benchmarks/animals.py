@@ -1,13 +1,16 @@
 """Other species and modalities, with the packaged weights, beside the tools they are compared with.
 
-    python benchmarks/animals.py [--cases marmoset mouse individual] [--tools NAME ...]
+    python benchmarks/animals.py [--cases marmoset mouse individual defects] [--tools NAME ...]
         [--device auto|cpu|cuda] [--shared]
 
 - ``marmoset``: T1w and T2w templates, whole heads in one space, each registered to the other after that was
   moved by a smooth deformation of up to 3 mm and a pose; the distance to where points of the brain went.
 - ``mouse``: diffusion-MRI and two-photon templates, each registered to the other; Dice of the labels of both.
-- ``individual``: the two-photon image of one mouse to the two-photon template; the mean local correlation on
-  the template's grid, where the template has structure.
+- ``individual``: the two-photon image of one mouse to the two-photon template, and the template to the image;
+  the mean local correlation on the template's grid, where the template has structure. The second map is
+  inverted for that.
+- ``defects``: the same image with a slab missing, stripes, uneven illumination or lost sections to the
+  template; judged on the whole image.
 
 ``patchmorph`` sets no option, ``patchmorph-refine`` adds ``--refine 60``. Peers run as `compare.py` runs
 them, Greedy also by normalised mutual information. Writes a row a run into results/animals.csv (rows of
@@ -52,6 +55,13 @@ LARGEST_MM, KNOT_MM = 3.0, 8.0
 TURN, SHIFT_MM = math.radians(30), 20.0
 """Of the known pose: up to so much about a random axis, and along each axis."""
 RADIUS = 3
+SLAB, LOST = 0.12, 0.1
+"""Share of the sections that are missing in one piece, and of those that are lost here and there."""
+STRIPES, PERIOD = 0.4, 9
+"""How much darker or brighter stripes are, and the rows between two of them."""
+DARKEST = 0.3
+"""Illumination in the darkest corner."""
+DEFECTS = ("slab", "stripes", "illumination", "sections")
 
 
 class Case(NamedTuple):
@@ -59,6 +69,8 @@ class Case(NamedTuple):
 
     Attributes:
         truth: where the fixed voxels belong in the moving world, and which of them count.
+        back: the images are registered the other way round, and the map is inverted.
+        judged: image that the map is judged on instead of the moving one.
     """
 
     case: str
@@ -66,6 +78,8 @@ class Case(NamedTuple):
     seed: int
     paths: PairPaths
     truth: tuple[torch.Tensor, torch.Tensor] | None = None
+    back: bool = False
+    judged: Path | None = None
 
 
 def known_map(grid: Grid, seed: int) -> Transform:
@@ -92,6 +106,25 @@ def moved(image: Image, through: Transform) -> Image:
     return resample(image, through.inverse(), there)
 
 
+def damaged(image: Image, defect: str) -> Image:
+    """``image`` with a defect of microscopy; sections are planes across the first axis of its array."""
+    data, generator = image.data.float(), torch.Generator().manual_seed(0)
+    x, y, z = data.shape[2:]
+    if defect == "slab":
+        data[:, :, round(0.55 * x) : round((0.55 + SLAB) * x)] = 0
+    elif defect == "sections":
+        data[:, :, torch.rand(x, generator=generator) < LOST] = 0
+    elif defect == "stripes":
+        strength = STRIPES * (2 * torch.rand(x, 1, 1, generator=generator) - 1)
+        rows = (torch.arange(y) % PERIOD < PERIOD / 3).float()[:, None]
+        data = data * (1 + strength * rows)
+    else:
+        ramps = (torch.linspace(0, 1, n) for n in (x, y, z))
+        a, b, c = torch.meshgrid(*ramps, indexing="ij")
+        data = data * (DARKEST + (1 - DARKEST) * (1 - a * b) * (0.5 + 0.5 * c))
+    return Image(data.clamp(0, 255).to(image.dtype), image.grid)
+
+
 def cases(names: list[str], data: Path, work: Path) -> Iterator[Case]:
     mouse, marmoset = data / "mouse", data / "marmoset"
     mri, template = mouse / "mri_C57BL6.nii.gz", mouse / "stp_template_200um.nii.gz"
@@ -103,7 +136,13 @@ def cases(names: list[str], data: Path, work: Path) -> Iterator[Case]:
         yield Case("mouse", "stp-mri", 0, PairPaths(template, mri, template_labels, mri_labels))
     if "individual" in names:
         path = mouse / "stp_individual.nii.gz"
-        yield Case("individual", "template-individual", 0, PairPaths(template, path, template_labels, path))
+        paths = PairPaths(template, path, template_labels, path)
+        yield Case("individual", "template-individual", 0, paths)
+        yield Case("individual", "individual-template", 0, paths, back=True)
+    for defect in DEFECTS if "defects" in names else ():
+        whole, path = mouse / "stp_individual.nii.gz", work / f"{defect}.nii.gz"
+        save_image(damaged(load_image(whole), defect), path)
+        yield Case("defects", defect, 0, PairPaths(template, path, template_labels, path), judged=whole)
     if "marmoset" in names:
         brain = load_image(marmoset / "brainmask.nii.gz")
         for fixed, moving in (("T1w", "T2w"), ("T2w", "T1w")):
@@ -117,15 +156,17 @@ def cases(names: list[str], data: Path, work: Path) -> Iterator[Case]:
                 yield Case("marmoset", f"{fixed}-{moving}", seed, paths, truth)
 
 
-def mapped_by(tool: str, paths: PairPaths, device: str) -> tuple[torch.Tensor, float, str]:
+def mapped_by(tool: str, paths: PairPaths, device: str, back: bool) -> tuple[torch.Tensor, float, str]:
     """Where the voxels of the fixed grid go (moving world, RAS+ mm), seconds, and what was said."""
     if tool in PEERS:
         found = tools.run(tool, paths, device)
         return found.mapped[0], found.seconds, ""
     began = time.perf_counter()
-    found = api.register(paths.fixed, paths.moving, device=device, refine=OURS[tool])
+    pair = (paths.moving, paths.fixed) if back else (paths.fixed, paths.moving)
+    found = api.register(*pair, device=device, refine=OURS[tool])
     seconds = time.perf_counter() - began
-    mapped = accuracy.mapped_points(found.transform, found.fixed.grid)
+    transform, image = (found.inverse, found.moving) if back else (found.transform, found.fixed)
+    mapped = accuracy.mapped_points(transform, image.grid)
     return mapped[0].cpu(), seconds, "; ".join(note.rpartition("/")[2] for note in found.notes)
 
 
@@ -144,7 +185,7 @@ def figures(case: Case, mapped: torch.Tensor) -> dict[str, float]:
         ids = set(fixed.data.unique().tolist()) & set(moving.data.unique().tolist()) - {0}
         overlaps = metrics.dice(fixed.data[0, 0].long(), warped, sorted(map(int, ids)))
         return {"labels": len(overlaps), "dice": sum(overlaps.values()) / len(overlaps)}
-    fixed, moving = load_image(paths.fixed).normalized(), load_image(paths.moving).normalized()
+    fixed, moving = (load_image(path).normalized() for path in (paths.fixed, case.judged or paths.moving))
     warped = moving.sample(mapped[None].float(), min(fixed.spacing_mm))
     squared, weight = correlation_map(fixed.values(), warped, RADIUS)
     return {"lncc": float((squared * weight).sum() / weight.sum())}
@@ -154,7 +195,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--cases", nargs="*", default=["marmoset", "mouse", "individual"])
+    parser.add_argument("--cases", nargs="*", default=["marmoset", "mouse", "individual", "defects"])
     parser.add_argument("--tools", nargs="*", default=[*OURS], choices=[*OURS, *PEERS])
     parser.add_argument("--data", type=Path, default=machine.DATA)
     parser.add_argument("--device", default="auto")
@@ -164,7 +205,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         for case in cases(arguments.cases, arguments.data, Path(work)):
             for tool in arguments.tools:
-                mapped, seconds, notes = mapped_by(tool, case.paths, arguments.device)
+                if case.back and tool not in OURS:
+                    continue
+                mapped, seconds, notes = mapped_by(tool, case.paths, arguments.device, case.back)
                 found = figures(case, mapped)
                 what = {"case": case.case, "pair": case.pair, "tool": tool, "seed": str(case.seed)}
                 took = {"seconds": None if arguments.shared else seconds, "notes": notes}

@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=12)
     parser.add_argument("--output", type=Path, default=machine.RESULTS)
     arguments = parser.parse_args()
-    images = sorted((arguments.data / "t1-unlabelled").glob("*.nii.gz"))
+    images = sorted((arguments.data.absolute() / "t1-unlabelled").glob("*.nii.gz"))
     pairs = itertools.islice(itertools.pairwise(images), arguments.pairs)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from patchmorph.workers import AHEAD, in_order, one_core
+from patchmorph.workers import AHEAD, beside, in_order, one_core
 
 
 @pytest.fixture
@@ -96,3 +96,17 @@ def test_one_core_ends_with_an_error_too(three_threads):
     with pytest.raises(KeyError):
         fail()
     assert torch.get_num_threads() == 3
+
+
+@pytest.mark.parametrize(("threads", "own"), [(1, True), (2, False)])
+def test_work_beside_the_caller_takes_no_more_cores_than_allowed(threads, own):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with beside(2) as others:
+            where, failed = others.submit(threading.get_ident), others.submit(lambda: 1 / 0)
+            assert (where.result() == threading.get_ident()) is own
+            with pytest.raises(ZeroDivisionError):
+                failed.result()
+    finally:
+        torch.set_num_threads(before)

@@ -3,7 +3,6 @@
 import math
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +44,7 @@ from patchmorph.results.folder import (
 from patchmorph.results.log import recorded
 from patchmorph.results.summary import Summary, device_name, peak_memory_gib, versions
 from patchmorph.transforms.merging import with_merged_splines
+from patchmorph.workers import beside
 
 
 @dataclass(frozen=True)
@@ -184,11 +184,11 @@ def _write(
     dense = with_merged_splines(transform, math.prod(registration.fixed.grid.shape))
     registration = replace(registration, history=(*registration.history[:-1], dense))
     code = space_code(request.paths.fixed)
-    with ThreadPoolExecutor(2) as beside:
-        beside.submit(lambda: registration.evidence)  # which the registration keeps
+    with beside(2) as others:
+        others.submit(lambda: registration.evidence)  # which the registration keeps
         with step("warp and measure"):
             warped, quality = warp_and_measure(registration)
-        transforms = beside.submit(write_transforms, transform, folder, request.saved)  # beside the report
+        transforms = others.submit(write_transforms, transform, folder, request.saved)  # beside the report
         summary, report = _summary(request, registration, quality, seconds), None
         on_fixed = PairLabels(labels.fixed)
         if labels.moving is not None:
@@ -198,7 +198,7 @@ def _write(
                 summary.dice = _dice(labels, warped_labels)
                 on_fixed = PairLabels(labels.fixed, warped_labels)
         if "report" in request.saved:
-            report = beside.submit(_write_report, registration, warped, on_fixed, summary, folder)
+            report = others.submit(_write_report, registration, warped, on_fixed, summary, folder)
         with step("images and transforms"):
             write_images(registration, warped, folder, request.saved, request.image_format, code)
             transforms.result()

@@ -8,9 +8,9 @@ the same whatever the number of threads.
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -53,6 +53,26 @@ def in_order(
                 waiting.extend(pool.submit(run, part) for part in itertools.islice(parts, 1))
         finally:
             torch.set_num_threads(threads)  # of threads that start later; each has a number of its own
+
+
+class _Inline(Executor):
+    """Runs what is submitted at once, in the caller's thread."""
+
+    def submit(self, fn: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
+        future = Future[Result]()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+def beside(threads: int) -> Executor:
+    """Runs what is submitted beside the caller's work, in ``threads`` threads.
+
+    Where PyTorch may use one thread only, what is submitted runs at once in the caller's.
+    """
+    return ThreadPoolExecutor(threads) if torch.get_num_threads() > 1 else _Inline()
 
 
 @contextmanager

@@ -63,6 +63,10 @@ def test_an_inverse_in_a_field_stands_on_the_moving_grid(run, folder):
     assert nibabel.load(folder / "missed.nii.gz").shape == moving.grid.shape
     assert "misses by over 0.01 mm at 0 of" in out
     stored = load_transform(folder / "map.safetensors")
+    blocks = ("invert", "map.safetensors", "-o", "again.safetensors", *images, "--missed", "missed.ome.zarr")
+    assert run(*blocks)[1].splitlines()[0] == out.splitlines()[0]  # what is counted
+    by_blocks = load_image(folder / "missed.ome.zarr").data
+    torch.testing.assert_close(by_blocks, load_image(folder / "missed.nii.gz").data, atol=1e-5, rtol=0)
     inner = moving.grid.points_world()[:, 4:-4, 4:-4, 4:-4]
     back = load_transform(folder / "back.nii.gz", pair=GridPair(moving.grid, fixed.grid))
     assert (stored(back(inner)) - inner).norm(dim=-1).mean() < 0.1  # tabulated every 5 mm

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -12,6 +13,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 from patchmorph.cluster import batch
+from patchmorph.cluster.ledger import Ledger, Outcome
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.transforms.formats import load_transform
 from patchmorph.results.summary import Summary
@@ -126,6 +128,80 @@ def test_pairs_that_leave_the_cohort_leave_its_table(command, registered, folder
     assert "1 pairs: 1 pass" in command()[1]
     assert list(rows(folder / "out")) == ["moving0_to_fixed"]
     assert (folder / "out" / "results" / "moving2_to_fixed").exists()
+
+
+def test_a_cohort_that_was_killed_before_its_first_pair_ended_goes_on(command, registered, folder):
+    Ledger(folder / "out").keep([], "")
+    assert rows(folder / "out") == {}
+    assert command()[0] == 0
+    assert len(rows(folder / "out")) == 3
+
+
+def test_a_second_table_in_the_same_folder_keeps_the_rows_of_the_first(
+    command, registered, run, folder, scheduler
+):
+    assert command()[0] == 0
+    (folder / "more.csv").write_text(
+        "name,fixed,moving\nanna,fixed.nii.gz,moving0.nii.gz\nben,fixed.nii.gz,moving1.nii.gz\n"
+    )
+    more = ("batch", folder / "more.csv", "-o", folder / "out", "--scheduler", scheduler)
+    code, out, _ = run(*more)
+    assert code == 0
+    assert "5 pairs: 5 pass" in out
+    (folder / "more.csv").write_text("name,fixed,moving\nanna,fixed.nii.gz,moving0.nii.gz\n")
+    assert run(*more)[0] == 0
+    first = {f"moving{k}_to_fixed" for k in range(3)}
+    assert {*rows(folder / "out")} == {"anna", *first}
+    assert command()[0] == 0
+    assert len(registered) == 5
+    assert {*list(rows(folder / "out"))[:3]} == first  # those of the command come first
+
+
+def test_images_of_two_suffixes_of_a_bids_folder_share_a_table(run, bids, registered, scheduler):
+    out = bids.parent / "out"
+    for image in list(bids.rglob("*_T1w.nii.gz")):
+        image.with_name(image.name.replace("T1w", "T2w")).write_bytes(image.read_bytes())
+    for suffix in ("T1w", "T2w"):
+        fixed = ("--fixed", bids.parent / "atlas_1mm.nii.gz", "--suffix", suffix)
+        assert run("batch", bids, "-o", out, "--scheduler", scheduler, *fixed)[0] == 0
+    assert len(rows(out)) == 6
+
+
+def test_a_table_whose_study_has_moved_is_the_same_one(
+    command, registered, folder, tmp_path_factory, run, scheduler
+):
+    assert command()[0] == 0
+    moved = tmp_path_factory.mktemp("moved") / "study"
+    shutil.copytree(folder, moved)
+    (moved / "pairs.csv").write_text((moved / "pairs.csv").read_text().split("fixed.nii.gz,moving2")[0])
+    for _ in range(2):
+        run("batch", moved / "pairs.csv", "-o", moved / "out", "--scheduler", scheduler)
+    assert len(registered) == 3
+    assert {row["source"] for row in rows(moved / "out").values()} == {
+        str(moved / "pairs.csv"),
+        str(folder / "pairs.csv"),
+    }
+
+
+def test_commands_that_write_one_table_at_once_lose_no_row(folder):
+    (folder / "out").mkdir()
+    one, other = Ledger(folder / "out"), Ledger(folder / "out")
+    one.add(Outcome("anna", "pass", source="a"))
+    other.add(Outcome("ben", "fail", source="b"))
+    other.keep(["ben"], "b")
+    assert {row["name"]: row["verdict"] for row in rows(folder / "out").values()} == {
+        "anna": "pass",
+        "ben": "fail",
+    }
+
+
+def test_a_table_of_an_earlier_version_is_read(command, registered, folder):
+    assert command()[0] == 0
+    lines = (folder / "out" / "cohort.csv").read_text().splitlines()
+    (folder / "out" / "cohort.csv").write_text("".join(f"{line.rpartition(',')[0]}\n" for line in lines))
+    assert command()[0] == 0
+    assert len(registered) == 3
+    assert len(rows(folder / "out")) == 3
 
 
 def test_results_of_a_bids_folder_have_the_names_of_derivatives(run, bids, registered, scheduler):

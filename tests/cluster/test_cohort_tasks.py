@@ -78,10 +78,12 @@ def test_a_fingerprint_changes_with_contents_and_options_alone(folder, tmp_path_
     assert [name for name in after if after[name] != before[name]] == ["moving1_to_fixed"]
 
 
-def test_a_fingerprint_changes_with_the_model_file(folder):
+def test_a_fingerprint_changes_with_the_model_file_and_not_with_its_place(folder):
     model = folder / "model.safetensors"
     save_model(PatchMorphModel(ModelSpec(spacings_mm=[4.0])), model)
     before = table(folder, model=str(model))
+    moved = table(folder, model=str(shutil.copy(model, folder / "other.safetensors")))
+    assert [moved[name].fingerprint for name in before] == [before[name].fingerprint for name in before]
     save_model(PatchMorphModel(ModelSpec(spacings_mm=[5.0])), model)
     after = table(folder, model=str(model))
     assert all(after[name].fingerprint != before[name].fingerprint for name in before)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from patchmorph import cli, jobs
 from patchmorph.errors import PatchMorphError
 from patchmorph.evaluation.pairs import PairPaths
 from patchmorph.io import templates
+from patchmorph.io.brainglobe import Atlas
 from patchmorph.io.conversion import as_image
 from patchmorph.io.images import load_image, save_image
 from patchmorph.io.templates import image_path
@@ -163,6 +165,34 @@ def test_brainglobe_images_have_their_resolution_and_orientation(tmp_path, write
     )
 
 
+def test_an_image_that_an_atlas_has_not_is_one_line(tmp_path):
+    tiff(tmp_path / "brainglobe")
+    with pytest.raises(PatchMorphError, match="must be among reference, annotation, hemispheres, got 'mesh'"):
+        image_path("brainglobe:toy_20um/mesh")
+    with pytest.raises(
+        PatchMorphError, match=r"atlas must be whole, got .*metadata\.json: .*annotation\.tiff"
+    ):
+        image_path("brainglobe:toy_20um/annotation")
+
+
+def test_labels_of_an_atlas_since_version_three_keep_large_ids(tmp_path):
+    """The annotation is a pyramid beside others, and names are a table of their own."""
+    pyramid(tmp_path / "brainglobe")
+    (manifest,) = (tmp_path / "brainglobe").rglob("manifest.json")
+    content = json.loads(manifest.read_text())
+    content["annotation_set"]["location"] = "/templates/toy/1_0"
+    manifest.write_text(json.dumps(content | {"terminology": {"location": "/terminologies/toy/1_0"}}))
+    (folder,) = (tmp_path / "brainglobe").rglob("template.ome.zarr")
+    ignore = shutil.ignore_patterns("1")
+    shutil.copytree(folder, folder.with_name("annotations_compressed.ome.zarr"), ignore=ignore)
+    zarr = pytest.importorskip("zarr")
+    labels = np.full(VOXELS.shape, 614454277, np.uint32)
+    zarr.save_array(folder.with_name("annotations_compressed.ome.zarr") / "1", labels, zarr_format=3)
+    assert load_image(image_path("brainglobe:toy_20um/annotation")).data.unique().tolist() == [614454277]
+    expected = tmp_path / "brainglobe" / "brainglobe-atlasapi" / "terminologies" / "toy" / "1_0"
+    assert Atlas.find("toy_20um").names() == expected / "terminology.csv"
+
+
 def test_the_latest_version_of_an_atlas_is_taken(tmp_path):
     for version in ("1.2", "1.10", "1.9"):
         tiff(tmp_path / "brainglobe", version)
@@ -195,7 +225,7 @@ def test_a_name_that_is_none_is_one_line(kind, name):
 
 def test_an_atlas_whose_image_is_not_downloaded_is_one_line(tmp_path):
     pyramid(tmp_path / "brainglobe", chunks=False)
-    with pytest.raises(PatchMorphError, match=r"atlas must be whole, got .*manifest\.json: its image at"):
+    with pytest.raises(PatchMorphError, match=r"atlas must be whole, got .*manifest\.json: its reference at"):
         image_path("brainglobe:toy_20um")
 
 

@@ -404,6 +404,24 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint(change, tmp_path):
     assert_same_weights(tmp_path / "run", tmp_path / "whole")
 
 
+def test_a_training_that_ended_between_its_last_two_files_is_finished_by_the_next_run(
+    quick, monkeypatch, tmp_path
+):
+    config = quick(optimization={"steps": 2})
+
+    def ended(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    for name, kind in (("save", TrainingState), ("save_model", loop)):
+        with monkeypatch.context() as patch:
+            patch.setattr(kind, name, ended)
+            with pytest.raises(KeyboardInterrupt):
+                train(config, CPU)
+        train(config, CPU, resume=(tmp_path / "run" / FILE).exists())
+        assert (tmp_path / "run" / "model.safetensors").exists()
+        shutil.rmtree(tmp_path / "run")
+
+
 def test_a_full_disk_leaves_the_checkpoint_before_it(change, tmp_path):
     config = load_config(change(run={"checkpoint_every": 2, "minutes": 1e-9}))
     train(config, CPU)

@@ -5,8 +5,15 @@ import torch
 from synthetic import grid_around, rotation
 from torch import eye
 
+from patchmorph.transforms import checks
 from patchmorph.transforms.base import AffineTransform
-from patchmorph.transforms.checks import InverseCheck, JacobianCheck, finest_support, mean_distance_mm
+from patchmorph.transforms.checks import (
+    InverseCheck,
+    JacobianCheck,
+    finest_support,
+    mean_distance_mm,
+    miss_blocks,
+)
 from patchmorph.transforms.displacement import DisplacementField
 from patchmorph.transforms.jacobian import DIFFERENCES
 
@@ -38,19 +45,40 @@ def test_points_that_are_not_mapped_are_neither_folded_nor_forgotten():
     check = JacobianCheck.of(nowhere, GRID)
     assert not check.is_mapped
     assert check.unmapped("forward") == 12 * 10 * 14
-    assert InverseCheck.of(nowhere, nowhere, GRID).unmapped == 12 * 10 * 14
+    count = 12 * 10 * 14
+    assert InverseCheck.of(miss_blocks(nowhere, nowhere, GRID)) == InverseCheck(count, 0, count)
 
 
 def test_an_inverse_is_checked_against_its_map():
     shift = AffineTransform.translation(SHIFT)
-    assert InverseCheck.of(shift, shift.inverse(), GRID).failed == 0
-    wrong = InverseCheck.of(shift, AffineTransform.identity(), GRID)
-    assert wrong.failed == wrong.miss_mm.numel()
-    assert wrong.miss_mm.unique().tolist() == pytest.approx([5.0])
+    count = 12 * 10 * 14
+    assert InverseCheck.of(miss_blocks(shift, shift.inverse(), GRID)) == InverseCheck(count, 0, 0)
+    blocks = list(miss_blocks(shift, AffineTransform.identity(), GRID))
+    assert InverseCheck.of(blocks) == InverseCheck(count, count, 0)
+    assert torch.cat([block.flatten() for block in blocks]).unique().tolist() == pytest.approx([5.0])
 
 
 def test_the_distance_of_two_maps_is_the_mean_over_points():
     assert mean_distance_mm(AffineTransform.translation(SHIFT), AffineTransform.identity(), GRID) == 5.0
+
+
+def test_the_distance_of_two_maps_is_taken_at_points_of_the_whole_grid(monkeypatch):
+    monkeypatch.setattr(checks, "COMPARED_POINTS", 300)
+    seen = []
+
+    class Seen(AffineTransform):
+        def __call__(self, points):
+            seen.append(points)
+            return super().__call__(points)
+
+    mean_distance_mm(Seen(torch.eye(4, dtype=torch.float64)[None]), AffineTransform.identity(), GRID)
+    (points,) = seen
+    assert 300 <= points.shape[1] <= 340
+    voxels = GRID.to_voxel(points)[0]
+    torch.testing.assert_close(voxels, voxels.round(), atol=1e-4, rtol=0)
+    assert len(voxels.round().unique(dim=0)) == len(voxels)
+    torch.testing.assert_close(voxels.amin(0), torch.zeros(3), atol=1e-4, rtol=0)
+    assert (voxels.amax(0) > torch.tensor([10.5, 8.5, 12.5])).all()
 
 
 def test_the_finest_field_supports_a_chain():

@@ -29,6 +29,9 @@ COMMANDS = {
     "register": Entry("registration", "Register MOVING to FIXED."),
     "apply": Entry("transforms", "Resample images through a transform onto a reference grid."),
     "apply-points": Entry("points", "Map points from the fixed to the moving image."),
+    "regions": Entry(
+        "regions", "Write the volume of each region of an atlas in an image, and the number of cells in it."
+    ),
     "compose": Entry("transforms", "Compose several transforms into one."),
     "invert": Entry("transforms", "Write the inverse."),
     "convert": Entry("transforms", "Write a transform as another tool's file."),

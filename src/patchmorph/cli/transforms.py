@@ -1,10 +1,12 @@
 """Commands that apply, combine, convert and analyse transforms."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from torch import Tensor
 
 from patchmorph.cli.app import app, console, print_table
 from patchmorph.cli.groups import with_options
@@ -31,23 +33,29 @@ from patchmorph.cli.transform_files import (
 from patchmorph.errors import PatchMorphError
 from patchmorph.images.volume import Image
 from patchmorph.io.atomic import check_outputs
-from patchmorph.io.blockwise import ENDING, jacobian_blocks, written_figures
+from patchmorph.io.blockwise import ENDING, jacobian_blocks, missed_blocks, written_figures
+from patchmorph.io.chunked import open_frames
 from patchmorph.io.components import REORIENT
 from patchmorph.io.frames import Frames
 from patchmorph.io.grids import GridPair
 from patchmorph.io.images import check_ending, save_image, space_code
 from patchmorph.io.resumable import fingerprint
 from patchmorph.io.series import CHOICES
+from patchmorph.io.templates import image_path
 from patchmorph.io.transforms.formats import load_transform
 from patchmorph.io.transforms.registry import format_of
 from patchmorph.io.warping import warp_images
+from patchmorph.spatial.grid import Grid
+from patchmorph.transforms.base import Transform
 from patchmorph.transforms.checks import (
     MAX_ERROR_MM,
     InverseCheck,
     JacobianCheck,
     finest_support,
     mean_distance_mm,
+    miss_blocks,
 )
+from patchmorph.transforms.inverse import round_trip_mm
 from patchmorph.transforms.jacobian import DIFFERENCES, Differences, Folding, folding, log_determinant
 
 Output = Annotated[
@@ -96,6 +104,7 @@ def apply(
         raise PatchMorphError(f"reorient must be one of {', '.join(REORIENT)}, got {reorient}")
     if spacing is not None and not 0 < spacing < math.inf:
         raise PatchMorphError(f"spacing must be above 0 mm and finite, got {spacing:g}")
+    images = [image_path(image) for image in images]
     targets = targets_of(images, output)
     transforms = [transform, *(then or [])]
     check_outputs(targets, [*images, reference, *transforms])
@@ -165,13 +174,14 @@ def invert(
     forward = load_one(transform, of, pair)
     inverse = forward.inverse()
     grid = pair.moving or finest_support(forward)
-    if grid is not None:
-        check = InverseCheck.of(forward, inverse, grid)
-        _print_misses(check)
-        if missed is not None:
-            assert moving is not None
-            save_image(Image(check.miss_mm[None, None], grid), missed, space_code(moving))
-            print_written(missed)
+    if missed is not None:
+        assert grid is not None
+        assert moving is not None
+        job = {"transform": fingerprint(transform), "from": of}
+        _print_misses(InverseCheck.of(_missed(forward, inverse, grid, missed, space_code(moving), job)))
+        print_written(missed)
+    elif grid is not None:
+        _print_misses(InverseCheck.of(miss_blocks(forward, inverse, grid)))
     save(inverse, output, to, pair.swapped())
     if grid is not None:
         off = mean_distance_mm(load_transform(output, form.tool, pair.swapped()), inverse, grid)
@@ -181,8 +191,20 @@ def invert(
             )
 
 
+def _missed(
+    forward: Transform, inverse: Transform, grid: Grid, path: Path, code: int, job: dict[str, Any]
+) -> Iterator[Tensor]:
+    """Write the image of the round-trip error, and return its blocks."""
+    if path.name.endswith(ENDING):
+        missed_blocks(forward, inverse, grid, path, job)
+        return (values for image in open_frames(path) for _, values in image.blocks())
+    miss = round_trip_mm(forward, inverse, grid)
+    save_image(Image(miss[None, None], grid), path, code)
+    return iter([miss])
+
+
 def _print_misses(check: InverseCheck) -> None:
-    points = check.miss_mm.numel()
+    points = check.points
     console.print(f"inverse misses by over {MAX_ERROR_MM} mm at {check.failed} of {points} points")
     if check.unmapped:
         console.print(f"{check.unmapped} of {points} points are not mapped")

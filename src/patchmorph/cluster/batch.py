@@ -45,10 +45,11 @@ def register_cohort(tasks: list[Task], folder: Path, workers: Workers) -> Iterat
     """Register the pairs that are not done, and record each in the cohort's table as soon as it has ended.
 
     Pairs that cannot be registered are outcomes too, and stop nobody. The table of an earlier run in
-    ``folder`` tells which pairs are done; pairs that are no longer in the cohort leave it.
+    ``folder`` tells which pairs are done; pairs that are no longer in their source leave it, and those of
+    other sources stay.
 
     Args:
-        tasks: the pairs.
+        tasks: the pairs, one or more of one source.
         folder: of the cohort.
         workers: where they run.
 
@@ -61,7 +62,7 @@ def register_cohort(tasks: list[Task], folder: Path, workers: Workers) -> Iterat
     ledger = Ledger(folder)
     clear_unfinished(folder)
     waiting = [task for task in tasks if not ledger.is_done(task.name, task.fingerprint, task.request.output)]
-    ledger.keep(task.name for task in tasks)
+    ledger.keep([task.name for task in tasks], tasks[0].source)
     if not waiting:
         return
     with step("register pairs", len(waiting)) as pairs, _client(workers, waiting) as client:
@@ -91,7 +92,8 @@ def register_task(task: Task) -> Outcome:
         summary = register_files(request)
     except PatchMorphError as error:
         return _failed(task, str(error))
-    return Outcome.of(task.name, summary, task.fingerprint, (request.paths.fixed, request.paths.moving))
+    paths = (request.paths.fixed, request.paths.moving)
+    return Outcome.of(task.name, summary, task.fingerprint, paths, task.source)
 
 
 def link_results(task: Task, folder: Path) -> None:
@@ -120,6 +122,7 @@ def _failed(task: Task, reason: str) -> Outcome:
         fixed=str(paths.fixed),
         moving=str(paths.moving),
         fingerprint=task.fingerprint,
+        source=task.source,
     )
 
 

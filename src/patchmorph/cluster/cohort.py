@@ -33,12 +33,14 @@ class Task:
         request: the registration.
         fingerprint: of the contents of its files and of all options: equal where nothing has changed.
         links: further names of results, from the cohort's folder on, by their names in the results folder.
+        source: path of the table, or pattern of the images of a BIDS folder, that the pair comes from.
     """
 
     name: str
     request: RegistrationRequest
     fingerprint: str
     links: dict[str, Path]
+    source: str = ""
 
 
 def tasks_of(
@@ -57,11 +59,14 @@ def tasks_of(
             missing for a folder or given for a table.
     """
     template = checked(template)
+    place = source.absolute()
     if source.is_dir():
-        return _bids_tasks(source, template, fixed, suffix)
-    if fixed is not None:
+        tasks, place = _bids_tasks(source, template, fixed, suffix), place / f"*_{suffix}"
+    elif fixed is not None:
         raise PatchMorphError(f"--fixed must come with a BIDS folder, got the table {source}")
-    return [task_of(name, paths, template) for name, paths in load_named_pairs(source).items()]
+    else:
+        tasks = [task_of(name, paths, template) for name, paths in load_named_pairs(source).items()]
+    return [replace(task, source=str(place)) for task in tasks]
 
 
 def checked(template: RegistrationRequest) -> RegistrationRequest:
@@ -132,12 +137,14 @@ def fingerprint(request: RegistrationRequest) -> str:
     digest = hashlib.sha256(_packaged_models())
     paths, method = request.paths, request.method
     files = [*paths.given().items(), *(("channel", path) for path in paths.inputs()[len(paths.given()) :])]
-    files += [("model", Path(method.model)), ("initial_transform", Path(method.initial_transform))]
+    chosen = {"model": Path(method.model), "initial_transform": Path(method.initial_transform)}
+    files += chosen.items()
     for name, path in files:
         digest.update(name.encode())
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             _add(digest, file)
-    options = [VERSION, method.arguments(), request.save, request.image_format]
+    by_contents = {name: "" for name, path in chosen.items() if path.is_file()}
+    options = [VERSION, method.arguments() | by_contents, request.save, request.image_format]
     digest.update(json.dumps(options, sort_keys=True).encode())
     return digest.hexdigest()
 

@@ -2,12 +2,14 @@
 
 import csv
 import math
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from patchmorph.io.atomic import whole_file
+from patchmorph.io.atomic import whole_file, writing
 from patchmorph.io.tables import read_rows
+from patchmorph.io.unfinished import alone_in
 from patchmorph.report.cohort import FAILED, Row
 from patchmorph.results.folder import REPORT
 from patchmorph.results.summary import SUMMARY, Summary
@@ -31,6 +33,7 @@ class Outcome:
         fixed: path of the image.
         moving: likewise.
         fingerprint: see `patchmorph.cluster.cohort.Task`.
+        source: likewise.
     """
 
     name: str
@@ -42,9 +45,12 @@ class Outcome:
     fixed: str = ""
     moving: str = ""
     fingerprint: str = ""
+    source: str = ""
 
     @classmethod
-    def of(cls, name: str, summary: Summary, fingerprint: str, paths: tuple[Path, Path]) -> "Outcome":
+    def of(
+        cls, name: str, summary: Summary, fingerprint: str, paths: tuple[Path, Path], source: str = ""
+    ) -> "Outcome":
         """The outcome of a registration with this summary."""
         return cls(
             name,
@@ -56,11 +62,16 @@ class Outcome:
             str(paths[0]),
             str(paths[1]),
             fingerprint,
+            source,
         )
 
 
+COLUMNS = tuple(field.name for field in fields(Outcome))
+"""Of the table; those of earlier versions lack the last one."""
+
+
 class Ledger:
-    """The table in the folder of a cohort, written anew, whole, after each pair.
+    """The table in the folder of a cohort, written anew, whole, after each pair; several commands may do so.
 
     Args:
         folder: of the cohort.
@@ -68,9 +79,14 @@ class Ledger:
 
     def __init__(self, folder: Path):
         self.path = folder / TABLE
-        columns = [field.name for field in fields(Outcome)]
-        rows = read_rows(self.path, "table of the cohort", columns) if self.path.exists() else []
-        self._outcomes = {row.cells["name"]: Outcome(**row.cells) for row in rows}
+        self._outcomes = self._read()
+
+    def _read(self) -> dict[str, Outcome]:
+        if not self.path.exists():
+            return {}
+        rows = read_rows(self.path, "table of the cohort", COLUMNS[:-1], may_be_empty=True)
+        known = [{key: text for key, text in row.cells.items() if key in COLUMNS} for row in rows]
+        return {cells["name"]: Outcome(**cells) for cells in known}
 
     def is_done(self, name: str, fingerprint: str, folder: Path) -> bool:
         """Whether a pair was registered with this fingerprint, and ``folder`` still holds its results."""
@@ -81,16 +97,35 @@ class Ledger:
 
     def add(self, outcome: Outcome) -> None:
         """Record how a pair ended."""
-        self._outcomes[outcome.name] = outcome
-        self.keep(self._outcomes)
+        with self._changing():
+            self._outcomes[outcome.name] = outcome
 
-    def keep(self, names: Iterable[str]) -> None:
-        """Write the rows of these pairs, in their order, without others."""
-        self._outcomes = {name: self._outcomes[name] for name in names if name in self._outcomes}
-        with whole_file(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, [field.name for field in fields(Outcome)])
-            writer.writeheader()
-            writer.writerows(asdict(outcome) for outcome in self._outcomes.values())
+    def keep(self, names: Sequence[str], source: str) -> None:
+        """Leave out the rows of a source whose pairs are not among ``names``; those begin the table."""
+        with self._changing():
+            own = {
+                name: replace(self._outcomes.pop(name), source=source)
+                for name in names
+                if name in self._outcomes
+            }
+            others = {name: row for name, row in self._outcomes.items() if row.source not in ("", source)}
+            self._outcomes = own | others
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Within the block the rows, as they are in the file, can be changed; then they are written."""
+        with writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        with alone_in(self.path.parent):
+            self._outcomes = self._read()
+            yield
+            with (
+                whole_file(self.path) as temporary,
+                temporary.open("w", newline="", encoding="utf-8") as file,
+            ):
+                writer = csv.DictWriter(file, COLUMNS)
+                writer.writeheader()
+                writer.writerows(asdict(outcome) for outcome in self._outcomes.values())
 
     def outcomes(self) -> list[Outcome]:
         """All rows."""

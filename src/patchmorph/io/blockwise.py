@@ -20,6 +20,7 @@ from patchmorph.progress import advance, step
 from patchmorph.spatial.grid import Grid, VoxelBox, triple
 from patchmorph.spatial.sampling import Interpolation
 from patchmorph.transforms.base import Transform
+from patchmorph.transforms.inverse import round_trip_mm
 from patchmorph.transforms.jacobian import Differences, jacobian_determinant, log_determinant
 from patchmorph.transforms.resample import resample
 
@@ -113,6 +114,18 @@ def jacobian_blocks(
         return (log_determinant(determinant) if log else determinant).numpy()
 
     write_blocks(path, grid, np.dtype(np.float32), compute, {**job, "differences": differences, "log": log})
+
+
+def missed_blocks(
+    transform: Transform, inverse: Transform, grid: Grid, path: Path, job: Mapping[str, Any]
+) -> None:
+    """Write the round-trip error of an inverse on ``grid`` in mm (see `round_trip_mm`).
+
+    Raises:
+        PatchMorphError: see `write_blocks`.
+    """
+    compute = lambda _, local: round_trip_mm(transform, inverse, local).numpy()  # noqa: E731
+    write_blocks(path, grid, np.dtype(np.float32), compute, job)
 
 
 def written_figures(path: Path) -> dict[str, int | float]:

@@ -133,7 +133,11 @@ def _row(names: list[str], cells: list[str], where: str) -> Row:
 
 
 def read_rows(
-    path: Path, what: str, required: Sequence[str], optional: Sequence[str] | None = None
+    path: Path,
+    what: str,
+    required: Sequence[str],
+    optional: Sequence[str] | None = None,
+    may_be_empty: bool = False,
 ) -> list[Row]:
     """The rows of a table with certain columns.
 
@@ -142,6 +146,7 @@ def read_rows(
         what: the table's name in messages.
         required: columns that must be present.
         optional: further columns that are allowed; ``None``: any.
+        may_be_empty: whether a head without rows is a table.
 
     Raises:
         PatchMorphError: as for `read_table`, no rows, or a missing or unknown column.
@@ -151,7 +156,7 @@ def read_rows(
     if unknown or not set(required) <= set(table.names):
         wanted = ",".join(required) + ("[," + ",".join(optional) + "]" if optional else "")
         raise PatchMorphError(f"columns must be {wanted}, got {','.join(table.names)} in {path}")
-    if not table.rows:
+    if not table.rows and not may_be_empty:
         raise PatchMorphError(f"{what} must have rows, got none in {path}")
     return table.rows
 

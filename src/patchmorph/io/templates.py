@@ -28,7 +28,7 @@ def image_path(name: str | Path) -> Path:
         name: a path; ``mni152``, the brain at 1 mm that nilearn brings; ``templateflow:NAME``, a T1-weighted
             image in TemplateFlow's folder, where ``NAME`` is a template, and parts of a file name may follow
             (``templateflow:MNI152NLin2009cAsym_res-02_desc-brain_T1w``); ``brainglobe:ATLAS``, the reference
-            image of an atlas in BrainGlobe's folder.
+            image of an atlas in BrainGlobe's folder, or ``brainglobe:ATLAS/annotation``, its labels.
 
     Raises:
         PatchMorphError: a template that this computer does not have; the message says how to get it.

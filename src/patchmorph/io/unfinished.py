@@ -50,6 +50,24 @@ def clear_abandoned(place: Path) -> None:
             os.close(lock)
 
 
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Within the block no other process is within a block of the same folder, where there are locks.
+
+    Raises:
+        OSError: no such folder.
+    """
+    if fcntl is None:
+        yield
+        return
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(lock, wait=True)
+        yield
+    finally:
+        os.close(lock)
+
+
 def _locked(place: Path) -> tuple[Path, int]:
     """A new folder and its lock; another process may have removed it before it was locked."""
     while True:

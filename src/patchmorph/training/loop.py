@@ -178,9 +178,9 @@ class Training:
     def _save(self) -> None:
         if not self.processes.is_main_process:
             return
-        self.state.save(self.folder)
-        if self.state.step == self.config.optimization.steps:
+        if self.state.step == self.config.optimization.steps:  # the checkpoint is last: then all is done
             save_model(self.state.model, self.folder / MODEL, half=True)
+        self.state.save(self.folder)
 
     def _is_due(self, every: int) -> bool:
         return self.state.step % every == 0 or self.state.step == self.config.optimization.steps

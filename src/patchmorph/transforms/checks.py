@@ -1,12 +1,14 @@
 """Checks of a transform on a whole grid: where it folds, where its inverse misses, how far another is off."""
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from patchmorph.spatial.affine import apply_affine
 from patchmorph.spatial.grid import Grid
 from patchmorph.transforms.base import Transform
 from patchmorph.transforms.inverse import round_trip_mm
@@ -59,34 +61,40 @@ class JacobianCheck:
 
 @dataclass(frozen=True)
 class InverseCheck:
-    """The round-trip error of an inverse on a grid.
+    """The round-trip error of an inverse on a grid: how many points have which.
 
     Attributes:
-        miss_mm: distance of ``transform(inverse(y))`` from each point y; NaN where y is not mapped.
+        points: of the grid.
+        failed: those that the inverse misses by over `MAX_ERROR_MM`.
+        unmapped: those that are not mapped.
     """
 
-    miss_mm: Float[Tensor, "x y z"]
+    points: int
+    failed: int
+    unmapped: int
 
     @classmethod
-    def of(cls, transform: Transform, inverse: Transform, grid: Grid) -> "InverseCheck":
-        """Measure ``inverse`` on a ``grid`` of batch size one."""
-        return cls(round_trip_mm(transform, inverse, grid))
+    def of(cls, misses: Iterable[Float[Tensor, "..."]]) -> "InverseCheck":
+        """Count points by the distances of `round_trip_mm`, in blocks of any shape."""
+        points = failed = unmapped = 0
+        for miss in misses:
+            points += miss.numel()
+            failed += int((miss > MAX_ERROR_MM).sum())
+            unmapped += int(miss.isnan().sum())
+        return cls(points, failed, unmapped)
 
-    @property
-    def failed(self) -> int:
-        """Number of points that the inverse misses by over `MAX_ERROR_MM`."""
-        return int((self.miss_mm > MAX_ERROR_MM).sum())
 
-    @property
-    def unmapped(self) -> int:
-        """Number of points that are not mapped."""
-        return int(self.miss_mm.isnan().sum())
+def miss_blocks(transform: Transform, inverse: Transform, grid: Grid) -> Iterator[Float[Tensor, "x y z"]]:
+    """`round_trip_mm` on the blocks of a ``grid``, one at a time."""
+    return (round_trip_mm(transform, inverse, block) for _, block in grid.blocks())
 
 
 def mean_distance_mm(transform: Transform, other: Transform, grid: Grid) -> float:
     """Mean distance between both images of a point, over about `COMPARED_POINTS` mapped ones of ``grid``."""
-    every = max(1, math.prod(grid.shape) // COMPARED_POINTS)
-    points = grid.points_world().reshape(1, -1, 3)[:, ::every]
+    count = math.prod(grid.shape)
+    chosen = torch.arange(0, count, max(1, count // COMPARED_POINTS), device=grid.device)
+    voxels = torch.stack(torch.unravel_index(chosen, grid.shape), -1).float()[None]
+    points = apply_affine(grid.voxel_to_world, voxels)
     with torch.no_grad():
         return float((transform(points) - other(points)).norm(dim=-1).nanmean())
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.formats.registry import is_image
@@ -72,6 +72,7 @@ class PointFile:
             format allows.
         result: frame of mapped points by default; ``None``: the frame they were in.
         is_surface: whether the points are the corners of faces, of which none may be missing.
+        is_cell: which points are cells where others are in the file, too; ``None``: all.
     """
 
     points: Float[np.ndarray, "n 3"]
@@ -79,6 +80,7 @@ class PointFile:
     save: Callable[[Path, np.ndarray, Frame, Frame], None]
     result: Frame | None = None
     is_surface: bool = False
+    is_cell: Bool[np.ndarray, " n"] | None = None
 
 
 def apply_matrix(

@@ -10,6 +10,7 @@ import torch
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.atomic import whole_file
 from patchmorph.io.points.base import Frame, PointFile, apply_matrix
+from patchmorph.io.points.cellfinder import read_cells
 from patchmorph.io.points.fiducials import read_fiducials
 from patchmorph.io.points.freesurfer import is_surface, read_surface
 from patchmorph.io.points.gifti import read_gifti
@@ -27,6 +28,7 @@ READERS: dict[str, Callable[[Path], PointFile]] = {
     ".vtk": read_polydata,
     ".vtp": read_polydata,
     ".ply": read_polydata,
+    ".xml": read_cells,
 }
 """By ending; any other file may be a binary surface of FreeSurfer, whose names end as they like."""
 
@@ -72,12 +74,7 @@ def map_points(
         PatchMorphError: no such file, another kind of file, no frame, coordinates that are not finite, or a
             surface that the transform does not map as a whole.
     """
-    if not source.is_file():
-        raise PatchMorphError(f"points must be an existing file, got {source}")
-    file = _reader(source, target)(source)
-    if not np.isfinite(file.points).all():
-        count = int((~np.isfinite(file.points)).any(axis=1).sum())
-        raise PatchMorphError(f"points must be finite, got {count} that are not in {source}")
+    file = _opened(source, target)
     given = frame or file.frame()
     result = to or frame or file.result or given
     world = torch.from_numpy(apply_matrix(given.to_world, file.points)).float()
@@ -90,6 +87,25 @@ def map_points(
     with whole_file(target) as temporary:
         file.save(temporary, apply_matrix(np.linalg.inv(result.to_world), mapped), given, result)
     return MappedPoints(len(mapped), unmapped, given, result)
+
+
+def read_points(source: Path) -> PointFile:
+    """The points of a file.
+
+    Raises:
+        PatchMorphError: no such file, another kind of file, or coordinates that are not finite.
+    """
+    return _opened(source, source)
+
+
+def _opened(source: Path, target: Path) -> PointFile:
+    if not source.is_file():
+        raise PatchMorphError(f"points must be an existing file, got {source}")
+    file = _reader(source, target)(source)
+    if not np.isfinite(file.points).all():
+        count = int((~np.isfinite(file.points)).any(axis=1).sum())
+        raise PatchMorphError(f"points must be finite, got {count} that are not in {source}")
+    return file
 
 
 def _reader(source: Path, target: Path) -> Callable[[Path], PointFile]:

@@ -1,9 +1,11 @@
 """Points in tables: columns x, y, z, and those that ANTs and 3D Slicer write.
 
 The columns state the frame: ``x,y,z,t`` is LPS+ mm, as antsApplyTransformsToPoints reads and writes;
-``l,p,s`` and ``r,a,s`` are what 3D Slicer exports; ``x,y,z`` alone is RAS+ mm by our convention.
+``l,p,s`` and ``r,a,s`` are what 3D Slicer exports; ``x,y,z`` alone is RAS+ mm by our convention. Tables of
+cellfinder hold voxels of the image that its cells were found in, whose slices, rows and columns are `RAW`.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,10 +14,14 @@ from jaxtyping import Float
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.points.base import LPS_FRAME, RAS, Frame, PointFile
-from patchmorph.io.tables import Table, read_table
+from patchmorph.io.points.cellfinder import cells_among
+from patchmorph.io.tables import Table, as_number, read_table
 
 AXES = ("xyz", "ras", "lps")
 """Names of the columns of coordinates, a letter each, in lower or upper case."""
+RAW = tuple(f"coordinate_raw_axis_{axis}" for axis in (2, 1, 0))
+TYPE = "type"
+"""Column of cellfinder's tables that tells cells from what it rejected."""
 
 
 def read_point_table(path: Path) -> PointFile:
@@ -26,7 +32,7 @@ def read_point_table(path: Path) -> PointFile:
     """
     table = read_table(path, "points")
     lower = [name.lower() for name in table.names]
-    found = [axes for axes in AXES if set(axes) <= set(lower)]
+    found = [axes for axes in (*AXES, RAW) if set(axes) <= set(lower)]
     if len(found) != 1:
         got = f"{','.join(table.names)} in {path}"
         raise PatchMorphError(f"columns must be x,y,z, got {got} (or r,a,s or l,p,s, but one of these)")
@@ -36,10 +42,18 @@ def read_point_table(path: Path) -> PointFile:
         raise PatchMorphError(f"points must have rows, got none in {path}")
     columns = [lower.index(axis) for axis in found[0]]
     points = [[row.number(table.names[column]) for column in columns] for row in table.rows]
-    return PointFile(np.array(points), partial(_frame, found[0], lower), partial(_save, table, columns))
+    types = [as_number(row.cells[name]) for row in table.rows for name in table.names if name == TYPE]
+    is_cell = cells_among(np.array(types)) if types else None
+    return PointFile(
+        np.array(points), partial(_frame, found[0], lower), partial(_save, table, columns), is_cell=is_cell
+    )
 
 
-def _frame(axes: str, names: list[str]) -> Frame:
+def _frame(axes: Sequence[str], names: list[str]) -> Frame:
+    if axes == RAW:
+        raise PatchMorphError(
+            f"--frame must name the image that the cells were found in, got the columns {axes[-1]}, …"
+        )
     if axes == "ras":
         return RAS.because("by its columns r,a,s")
     if axes == "lps":
