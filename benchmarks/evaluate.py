@@ -27,6 +27,7 @@ from patchmorph.evaluation.labels import load_labels
 from patchmorph.evaluation.pairs import PairPaths
 from patchmorph.images.volume import Image
 from patchmorph.io.images import save_image
+from patchmorph.io.transforms.formats import save_transform
 
 
 def made(pairs: list[PairPaths], folder: Path) -> list[Path]:
@@ -35,7 +36,7 @@ def made(pairs: list[PairPaths], folder: Path) -> list[Path]:
     paths = [folder.absolute() / f"{accuracy.name(pair)}.safetensors" for pair in pairs]
     for pair, path in zip(pairs, paths, strict=True):
         if not path.exists():
-            api.save_transform(api.register(pair.fixed, pair.moving).transform, path)
+            save_transform(api.register(pair.fixed, pair.moving).transform, path)
     return paths
 
 

@@ -26,7 +26,7 @@ TOOLS = {"patchmorph": "accuracy-pyramid", "greedy": "accuracy", "ants-syn-quick
 """And the tables that they are in."""
 NAN = float("nan")
 FIGURES = ("dice_cortex",)
-SIZE = {"width": 1150, "height": 1250}
+SIZE: Any = {"width": 1150, "height": 1250}
 
 
 def main() -> None:
