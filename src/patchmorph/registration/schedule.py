@@ -156,7 +156,7 @@ def _dense_stages(
         sides, overlap = (spec.patch_size,), spec.overlap
         if with_variance:  # points are to be in several patches
             overlap = max(overlap, UNCERTAINTY_OVERLAP)
-        elif not min_detail:  # small ones are left out more often
+        elif not (options.jitter or min_detail):  # few have no room, small ones are left out more
             sides, overlap = fitted(model.dense[scale.network], spec)
         stages.append(
             DenseNetworkStage(

@@ -401,7 +401,7 @@ def test_a_schedule_is_that_of_the_model(moving):
     assert len(schedule(estimating_model(**{**spec, "affine": None}), pair, options)) == 3
 
 
-def test_networks_that_take_any_shape_get_patches_that_fit_but_for_uncertainty_and_detail(moving):
+def test_networks_that_take_any_shape_get_patches_that_fit_but_for_uncertainty_jitter_and_detail(moving):
     model = estimating_model(patch_size=64, spacings_mm=[8.0, 4.0], overlap=0.3)
     model.dense[1].any_shape = True
     pair = given_pair(moving, moving, box_content(-60, 60, 6.0))
@@ -413,6 +413,7 @@ def test_networks_that_take_any_shape_get_patches_that_fit_but_for_uncertainty_a
     assert shapes(schedule(model, pair, RegistrationOptions())) == [cubes, fitted]
     uncertain = RegistrationOptions(uncertainty=True)
     assert shapes(schedule(model, pair, uncertain)) == [cubes, ((64,), 0.5)]
+    assert shapes(schedule(model, pair, RegistrationOptions(jitter=True))) == [cubes, cubes]
     assert shapes(detail_schedule(model, pair, RegistrationOptions(finest=1.0))) == [cubes] * 2
     small = estimating_model(patch_size=32, spacings_mm=[8.0])
     small.dense[0].any_shape = True
