@@ -14,7 +14,6 @@ from typer.core import TyperCommand, TyperGroup
 
 from patchmorph.progress import step
 
-
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Of ``mallopt`` in glibc: freed bytes at the end of the heap, and bytes of an array, from which on they go
 back to the system."""
