@@ -184,11 +184,11 @@ def _write(
     dense = with_merged_splines(transform, math.prod(registration.fixed.grid.shape))
     registration = replace(registration, history=(*registration.history[:-1], dense))
     code = space_code(request.paths.fixed)
-    with beside(2) as others:
+    with beside(3) as others:
+        transforms = others.submit(write_transforms, transform, folder, request.saved)
         others.submit(lambda: registration.evidence)  # which the registration keeps
         with step("warp and measure"):
             warped, quality = warp_and_measure(registration)
-        transforms = others.submit(write_transforms, transform, folder, request.saved)  # beside the report
         summary, report = _summary(request, registration, quality, seconds), None
         on_fixed = PairLabels(labels.fixed)
         if labels.moving is not None:

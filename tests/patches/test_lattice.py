@@ -182,3 +182,10 @@ def test_a_box_that_is_longer_along_one_axis_gets_longer_patches_there():
     box = torch.tensor([[0.0, 0, 0], [80.0, 101, 79]], dtype=torch.float64)
     assert fitted_patch(box, 1.0, (32, 40, 48, 56), 1 / 16, inset=3) == (40, 56, 40)
     assert fitted_patch(box, 1.0, (32,), 1 / 16, inset=3) == (32, 32, 32)
+
+
+@pytest.mark.parametrize(("voxels", "expected"), [((40, 50, 39), (40, 32, 40)), ((40, 40, 40), (40, 40, 40))])
+def test_two_patches_are_better_than_one_of_nearly_as_many_voxels(voxels, expected):
+    """By hand: 2 * 32 for 56 along the second axis; 2 * 32 for 40 would be too many."""
+    box = torch.tensor([[0.0, 0, 0], voxels], dtype=torch.float64)
+    assert fitted_patch(box, 1.0, (32, 40, 48, 56), 1 / 16) == expected

@@ -12,6 +12,9 @@ from torch import Tensor
 from patchmorph.spatial.affine import constant, from_linear
 from patchmorph.spatial.grid import Grid, Shape, VoxelBox, VoxelIndex, triple
 
+ALONE = 1.25
+"""Voxels of two patches over those of one up to which two are better: each is computed on one core."""
+
 
 @dataclass(frozen=True)
 class PatchLattice:
@@ -99,15 +102,17 @@ def fitted_patch(
 ) -> Shape:
     """The patch, its sides among ``sides``, that covers a box with the fewest voxels of all patches.
 
-    The longer of two sides that take as many. The other arguments are those of `PatchLattice.cover`.
+    A single one counts as `ALONE` times its voxels. The longer of two sides that take as many voxels. The
+    other arguments are those of `PatchLattice.cover`.
     """
-
-    def voxels(side: int, count: int) -> int:
-        return side * len(_axis_starts(max(count, side), side, overlap, inset))
-
     counts = Grid.covering(box_world, spacing_mm).shape
-    longest_first = sorted(sides, reverse=True)
-    return triple(min(longest_first, key=lambda side, n=n: voxels(side, n)) for n in counts)
+
+    def cost(patch: tuple[int, ...]) -> float:
+        sizes = zip(counts, patch, strict=True)
+        patches = math.prod(len(_axis_starts(max(n, side), side, overlap, inset)) for n, side in sizes)
+        return patches * math.prod(patch) * (ALONE if patches == 1 else 1.0)
+
+    return triple(min(product(sorted(sides, reverse=True), repeat=3), key=cost))
 
 
 def _axis_starts(count: int, width: int, overlap: float, inset: int) -> list[int]:
