@@ -192,7 +192,7 @@ def test_skipping_empty_patches_changes_nothing_inside_the_content(random_model)
     with torch.no_grad():
         for skip in (True, False):
             stage = DenseNetworkStage(
-                random_model.dense[1], 4.0, 32, 0.5, 0.35, 6, skip_empty=skip, precision="fp32"
+                random_model.dense[1], 4.0, (32,), 0.5, 0.35, 6, skip_empty=skip, precision="fp32"
             )
             velocities.append(stage.refine(pair, IDENTITY).parts()[-1])
     skipped, full = velocities

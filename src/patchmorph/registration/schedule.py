@@ -40,6 +40,9 @@ UNCERTAINTY_OVERLAP = 0.5
 FITTED_SIDES = (1.0, 1.25, 1.5, 1.75)
 """Sides of patches that fit the content, relative to those of the training; see `fitted`."""
 
+MAX_FITTED_SIDE = 128
+"""Voxels along a side of such patches, unless those of the training have more: memory is that of a patch."""
+
 FITTED_OVERLAP = 1 / 16
 """Fraction of such a patch that its neighbour covers too, at least."""
 
@@ -184,8 +187,9 @@ def fitted(network: nn.Module, spec: ModelSpec) -> tuple[tuple[int, ...], float]
     """
     if not getattr(network, "any_shape", False):
         return (spec.patch_size,), spec.overlap
-    sides = (round(spec.patch_size * factor) for factor in FITTED_SIDES)
-    return tuple(side for side in sides if side % PATCH_MULTIPLE == 0), FITTED_OVERLAP
+    longest = max(MAX_FITTED_SIDE, spec.patch_size)
+    sides = [round(spec.patch_size * factor) for factor in FITTED_SIDES]
+    return tuple(side for side in sides if side % PATCH_MULTIPLE == 0 and side <= longest), FITTED_OVERLAP
 
 
 def _refinement(

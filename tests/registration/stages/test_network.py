@@ -418,6 +418,11 @@ def test_networks_that_take_any_shape_get_patches_that_fit_but_for_uncertainty_j
     small = estimating_model(patch_size=32, spacings_mm=[8.0])
     small.dense[0].any_shape = True
     assert shapes(schedule(small, pair, RegistrationOptions())) == [((32, 48), 1 / 16)]  # multiples of 16
+    large = estimating_model(patch_size=256, spacings_mm=[8.0])
+    large.dense[0].any_shape = True
+    assert shapes(schedule(large, pair, RegistrationOptions())) == [
+        ((256,), 1 / 16)
+    ]  # at most 128, or its own
 
 
 def test_patches_that_fit_give_the_velocity_of_cubes(moving):
