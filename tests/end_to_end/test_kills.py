@@ -21,4 +21,4 @@ def test_kills_lose_nothing(tmp_path, case):
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "kills.json").read_text())[case]
     assert (found["kills"], found["lost"]) == (3, [])
-    assert found["files_compared"] > 2
+    assert found["files_compared"] >= 2  # which is all that a training leaves
