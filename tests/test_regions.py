@@ -8,6 +8,7 @@ import pytest
 import torch
 from synthetic import grid_around
 
+from patchmorph.errors import PatchMorphError
 from patchmorph.images.volume import Image
 from patchmorph.io.images import load_image, save_image
 from patchmorph.io.region_names import RegionName
@@ -228,3 +229,9 @@ def test_what_cannot_be_used_is_one_line(run, folder, monkeypatch, arguments, me
     assert (code, error.count("\n")) == (2, 1), error
     assert message in error
     assert sorted(folder.rglob("*")) == before
+
+
+def test_an_image_beside_the_atlas_is_an_error_and_no_table_of_zeros():
+    away = AffineTransform.translation(torch.tensor([[500.0, 0, 0]], dtype=torch.float64))
+    with pytest.raises(PatchMorphError, match="image must show regions of the annotation, got none of slabs"):
+        measure_regions(Annotation(slabs(ATLAS)), away, ATLAS)

@@ -112,11 +112,18 @@ def measure_regions(
         to_atlas: the image's world → the atlas's world, RAS+ mm.
         grid: of the image; its voxels are counted, block by block.
         cells: points in the image's world, RAS+ mm.
+
+    Raises:
+        PatchMorphError: no voxel of the image is in any region, or the annotation has none.
     """
     voxels = Counts()
     for _, block in grid.blocks(BLOCK_SIDE):
         labels = resample(annotation.labels, to_atlas, block, "label").data.flatten()
         voxels += _counted(labels, _sides(annotation, to_atlas, block))
+    if not any(label > 0 for label, _ in voxels):
+        annotation.ids()  # an annotation without regions is another error
+        name = annotation.labels.name
+        raise PatchMorphError(f"image must show regions of the annotation, got none of {name} in its voxels")
     volume = float(torch.linalg.det(grid.voxel_to_world[0, :3, :3]).abs())
     found = None if cells is None else count_points(annotation, to_atlas(cells[None])[0])
     return RegionTable(annotation, voxels, volume, found)
