@@ -43,6 +43,14 @@ def test_models_survive_a_round_trip(tmp_path, half):
         assert torch.equal(loaded.state_dict()[name], expected)
 
 
+def test_warming_up_runs_the_affine_and_one_dense_network_on_a_patch():
+    model, seen = PatchMorphModel(SPEC), []
+    for name, network in (("affine", model.affine), *enumerate(model.dense)):
+        network.register_forward_pre_hook(lambda _, given, name=name: seen.append((name, given[0].shape)))
+    model.warm_up()
+    assert seen == [("affine", (1, 2, 16, 16, 16)), (0, (1, 2, 16, 16, 16))]
+
+
 def test_files_that_are_no_models_are_refused(tmp_path):
     (tmp_path / "text.safetensors").write_text("no model")
     save_file({"a": torch.ones(2)}, tmp_path / "foreign.safetensors")

@@ -139,8 +139,11 @@ def save_model(model: PatchMorphModel, path: Path, half: bool = False) -> None:
 
 @functools.lru_cache(maxsize=2)
 def cached_model(name: str, device: str) -> PatchMorphModel:
-    """A packaged model that stays in memory for the next pair."""
-    return load_model(name, device)
+    """A packaged model that stays in memory for the next pair; one on CUDA is ready for its first patches."""
+    model = load_model(name, device)
+    if model.device.type == "cuda":
+        model.warm_up()
+    return model
 
 
 @functools.lru_cache(maxsize=4)

@@ -26,7 +26,7 @@ def connected_components(
     starts = mask.copy()
     starts[..., 1:] &= ~mask[..., :-1]
     runs = np.cumsum(starts, dtype=np.int32).reshape(mask.shape) * mask
-    edges = [_touching(runs, step) for step in (CORNERS if diagonal else FACES)]
+    edges = [_touching(runs, mask, starts, step) for step in (CORNERS if diagonal else FACES)]
     roots = _roots(int(starts.sum()) + 1, np.concatenate(edges, axis=1))
     numbers = np.cumsum(roots == np.arange(len(roots)), dtype=np.int32) - 1  # by root; 0 is outside
     return numbers[roots][runs], int(numbers[-1])
@@ -41,14 +41,21 @@ def on_faces(pieces: Int[np.ndarray, "x y z"], count: int) -> Bool[np.ndarray, "
     return reach
 
 
-def _touching(runs: Int[np.ndarray, "x y z"], step: tuple[int, ...]) -> Int[np.ndarray, "2 n"]:
-    """Pairs of runs with voxels at that step from each other, once for each row of such voxels."""
+def _touching(
+    runs: Int[np.ndarray, "x y z"],
+    mask: Bool[np.ndarray, "x y z"],
+    starts: Bool[np.ndarray, "x y z"],
+    step: tuple[int, ...],
+) -> Int[np.ndarray, "2 n"]:
+    """Pairs of runs with voxels at that step from each other, once for each row of such voxels.
+
+    A row of them begins where a run does (``starts``), or at the edge of the array.
+    """
     here = tuple(slice(max(0, -length), min(0, -length) or None) for length in step)
     there = tuple(slice(max(0, length), min(0, length) or None) for length in step)
-    low, high = runs[here], runs[there]
-    touching = (low > 0) & (high > 0)
-    touching[..., 1:] &= (low[..., 1:] != low[..., :-1]) | (high[..., 1:] != high[..., :-1])
-    return np.stack([low[touching], high[touching]])
+    touching = mask[here] & mask[there]
+    touching[..., 1:] &= starts[here][..., 1:] | starts[there][..., 1:]
+    return np.stack([runs[here][touching], runs[there][touching]])
 
 
 def _roots(count: int, edges: Int[np.ndarray, "2 n"]) -> Int[np.ndarray, " count"]:

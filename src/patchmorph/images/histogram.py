@@ -75,8 +75,8 @@ class OrderStatistics:
 def sorted_or_counted(
     blocks: Callable[[], Iterator[Tensor]], dtype: torch.dtype, device: torch.device
 ) -> tuple[Blocks, Int[Tensor, " n"] | None]:
-    """Arguments of `OrderStatistics` for voxels of any type: on a CPU small integers by their values."""
-    if device.type == "cpu" and dtype in COUNTED:
+    """Arguments of `OrderStatistics` for voxels of any type: small integers by their values."""
+    if dtype in COUNTED:
         values, counts = counted(blocks(), dtype)
         return lambda: iter([values]), counts
     floats = lambda: (values.float() for values in blocks())  # noqa: E731
@@ -89,7 +89,10 @@ def counted(blocks: Iterable[Int[Tensor, "*n"]], dtype: torch.dtype) -> tuple[Fl
     counts = torch.zeros(bins, dtype=torch.int64)
     for values in blocks:
         flat = values.flatten()
-        counts += torch.bincount(flat.int() - lowest if lowest else flat, minlength=bins)
+        if flat.is_cuda:  # see `_histogram`
+            counts += histogram_of_sorted(flat.sort().values.int() - lowest, bins).cpu()
+        else:
+            counts += torch.bincount(flat.int() - lowest if lowest else flat, minlength=bins)
     found = counts.nonzero()[:, 0]
     return (found + lowest).float(), counts[found]
 
@@ -118,9 +121,9 @@ def _histogram(digits: Int[Tensor, " n"], counts: Int[Tensor, " n"] | None = Non
     return torch.bincount(digits, counts, minlength=DIGITS).long()  # counts are exact in float64, too
 
 
-def histogram_of_sorted(digits: Int[Tensor, " n"]) -> Int[Tensor, " d"]:
-    """How often each of `DIGITS` digits occurs in a sorted list."""
-    ends = torch.searchsorted(digits, torch.arange(1, DIGITS + 1, dtype=digits.dtype, device=digits.device))
+def histogram_of_sorted(digits: Int[Tensor, " n"], count: int = DIGITS) -> Int[Tensor, " d"]:
+    """How often each of ``count`` digits occurs in a sorted list."""
+    ends = torch.searchsorted(digits, torch.arange(1, count + 1, dtype=digits.dtype, device=digits.device))
     return ends.diff(prepend=ends.new_zeros(1))
 
 

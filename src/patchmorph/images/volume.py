@@ -110,9 +110,11 @@ class AbstractVolume(Bounded, Windowed):
 
     def sample_grid(self, grid: Grid, spacing_mm: float) -> Float[Tensor, "_ c x y z"]:
         """`sample` at all points of ``grid``; on a CPU axis by axis where its axes are those of the array."""
+        if grid.device.type == "cuda" or len(grid.voxel_to_world) > 1:
+            return super().sample_grid(grid, spacing_mm)
         level = self.level(spacing_mm)
-        to_voxel = level.grid.world_to_voxel @ grid.voxel_to_world
-        if to_voxel.is_cuda or len(to_voxel) > 1 or not (axes := along_axes(to_voxel, grid.shape)):
+        axes = along_axes(level.grid.world_to_voxel @ grid.voxel_to_world, grid.shape)
+        if axes is None:
             return super().sample_grid(grid, spacing_mm)
         values, part = level.around(grid.corners_world().float())
         to_part = part.world_to_voxel @ grid.voxel_to_world

@@ -8,7 +8,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
 from torch import nn
 
 from patchmorph.networks import registry
-from patchmorph.networks.contract import PATCH_MULTIPLE, Precision
+from patchmorph.networks.contract import PATCH_MULTIPLE, Precision, predict
 
 Spacing = Annotated[float, Field(ge=1e-5, le=100)]
 """In mm: from a hundredth of a micron to ten centimetres."""
@@ -134,3 +134,11 @@ class PatchMorphModel(nn.Module):
     def device(self) -> torch.device:
         """Device of the weights."""
         return next(self.parameters()).device
+
+    @torch.no_grad()
+    def warm_up(self) -> None:
+        """Run the affine and one dense network on empty patches: the first pass on CUDA loads kernels."""
+        networks = [self.dense[0]] if self.affine is None else [self.affine, self.dense[0]]
+        for network in networks:
+            patches = torch.zeros(1, 2, *[self.spec.patch_size] * 3, device=self.device)
+            predict(network, patches, self.spec.precision)

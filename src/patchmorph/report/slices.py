@@ -61,14 +61,9 @@ class Slice:
     def of_map(self, values: Float[ndarray, "a b c"]) -> Float[ndarray, "v u"]:
         """An array of the map's lattice, interpolated."""
         step = self.layers.map.step
-        across, up = self.axes
-        here = _weights(np.array([self.at / step]), values.shape[self.normal])[0]
-        plane = np.tensordot(here, values, (0, self.normal))
-        wide, high = (
-            _weights(pixels / step, n)
-            for pixels, n in zip(self._pixels(), (values.shape[across], values.shape[up]), strict=True)
-        )
-        return (wide @ plane @ high.T).T[::-1].astype(np.float32)
+        plane = _between(values, np.array([self.at / step]), self.normal).squeeze(self.normal)
+        wide, high = self._pixels()
+        return _between(_between(plane, wide / step, 0), high / step, 1).T[::-1]
 
     def coordinates(self) -> list[Plane]:
         """Both coordinates, in points of the lattice, moved by the map without its affine part."""
@@ -89,11 +84,8 @@ class Slice:
 
     def _smooth(self, flat: UInt8[ndarray, "a b"]) -> Float[ndarray, "v u"]:
         """A plane of the lattice from 0 to 1, interpolated where pixels are not its points."""
-        pixels = self._pixels()
-        if any(len(own) != n for own, n in zip(pixels, flat.shape, strict=True)):
-            wide, high = (_weights(own, n) for own, n in zip(pixels, flat.shape, strict=True))
-            flat = wide @ flat.astype(np.float32) @ high.T
-        return flat.T[::-1] / np.float32(255)
+        wide, high = self._pixels()
+        return _between(_between(flat, wide, 0), high, 1).T[::-1] / np.float32(255)
 
     def _pixels(self) -> list[Float[ndarray, " n"]]:
         """Where square pixels lie along both axes, in points of the lattice."""
@@ -105,10 +97,16 @@ class Slice:
         return found
 
 
-def _weights(places: ndarray, count: int) -> Float[ndarray, "n m"]:
-    """Of linear interpolation at ``places`` between ``count`` values."""
-    away = np.abs(places.clip(0, count - 1)[:, None] - np.arange(count))
-    return (1 - away).clip(min=0).astype(np.float32)
+def _between(values: Shaped[ndarray, "*n"], places: Float[ndarray, " m"], axis: int) -> Float[ndarray, "*m"]:
+    """``values`` along one axis, interpolated linearly where ``places`` are not its points."""
+    last = values.shape[axis] - 1
+    places = places.clip(0, last)
+    if len(places) == last + 1 and np.array_equal(places, np.arange(last + 1)):
+        return values.astype(np.float32)
+    lower = places.astype(int)
+    low, high = (values.take(index, axis).astype(np.float32) for index in (lower, (lower + 1).clip(max=last)))
+    column = [-1 if k == axis else 1 for k in range(values.ndim)]
+    return low + (places - lower).astype(np.float32).reshape(column) * (high - low)
 
 
 def middle_slices(layers: Layers) -> list[Slice]:

@@ -16,7 +16,8 @@ from patchmorph.progress import step
 from patchmorph.registration.result import Registration
 from patchmorph.results.log import LOG_FILE
 from patchmorph.results.summary import SUMMARY
-from patchmorph.transforms.base import Transform
+from patchmorph.transforms.base import Transform, compose
+from patchmorph.transforms.fields import as_fields
 
 WARPED = "warped"
 TRANSFORM = "transform.safetensors"
@@ -94,7 +95,7 @@ def check_results(folder: Path, overwrite: bool) -> None:
 
 @torch.no_grad()
 def write_transforms(transform: Transform, folder: Path, save: Sequence[str] = DEFAULT) -> None:
-    """Write the transforms among ``save``.
+    """Write the transforms among ``save``, those for other tools tabulated on the device of ``transform``.
 
     Args:
         transform: as the files hold it (see `patchmorph.io.transforms.native.stored`).
@@ -104,10 +105,10 @@ def write_transforms(transform: Transform, folder: Path, save: Sequence[str] = D
     if "transform" in save:
         save_transform(transform, folder / TRANSFORM)
     if "itk" in save:
-        save_transform(transform, folder / ITK_TRANSFORM)
+        save_transform(compose(*as_fields(transform)), folder / ITK_TRANSFORM)
     if "inverse" in save:
         with step("inverse for other tools"):
-            save_transform(transform.inverse(), folder / ITK_INVERSE)
+            save_transform(compose(*as_fields(transform.inverse())), folder / ITK_INVERSE)
 
 
 def write_images(

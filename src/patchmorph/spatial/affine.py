@@ -29,8 +29,12 @@ def apply_affine(
     matrix: Float[Tensor, "#b 4 4"], points: Float[Tensor, "#b *n 3"]
 ) -> Float[Tensor, "_ *n 3"]:
     """Map ``points`` by ``matrix``; their batch axes broadcast. Points that are NaN stay NaN."""
-    if len(matrix) == 1 and not points.is_cuda and not torch.is_grad_enabled() and points.sum().isfinite():
-        return _map_in_rows(matrix[0].to(points.dtype), points.reshape(-1, 3)).reshape(points.shape)
+    if len(matrix) == 1 and not torch.is_grad_enabled():
+        single, flat = matrix[0].to(points.dtype), points.reshape(-1, 3)
+        if points.is_cuda:  # where the few operations are what takes time
+            return torch.addmm(single[:3, 3], flat, single[:3, :3].T).reshape(points.shape)
+        if points.sum().isfinite():
+            return _map_in_rows(single, flat).reshape(points.shape)
     mapped = _map_points(matrix.to(points.dtype), points.reshape(len(points), -1, 3))
     return mapped.reshape(len(mapped), *points.shape[1:])
 
@@ -89,6 +93,12 @@ def from_translation(translation: Float[Tensor, "b 3"]) -> Matrix:
     """Homogeneous matrix of a translation."""
     identity = torch.eye(3, dtype=translation.dtype, device=translation.device)
     return from_linear(identity.expand(len(translation), 3, 3), translation)
+
+
+@functools.lru_cache(maxsize=4096)
+def constant_translation(shift: tuple[int, ...], device: torch.device) -> Matrix:
+    """Homogeneous matrix of a translation by ``shift``; cached as `constant` is."""
+    return from_translation(constant(shift, device)[None])
 
 
 def about_point(linear: Float[Tensor, "b 3 3"], center: Float[Tensor, "b 3"]) -> Matrix:

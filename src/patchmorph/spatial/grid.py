@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from patchmorph.spatial.affine import apply_affine, constant, from_linear, from_translation, invert_affine
+from patchmorph.spatial.affine import apply_affine, constant, constant_translation, from_linear, invert_affine
 
 Shape = tuple[int, int, int]
 VoxelIndex = tuple[int, int, int]
@@ -191,7 +191,7 @@ class Grid:
 
     def crop(self, start: Shape, shape: Shape) -> "Grid":
         """The lattice of ``shape`` whose first voxel is ``start``; it may extend beyond this one."""
-        return Grid(shape, self.voxel_to_world @ from_translation(constant(start, self.device)[None]))
+        return Grid(shape, self.voxel_to_world @ constant_translation(start, self.device))
 
     def resampled(self, spacing_mm: float) -> "Grid":
         """The isotropic grid of ``spacing_mm`` with the same axes and centre that covers the same voxels."""

@@ -19,7 +19,7 @@ from patchmorph.objective.similarity import correlation_ratio
 from patchmorph.registration.acceptance import MIN_COMMON_FRACTION, ROTATION_PENALTY
 from patchmorph.registration.pair import PreparedPair
 from patchmorph.registration.stages.base import Stage
-from patchmorph.spatial.affine import about_point, apply_affine, exponential, from_translation, skew
+from patchmorph.spatial.affine import apply_affine, exponential, from_linear, skew
 from patchmorph.spatial.grid import Grid, cube
 from patchmorph.transforms.base import AffineTransform, Transform
 from patchmorph.workers import in_order
@@ -176,4 +176,5 @@ def _steps(
 
 def _matrix(poses: Float[Tensor, "k 3 4"], center: Float[Tensor, "1 3"]) -> Float[Tensor, "k 4 4"]:
     """A rotation and scale about the centre, followed by a shift."""
-    return from_translation(poses[:, :, 3]) @ about_point(poses[:, :, :3], center.expand(len(poses), 3))
+    linear = poses[:, :, :3]
+    return from_linear(linear, poses[:, :, 3] + (center - linear @ center[0]))
