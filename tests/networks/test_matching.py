@@ -166,7 +166,8 @@ def test_features_on_a_cpu_are_matched_alike_with_and_without_gradients():
 @needs_kernels
 def test_without_gradients_triton_is_not_loaded():
     code = (
-        "import sys, torch; from patchmorph.networks.matching import *; a = torch.rand(1, 8, 4, 4, 4).cuda()\n"
+        "import sys, torch; from patchmorph.networks.matching import *\n"
+        "a = torch.rand(1, 8, 4, 4, 4).cuda()\n"
         "with torch.no_grad(): local_correlation(a, warp_features(a, a[:, :3]), 1)\n"
         "assert not any(name.split('.')[0] == 'triton' for name in sys.modules)"
     )
