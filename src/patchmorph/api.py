@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -207,24 +207,27 @@ def register(
         initial = initial_transform
         if not (isinstance(initial, str) and initial in INITIAL_MAPS):
             initial = as_transform(initial, initial_from, grids, ", ".join(INITIAL_MAPS)).to(where)
-        with ThreadPoolExecutor(1) as beside:  # most pairs need this one
-            if model == AUTO:
-                beside.submit(cached_model, SAME_CONTRAST, str(computing))
+        with ThreadPoolExecutor(1) as beside:
+            method = _method(model, options, computing, beside)
             pair = prepare_pair(*images, load_brain_mask(computing), selections, further)
-        return register_from(pair, initial, _method(model, options, computing))
+            return register_from(pair, initial, method)
 
 
 def _method(
-    model: str | PatchMorphModel, options: RegistrationOptions, device: torch.device
+    model: str | PatchMorphModel, options: RegistrationOptions, device: torch.device, beside: Executor
 ) -> Callable[[PreparedPair, History], Registration]:
-    """Registers a pair from a map on, by one model or by those that suit its contrasts."""
+    """Registers a pair from a map on, by one model or by those that suit its contrasts.
 
-    def by_contrasts(pair: PreparedPair, history: History) -> Registration:
-        models = Models(lambda name: cached_model(name, str(device)), SAME_CONTRAST, ANY_CONTRAST)
-        return register_any_contrast(pair, history, models, options)
-
+    The one that most pairs need is loaded beside the preparation.
+    """
     if model == AUTO:
-        return by_contrasts
+        same = beside.submit(cached_model, SAME_CONTRAST, str(device))
+
+        def loaded(name: str) -> PatchMorphModel:
+            return same.result() if name == SAME_CONTRAST else cached_model(name, str(device))
+
+        models = Models(loaded, SAME_CONTRAST, ANY_CONTRAST)
+        return lambda pair, history: register_any_contrast(pair, history, models, options)
     network = model if isinstance(model, PatchMorphModel) else None
     return lambda pair, history: register_pair(pair, history, network, options)
 

@@ -3,12 +3,10 @@ import os
 import subprocess
 import sys
 from importlib.util import find_spec
-from types import ModuleType
 
 import pytest
 import torch
 
-from patchmorph import networks
 from patchmorph.networks import matching
 from patchmorph.networks.matching import (
     local_correlation,
@@ -165,10 +163,13 @@ def test_features_on_a_cpu_are_matched_alike_with_and_without_gradients():
     assert without.stride(1) == 1
 
 
-def test_without_gradients_the_kernels_are_called_past_the_operators(monkeypatch: pytest.MonkeyPatch) -> None:
-    kernels = ModuleType("patchmorph.networks.kernels")
-    monkeypatch.setitem(sys.modules, "patchmorph.networks.kernels", kernels)
-    monkeypatch.setattr(networks, "kernels", kernels, raising=False)
-    with torch.no_grad():
-        assert matching._forward_kernels() is kernels
-    assert matching._forward_kernels() is torch.ops.patchmorph
+@needs_kernels
+def test_without_gradients_triton_is_not_loaded():
+    code = (
+        "import sys, torch; from patchmorph.networks.matching import *\n"
+        "a = torch.rand(1, 8, 4, 4, 4).cuda()\n"
+        "with torch.no_grad(): local_correlation(a, warp_features(a, a[:, :3]), 1)\n"
+        "assert not any(name.split('.')[0] == 'triton' for name in sys.modules)"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)

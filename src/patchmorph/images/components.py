@@ -8,9 +8,9 @@ arrays, whatever the shape of the components is.
 import numpy as np
 from jaxtyping import Bool, Int
 
-FACES = ((0, 1, 0), (1, 0, 0))
-"""Steps to the neighbouring lines at which voxels share a face."""
-CORNERS = tuple((*line, step) for line in ((0, 1), (1, -1), (1, 0), (1, 1)) for step in (-1, 0, 1))
+FACES = ((0, 1), (1, 0))
+"""Steps to half of the neighbouring lines at which voxels share a face; the others are their opposites."""
+CORNERS = ((0, 1), (1, -1), (1, 0), (1, 1))
 """Those at which they share a face, an edge or a corner."""
 
 
@@ -23,13 +23,16 @@ def connected_components(
         mask: the volume.
         diagonal: whether voxels that share an edge or a corner are connected, too.
     """
-    starts = mask.copy()
-    starts[..., 1:] &= ~mask[..., :-1]
-    runs = np.cumsum(starts, dtype=np.int32).reshape(mask.shape) * mask
-    edges = [_touching(runs, mask, starts, step) for step in (CORNERS if diagonal else FACES)]
-    roots = _roots(int(starts.sum()) + 1, np.concatenate(edges, axis=1))
-    numbers = np.cumsum(roots == np.arange(len(roots)), dtype=np.int32) - 1  # by root; 0 is outside
-    return numbers[roots][runs], int(numbers[-1])
+    apart = np.pad(mask, ((0, 0), (0, 1), (0, 1)))  # no run continues in the next line
+    starts, ends = np.flatnonzero(np.diff(apart.ravel(), prepend=False, append=False)).reshape(-1, 2).T
+    lines = (x * apart[0].size + y * apart.shape[2] for x, y in (CORNERS if diagonal else FACES))
+    edges = [_touching(starts, ends, line, int(diagonal)) for line in lines]
+    roots = _roots(len(starts), np.concatenate(edges, axis=1))
+    is_root = roots == np.arange(len(roots))
+    numbers = np.cumsum(is_root, dtype=np.int32)
+    pieces = np.zeros(mask.shape, np.int32)
+    pieces[mask] = np.repeat(numbers[roots], ends - starts)
+    return pieces, int(is_root.sum())
 
 
 def on_faces(pieces: Int[np.ndarray, "x y z"], count: int) -> Bool[np.ndarray, " n"]:
@@ -42,20 +45,21 @@ def on_faces(pieces: Int[np.ndarray, "x y z"], count: int) -> Bool[np.ndarray, "
 
 
 def _touching(
-    runs: Int[np.ndarray, "x y z"],
-    mask: Bool[np.ndarray, "x y z"],
-    starts: Bool[np.ndarray, "x y z"],
-    step: tuple[int, ...],
-) -> Int[np.ndarray, "2 n"]:
-    """Pairs of runs with voxels at that step from each other, once for each row of such voxels.
+    starts: Int[np.ndarray, " n"], ends: Int[np.ndarray, " n"], line: int, reach: int
+) -> Int[np.ndarray, "2 m"]:
+    """Pairs of runs, the second ``line`` voxels further on, that are next to each other.
 
-    A row of them begins where a run does (``starts``), or at the edge of the array.
+    Args:
+        starts: first voxel of each run, in rising order, counted through the volume.
+        ends: the voxel behind each run.
+        line: distance of the neighbouring line.
+        reach: how far beyond its ends a run touches another.
     """
-    here = tuple(slice(max(0, -length), min(0, -length) or None) for length in step)
-    there = tuple(slice(max(0, length), min(0, length) or None) for length in step)
-    touching = mask[here] & mask[there]
-    touching[..., 1:] &= starts[here][..., 1:] | starts[there][..., 1:]
-    return np.stack([runs[here][touching], runs[there][touching]])
+    first = np.searchsorted(ends, starts + (line - reach), side="right")
+    counts = (np.searchsorted(starts, ends + (line + reach)) - first).clip(min=0)
+    run = np.repeat(np.arange(len(starts)), counts)
+    place = np.arange(len(run)) - np.repeat(counts.cumsum() - counts, counts)
+    return np.stack([run, np.repeat(first, counts) + place]).astype(np.int32)
 
 
 def _roots(count: int, edges: Int[np.ndarray, "2 n"]) -> Int[np.ndarray, " count"]:

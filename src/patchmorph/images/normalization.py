@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from patchmorph.errors import PatchMorphError
@@ -55,7 +55,7 @@ def normalizing_window(
     if statistics.count == 0:
         raise PatchMorphError(f"image must have content, got background in every voxel of {name}")
     border = _shown(torch.cat(list(faces)), background).cpu()
-    border = border[border.isfinite()]
+    border = _where(border.isfinite(), border)
     tissue = Bins.of(statistics).without_padding(border)
     low, up_to_low = statistics.smallest(tissue.below + max(1, round(DARK_FRACTION * tissue.total)))
     empty_below, empty_above = float(tissue.values[0]), float(tissue.values[-1])
@@ -64,7 +64,7 @@ def normalizing_window(
     if last == up_to_low:
         raise PatchMorphError(f"image must have content, got {low:g} in every voxel of {name}")
     high, _ = statistics.smallest(last + 1 - max(1, round(BRIGHT_FRACTION * (last - up_to_low))))
-    border = border[(border >= empty_below) & (border < empty_above)]
+    border = _where((border >= empty_below) & (border < empty_above), border)
     return Window(
         low=low,
         high=high,
@@ -98,6 +98,11 @@ def background_within(window: Window, faces: Sequence[Float[Tensor, " _"]]) -> f
 def _shown(values: Float[Tensor, "*n"], background: float | None) -> Float[Tensor, "*n"]:
     """``values``, NaN where they are background."""
     return values if background is None else values.masked_fill(is_background(values, background), torch.nan)
+
+
+def _where(chosen: Bool[Tensor, " n"], values: Float[Tensor, " n"]) -> Float[Tensor, " _"]:
+    """``values[chosen]``, without a copy of all of them."""
+    return values if chosen.all() else values[chosen]
 
 
 def _is_bright(border: Float[Tensor, " n"]) -> bool:

@@ -7,7 +7,7 @@ implants). Background and tissue are what is left.
 
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -51,16 +51,16 @@ class Bins:
         below: voxels in bins before the first.
     """
 
-    values: Float[Tensor, " n_plus_one"]
-    counts: Int[Tensor, " n"]
+    values: Float[np.ndarray, " n_plus_one"]
+    counts: Int[np.ndarray, " n"]
     below: int = 0
 
     @classmethod
     def of(cls, statistics: OrderStatistics) -> "Bins":
         """All occupied bins."""
         indices = statistics.histogram.nonzero()[:, 0]
-        values = torch.cat([bin_values(indices).double(), torch.tensor([torch.inf], dtype=torch.float64)])
-        return cls(values, statistics.histogram[indices])
+        values = np.append(bin_values(indices).double().numpy(), np.inf)
+        return cls(values, statistics.histogram[indices].numpy())
 
     @property
     def total(self) -> int:
@@ -78,9 +78,7 @@ class Bins:
 
     def place(self, fraction: float) -> int:
         """The bin with the quantile ``fraction``."""
-        return min(
-            int(torch.searchsorted(self.counts.cumsum(0), fraction * self.total)), len(self.counts) - 1
-        )
+        return min(int(np.searchsorted(self.counts.cumsum(), fraction * self.total)), len(self.counts) - 1)
 
     def quantile(self, fraction: float) -> float:
         """The smallest intensity in the bin with the quantile ``fraction``."""
@@ -151,7 +149,7 @@ class Bins:
 
     def _bin_above(self, value: float) -> int:
         """The first bin whose intensities exceed ``value``."""
-        return int(torch.searchsorted(self.values[:-1], value, right=True))
+        return int(np.searchsorted(self.values[:-1], value, side="right"))
 
     def _has_background(self, low: float, high: float) -> bool:
         """Whether many voxels have the darkest intensities of a window, and some have brighter ones."""

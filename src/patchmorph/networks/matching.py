@@ -1,13 +1,13 @@
 """Local correlation and warping of feature maps, for networks that match features.
 
-Both are plain PyTorch, on CUDA one Triton kernel each for the forward and the backward pass (`kernels`), and
-on a CPU without gradients matrix products and weighted sums (`matching_cpu`).
+Both are plain PyTorch; with gradients on CUDA one Triton kernel each for the forward and the backward pass
+(`kernels`), without which they would take most of the memory of a training step; and without gradients on a
+CPU matrix products and weighted sums (`matching_cpu`).
 Coordinates are voxels of the feature map.
 """
 
 import itertools
 from importlib.util import find_spec
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -28,9 +28,8 @@ def local_correlation(
     Channel ``k`` belongs to the offset ``k`` of ``itertools.product(range(-radius, radius + 1), repeat=3)``,
     so there are ``(2 radius + 1)³``. Beyond the map moving features are zero.
     """
-    if fixed.is_cuda and HAS_TRITON:
-        correlate = _forward_kernels().correlate
-        return correlate(_last(fixed), _last(moving), radius).movedim(-1, 1)
+    if _has_kernels(fixed):
+        return torch.ops.patchmorph.correlate(_last(fixed), _last(moving), radius).movedim(-1, 1)
     if _is_plain_inference(fixed):
         return block_correlation(fixed, moving, radius)
     return plain_correlation(fixed, moving, radius)
@@ -40,23 +39,16 @@ def warp_features(
     features: Float[Tensor, "b c x y z"], displacement: Float[Tensor, "b 3 x y z"]
 ) -> Float[Tensor, "b c x y z"]:
     """Features at ``voxel + displacement(voxel)``, trilinear; beyond the map the nearest ones inside."""
-    if features.is_cuda and HAS_TRITON:
-        return _forward_kernels().warp(_last(features), _last(displacement.float())).movedim(-1, 1)
+    if _has_kernels(features):
+        return torch.ops.patchmorph.warp(_last(features), _last(displacement.float())).movedim(-1, 1)
     if _is_plain_inference(features):
         return row_warp(features, displacement)
     return plain_warp(features, displacement)
 
 
-def _forward_kernels() -> Any:
-    """The kernels themselves without gradients, else the operators around them.
-
-    The first call of an operator imports the compiler, 3 s for what runs without it.
-    """
-    if torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return torch.ops.patchmorph
-    from patchmorph.networks import kernels  # requires Triton
-
-    return kernels
+def _has_kernels(features: Tensor) -> bool:
+    """Whether Triton computes: a registration is over before it is loaded (docs/decisions/016)."""
+    return features.is_cuda and HAS_TRITON and torch.is_grad_enabled()
 
 
 def _is_plain_inference(features: Tensor) -> bool:

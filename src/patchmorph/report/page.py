@@ -114,7 +114,7 @@ def render_content(view: PairView) -> Content:
     layers.complete()
     parts = [partial(pack, layers), partial(_mosaics, layers)]
     parts += [partial(_pictures, name, layers) for name in FIGURES]
-    packed, mosaics, *pictures = in_order(lambda part: part(), parts, layers.lattice.device)
+    packed, mosaics, *pictures = in_order(lambda part: part(), parts)
     return Content(
         dict(zip(FIGURES, pictures, strict=True)),
         mosaics,
