@@ -178,6 +178,13 @@ def test_a_stack_with_other_files_beside_it_is_read(tmp_path):
     np.testing.assert_array_equal(load_image(folder, PSL).data[0, 0], VALUES)
 
 
+def test_digits_that_are_no_numbers_may_stand_in_names(tmp_path):
+    folder = write_stack(tmp_path / "stack", VALUES)
+    for path in folder.iterdir():
+        path.rename(folder / f"1²2{path.name}")
+    np.testing.assert_array_equal(load_image(folder, PSL).data[0, 0], VALUES)
+
+
 @pytest.mark.parametrize("part", [0.02, 0.3, 0.6, 0.95])
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_truncated_file_is_one_line(tmp_path, capfd, caplog, part, packed):

@@ -98,7 +98,7 @@ def tiff_files(folder: Path) -> list[Path]:
 
 
 def _natural(path: Path) -> list[int | str]:
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)]
 
 
 def write_tiff(frames: Iterable[np.ndarray], layout: Layout, temporary: Path) -> None:
