@@ -4,7 +4,7 @@ HDF5 can take data from other files: by external storage of any bytes, by links,
 file from elsewhere would so put any file of this computer into a result.
 
 HDF5 1.14 crashes when it closes a file that it could not write. So its files are made in memory, or on a disk
-that has room for them. It loops for ever over a global heap, where texts are kept, with free space of no size.
+that has room for them. It loops for ever over a global heap, which holds texts, with free space of no size.
 So heaps are checked before a text is read.
 """
 
