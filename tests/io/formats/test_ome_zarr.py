@@ -1,5 +1,6 @@
 """OME-Zarr: axes by their names, sizes and places by scale and translation, channels and times by choice."""
 
+import json
 import shutil
 
 import numpy as np
@@ -257,6 +258,22 @@ def test_metadata_that_are_not_complete_are_one_line(tmp_path, case):
             image[key] = value
     root.attrs["ome"] = ome
     refused(path, message)
+
+
+def test_numbers_beyond_all_sizes_are_one_line(tmp_path):
+    for name, key, axes in (("x", 10**400, "zyx"), ("x", 2**40, "zyx"), ("c", 2**40, "czyx")):
+        shape = (1,) * (len(axes) - 3) + VALUES.T.shape
+        steps = [scaled((1,) * len(axes))]
+        path = write_zarr(tmp_path / "a.zarr", [VALUES.T.reshape(shape)], steps, axes_of(axes))
+        metadata = json.loads((path / "0" / "zarr.json").read_text())
+        metadata["shape"][axes.index(name)] = key
+        (path / "0" / "zarr.json").write_text(json.dumps(metadata))
+        refused(path, f"axis {name} must have a possible size|must be a readable Zarr")
+    path = image_at(tmp_path / "b.zarr")
+    zarr.open_group(path).attrs["patchmorph"] = {"voxel_to_world": [[10**400] * 4] * 4}
+    refused(path, "voxel_to_world must be a matrix of 4 rows")
+    path = write_zarr(tmp_path / "c.zarr", [VALUES.T], [scaled((10**400, 1, 1))], axes_of("zyx"))
+    refused(path, "must be those of OME-Zarr")
 
 
 def test_levels_of_another_volume_are_refused(tmp_path):

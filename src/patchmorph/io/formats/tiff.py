@@ -195,8 +195,8 @@ def _opened(path: Path) -> Iterator[Any]:
     propagate, logger.propagate = logger.propagate, False
     try:
         with tifffile.TiffFile(path) as file:
+            len(file.pages)  # all are found first: tifffile would follow a chain in a circle for ever
             yield file
-            len(file.pages)
         if logged.messages:
             raise unreadable(path, logged.messages[0], KIND)
     except PatchMorphError:
