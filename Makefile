@@ -6,13 +6,16 @@ BIN = $(VENV)/bin
 TORCH = $(shell grep '^torch==' constraints.txt)
 PIP = $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test test-slow check format docs bench release clean
+.PHONY: demo test coverage test-slow check format docs bench release clean
 
 demo: $(VENV)/.demo
 	$(BIN)/patchmorph demo -o demo
 
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+coverage: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --cov=patchmorph --cov-report=term-missing:skip-covered
 
 test-slow: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 -m slow

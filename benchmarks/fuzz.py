@@ -1,151 +1,196 @@
-"""Coverage-guided fuzzing of the file readers by atheris, libFuzzer for Python (``pip install atheris``).
+"""Coverage-guided fuzzing of the file readers by atheris, libFuzzer for Python: writes results/fuzz.json.
 
-    python benchmarks/fuzz.py --seconds 600 --corpus corpus
+    pip install atheris
+    python benchmarks/fuzz.py [READER ...] --minutes 10 [--corpus corpus]
 
-Each reader runs in a process of its own, on mutations of small whole files. A reader may raise a
-`PatchMorphError`. Any other error, a run of more than ten seconds and more than 2.5 GB are failures; their
-input is left beside the corpus as ``…-crash-…``, ``…-timeout-…`` or ``…-oom-…``.
+Readers (`fuzzed.py`) run one after the other, each in a process of its own, on mutations of small whole
+files: of bytes, and of the values in JSON. A reader may raise a `PatchMorphError` of one line. Any other
+error, a run of more than ten seconds and a GiB more of memory are failures; their input is left beside the
+corpus as ``…-crash-…``, ``…-timeout-…`` or ``…-oom-…``. Readers of other runs stay in the result file.
 """
 
 import argparse
+import gzip
 import importlib
+import json
 import os
+import random
+import re
+import resource
+import struct
 import subprocess
 import sys
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Any
 
-TRIANGLE = "0 0 0\n1 0 0\n0 1 0\n"
-PLY = (
-    "ply\nformat {} 1.0\nelement vertex 3\nproperty float x\nproperty float y\nproperty float z\n"
-    "element face 1\nproperty list uchar int vertex_indices\nend_header\n"
+from fuzzed import Reader, readers
+
+GIB = 2**30
+SECONDS = 10
+"""That a reader may take for a file of some kB; it may also have a GiB more than before."""
+RSS_MIB = 2500
+"""Of the process, which holds the libraries and the corpus."""
+ODD: tuple[Any, ...] = (
+    *(None, True, -1, 0, 1, 3, 0.5, 1e308, -1e-300, float("nan"), float("inf"), 2**31, 2**63, 10**400),
+    *(
+        "",
+        "a",
+        "x" * 300,
+        "../..",
+        "/",
+        "\0",
+        "0",
+        "nan",
+        [],
+        {},
+        [[]],
+        [None],
+        {"a": None},
+        [0] * 5,
+        "\ud800",
+    ),
 )
-VTK = "# vtk DataFile Version 3.0\nx\n{}\nDATASET POLYDATA\nPOINTS 3 float\n"
-FIELD = "POINT_DATA 3\nFIELD f 1\na 1 3 float\n1 2 3\n"
-VTP = (
-    '<VTKFile type="PolyData"><PolyData><Piece NumberOfPoints="1"><Points><DataArray type="Float32" '
-    'NumberOfComponents="3" format="ascii">0 0 0</DataArray></Points></Piece></PolyData></VTKFile>'
-)
-POINTS = {
-    "x.ply": [
-        (PLY.format("ascii") + TRIANGLE + "3 0 1 2\n").encode(),
-        PLY.format("binary_little_endian").encode() + bytes(36) + b"\3" + bytes(12),
-    ],
-    "x.vtk": [
-        (
-            VTK.format("ASCII")
-            + TRIANGLE
-            + "POLYGONS 1 4\n3 0 1 2\nPOINT_DATA 3\nFIELD f 1\na 1 3 float\n1 2 3\n"
-        ).encode(),
-        VTK.format("BINARY").encode() + bytes(36) + b"\nPOLYGONS 1 4\n" + bytes(16),
-    ],
-    "x.vtp": [VTP.encode()],
-    "x.mrk.json": [b'{"markups": [{"type": "Fiducial", "controlPoints": [{"position": [1, 2, 3]}]}]}'],
-    "x.fcsv": [b"# CoordinateSystem = LPS\n# columns = id,x,y,z\na,1,2,3\n"],
-    "x.csv": [b"x,y,z,t\n1,2,3,0\n"],
-    "x.surface": [b"\xff\xff\xfex\n\n" + bytes(3) + b"\1" + bytes(3) + b"\1" + bytes(24)],
-}
-TRANSFORMS = {
-    "itk": ("x.tfm", "x.mat", "x.h5"),
-    "fsl": ("x.mat", "x.nii.gz"),
-    "afni": ("x.aff12.1D",),
-    "freesurfer": ("x.lta", "x.mgz"),
-    "greedy": ("x.mat",),
-    "patchmorph": ("x.safetensors",),
-    "x5": ("x.x5",),
-}
-NAMES = (*POINTS, "x.gii", *(f"{tool}:{name}" for tool, names in TRANSFORMS.items() for name in names))
-LIMITS = ("-timeout=10", "-rss_limit_mb=2500", "-max_len=4096", "-print_final_stats=1")
+"""Values that may stand for others in JSON."""
 
 
-def pair():
-    import torch
+def mutated_json(value: Any, rng: random.Random) -> Any:
+    """``value`` with one of its parts replaced, removed or doubled."""
+    if isinstance(value, dict | list) and value and rng.random() < 0.85:
+        keys = list(value) if isinstance(value, dict) else range(len(value))
+        key, chance = rng.choice(keys), rng.random()
+        copy: Any = value.copy()
+        if chance < 0.1:
+            del copy[key]
+        elif chance < 0.2 and isinstance(copy, list):
+            copy.insert(key, copy[key])
+        elif chance < 0.2:
+            copy[rng.choice(list(copy))] = copy[key]
+        else:
+            copy[key] = mutated_json(copy[key], rng)
+        return copy
+    if isinstance(value, int | float) and rng.random() < 0.3:
+        return rng.choice([-value, value + 1, value * 10**6, float(value), str(value)])
+    return rng.choice(ODD)
 
-    from patchmorph.io.grids import GridPair
-    from patchmorph.spatial.grid import Grid
 
-    grid = Grid((3, 4, 5), torch.diag(torch.tensor([2.0, 3, 4, 1], dtype=torch.float64))[None])
-    return GridPair(grid, grid)
-
-
-def seeds(name: str, folder: Path) -> None:
-    """Small whole files of a kind."""
-    import torch
-
-    from patchmorph.io.transforms.formats import save_transform
-    from patchmorph.transforms.base import AffineTransform
-    from patchmorph.transforms.displacement import DisplacementField
-
-    tool, _, file = name.rpartition(":")
-    for number, data in enumerate(POINTS.get(file, [])):
-        (folder / f"seed{number}").write_bytes(data)
-    if file == "x.gii":
-        import numpy as np
-        from nibabel.gifti.gifti import GiftiDataArray, GiftiImage
-
-        points = GiftiDataArray(np.zeros((3, 3), np.float32), intent="NIFTI_INTENT_POINTSET")
-        (folder / "seed").write_bytes(GiftiImage(darrays=[points]).to_bytes())
-    if tool:
-        grid = pair().fixed
-        assert grid is not None
-        shift = AffineTransform.translation(torch.tensor([[1.0, 2, 3]]))
-        field = DisplacementField.tabulate(shift, grid)
-        dense = file.endswith((".h5", ".nii.gz", ".mgz", ".safetensors", ".x5"))
-        save_transform(field if dense else shift, folder / file, tool, pair())
+def mutated(data: bytes, reader: Reader, rng: random.Random) -> bytes | None:
+    """A file with another value in its JSON; ``None``: it has none."""
+    head, body, rest = b"", data, b""
+    if reader.target.endswith(".safetensors"):
+        size = struct.unpack("<Q", data[:8])[0] if len(data) > 8 else 0
+        body, rest = data[8 : 8 + size], data[8 + size :]
+    try:
+        value = json.loads(body)
+        metadata = value.get("__metadata__") if rest or body is not data else None
+        if isinstance(metadata, dict) and metadata and rng.random() < 0.7:  # JSON within JSON
+            key = rng.choice(list(metadata))
+            metadata[key] = json.dumps(mutated_json(json.loads(metadata[key]), rng))
+        else:
+            value = mutated_json(value, rng)
+        body = json.dumps(value).encode()
+    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError):
+        return None
+    if reader.target.endswith(".safetensors"):
+        head = struct.pack("<Q", len(body))
+    return head + body + rest
 
 
 def fuzz(name: str, options: list[str]) -> None:
     """Run one reader; does not return."""
     atheris = importlib.import_module("atheris")
-    with atheris.instrument_imports(include=["patchmorph.io"]):
-        from patchmorph.io.points import map_points
-        from patchmorph.io.transforms.formats import load_transform
+    with atheris.instrument_imports(include=["patchmorph"]):
+        reader = readers()[name]
+        folder = Path(tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
+        seeds = reader.seeds(folder)
+        path = folder / reader.target
+        read_one(reader, path, folder, seeds[0])
     from patchmorph.errors import PatchMorphError
-    from patchmorph.transforms.base import AffineTransform
 
-    tool, _, file = name.rpartition(":")
-    folder = Path(tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
-    path, grids, identity = folder / file, pair(), AffineTransform.identity()
     warnings.simplefilter("ignore")
+    has_json = mutated(seeds[0], reader, random.Random(0)) is not None
 
     def once(data: bytes) -> None:
-        path.write_bytes(data)
         try:
-            if tool:
-                load_transform(path, tool, grids)
-            else:
-                map_points(path, folder / f"out{file[1:]}", identity)
+            read_one(reader, path, folder, data)
         except PatchMorphError as error:
             if len(str(error).splitlines()) > 1:
                 raise RuntimeError("a message must be one line") from error
 
-    atheris.Setup([sys.argv[0], *options], once)
+    def mutate(data: bytes, size: int, seed: int) -> bytes:
+        rng = random.Random(seed)
+        changed = mutated(data, reader, rng) if rng.random() < 0.7 else None
+        return changed[:size] if changed is not None else atheris.Mutate(data, size)
+
+    limit_memory()
+    atheris.Setup([sys.argv[0], *options], once, **({"custom_mutator": mutate} if has_json else {}))
     atheris.Fuzz()
 
 
+def read_one(reader: Reader, path: Path, folder: Path, data: bytes) -> None:
+    path.write_bytes(gzip.compress(data, 1) if reader.packed else data)
+    reader.read(folder)
+
+
+def limit_memory() -> None:
+    """Let an allocation fail that would need a GiB more of addresses, of which some go to the corpus."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    size = pages * os.sysconf("SC_PAGESIZE") + GIB + GIB // 4
+    resource.setrlimit(resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))
+
+
+def figures(name: str, minutes: float, corpus: Path) -> dict[str, Any]:
+    """Fuzz one reader: runs, the slowest, and the failure, if any, with what was said."""
+    folder = corpus.absolute() / name
+    folder.mkdir(parents=True, exist_ok=True)
+    reader = readers()[name]
+    with tempfile.TemporaryDirectory() as scratch:
+        for number, seed in enumerate(reader.seeds(Path(scratch))):
+            (folder / f"seed{number}").write_bytes(seed)
+    longest = max(path.stat().st_size for path in folder.glob("seed*"))
+    options = [f"-timeout={SECONDS}", f"-rss_limit_mb={RSS_MIB}", f"-max_len={max(4096, 2 * longest)}"]
+    options += [
+        "-print_final_stats=1",
+        f"-max_total_time={round(60 * minutes)}",
+        f"-artifact_prefix={folder}-",
+    ]
+    command = [sys.executable, __file__, "--child", name, *(f"--option={o}" for o in [*options, str(folder)])]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    stats = dict(re.findall(r"stat::(\w+):\s+(\d+)", done.stderr))
+    if done.returncode:
+        print("\n".join([*done.stdout.splitlines()[-25:], *done.stderr.splitlines()[-12:]]), flush=True)
+    return {
+        "minutes": minutes,
+        "runs": int(stats.get("number_of_executed_units", 0)),
+        "features": max(map(int, re.findall(r"ft: (\d+)", done.stderr)), default=0),
+        "slowest_s": int(stats.get("slowest_unit_time_sec", 0)),
+        "peak_mib": int(stats.get("peak_rss_mb", 0)),
+        "failures": int(done.returncode != 0),
+    }
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--seconds", type=int, default=60, help="for each reader")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("readers", nargs="*", metavar="READER", help="all, if none is named")
+    parser.add_argument("--minutes", type=float, default=10, help="for each reader")
     parser.add_argument("--corpus", type=Path, default=Path("corpus"))
-    parser.add_argument("--only", nargs="*", default=NAMES, choices=NAMES)
-    parser.add_argument("--reader", help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
-    for name in [chosen.reader] if chosen.reader else chosen.only:
-        folder = chosen.corpus.absolute() / name.replace(":", "-")
-        folder.mkdir(parents=True, exist_ok=True)
-        options = [*LIMITS, f"-max_total_time={chosen.seconds}", f"-artifact_prefix={folder}-", str(folder)]
-        if chosen.reader:
-            fuzz(name, options)
-        seeds(name, folder)
-        arguments = [sys.executable, __file__, "--reader", name, "--seconds", str(chosen.seconds)]
-        command = [*arguments, "--corpus", str(chosen.corpus)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        lines = done.stderr.splitlines()
-        runs = next((line.split()[-1] for line in lines if "number_of_executed_units" in line), "?")
-        print(f"{name:<24} {runs:>9} runs, exit status {done.returncode}", flush=True)
-        if done.returncode:
-            print("\n".join([*done.stdout.splitlines()[-25:], *lines[-12:]]))
+    parser.add_argument("--output", type=Path, help="folder of fuzz.json")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--option", action="append", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.child:
+        fuzz(given.child, given.option)
+    machine = importlib.import_module("machine")
+    output = given.output or machine.RESULTS
+    for name in given.readers or readers():
+        found = figures(name, given.minutes, given.corpus)
+        path = output / "fuzz.json"
+        before = json.loads(path.read_text(encoding="utf-8")).get("readers", {}) if path.exists() else {}
+        machine.write("fuzz", {"readers": {**before, name: found}}, output, quiet=True)
+        print(f"{name:<26} {json.dumps(found)}", flush=True)
 
 
 if __name__ == "__main__":

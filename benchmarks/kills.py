@@ -6,13 +6,15 @@ Cases of other runs stay in that file.
 
 Each case runs a command to its end, undisturbed. Then the same command runs in new folders, and is ended with
 SIGKILL at a random time after `QUIET` of the undisturbed seconds, and run again, with kills at random times,
-until it ends well; until there were as many kills as asked for. In the case ``workers`` it is a process of
-`batch` that is killed instead. A folder is lost if a run that nobody killed fails, if any file differs in a
-byte from that of the undisturbed run, if one is missing, or if one is left over; what states times or paths
-is left out. Images and networks are synthetic and small.
+until it ends well; until there were as many kills as asked for. A kill counts if the run had changed a file
+of the output before it; those that came earlier are given too, and make the next ones wait longer. In the
+case ``workers`` it is a process of `batch` that is killed instead. A folder is lost if a run that nobody
+killed fails, if any file differs in a byte from that of the undisturbed run, if one is missing, or if one is
+left over; what states times or paths is left out. Images and networks are synthetic and small.
 """
 
 import argparse
+import contextlib
 import csv
 import hashlib
 import json
@@ -43,6 +45,8 @@ from patchmorph.transforms.velocity import VelocityField
 KILLS = {"batch": 20, "workers": 20, "apply": 20, "train": 50}
 QUIET = 0.2
 """Share of the seconds of an undisturbed run in which nothing is killed: Python loads libraries."""
+LATER = 1.3
+"""Factor of these seconds after a kill that came too early: other programs have slowed the machine."""
 TIMED = {"summary.json", "patchmorph.log", "log.jsonl", "index.html", "config.json"}
 """Files that state times, or where they are."""
 EVENTS = "tensorboard"
@@ -179,6 +183,15 @@ def ran(case: Case, folder: Path, delays: list[float], rng: random.Random) -> tu
     return status, kills, said.read_text(encoding="utf-8", errors="replace")
 
 
+def states(folder: Path) -> dict[Path, int]:
+    """When each file of a folder was last written."""
+    found = {}
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            found[path] = path.stat().st_mtime_ns
+    return found
+
+
 def measured(name: str, wanted: int, seed: int, work: Path, inputs: Path) -> dict[str, object]:
     """Kills, runs, folders, and what was lost."""
     case, rng = CASES[name], random.Random(f"{name} {seed}")
@@ -196,16 +209,21 @@ def measured(name: str, wanted: int, seed: int, work: Path, inputs: Path) -> dic
     whole = time.perf_counter() - began
     if status:
         raise RuntimeError(f"{name} must end well, got status {status}: {said}")
-    expected = contents(folder / "output")
-    kills = runs = folders = 0
+    expected, seconds = contents(folder / "output"), whole
+    kills = early = runs = folders = 0
     lost: list[str] = []
     while kills < wanted:
         folder, folders = fresh(str(folders)), folders + 1
         while True:
             count = wanted - kills if name == "workers" else min(1, wanted - kills)
-            delays = [rng.uniform(QUIET, 1) * whole for _ in range(count)]
+            delays = [rng.uniform(QUIET, 1) * seconds for _ in range(count)]
+            before = states(folder / "output")
             status, killed, said = ran(case, folder, delays, rng)
-            kills, runs = kills + killed, runs + 1
+            runs += 1
+            if killed == 1 and before == states(folder / "output"):
+                early, seconds = early + 1, LATER * seconds
+            else:
+                kills += killed
             if not killed or (status == 0 and name == "workers"):
                 break
         differences = compared(expected, contents(folder / "output"))
@@ -217,6 +235,7 @@ def measured(name: str, wanted: int, seed: int, work: Path, inputs: Path) -> dic
     return {
         "seed": seed,
         "kills": kills,
+        "kills_before_any_output": early,
         "runs": runs,
         "folders": folders,
         "lost": lost,

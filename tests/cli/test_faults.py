@@ -1,23 +1,21 @@
 """A full disk, a read-only folder, Ctrl-C and SIGTERM: what was there stays, and nothing else is left."""
 
 import os
-import resource
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
 from estimators import NO_SEARCH
+from faults import ROOM, contents, limited, run_stopped
 
 from patchmorph.io.transforms.formats import save_transform
 from patchmorph.transforms.base import AffineTransform
 
 OLD = b"what was there before"
-ROOM = 250
-"""Bytes that a file may have where the disk is nearly full: fewer than in any output here."""
 
 
 @pytest.fixture(scope="module")
@@ -57,17 +55,6 @@ OUTPUTS = (
 )
 
 
-@contextmanager
-def limited(size: int):
-    """Files may have ``size`` bytes: what is written beyond fails as it does on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def occupied(folder: Path, name: str) -> dict[Path, bytes]:
     """The output of an earlier run, and all files of the folder."""
     within = {"results": "summary.json", "warped.ome.zarr": "zarr.json", "map.zarr": "zarr.json"}
@@ -75,10 +62,6 @@ def occupied(folder: Path, name: str) -> dict[Path, bytes]:
     old.parent.mkdir(exist_ok=True)
     old.write_bytes(OLD)
     return contents(folder)
-
-
-def contents(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*")}
 
 
 @pytest.mark.parametrize("name", OUTPUTS)
@@ -136,14 +119,7 @@ def test_a_signal_before_the_last_step_leaves_what_was_there(
 
     for function in ("replace", "rename"):
         monkeypatch.setattr(os, function, stopped)
-    kept = [(each, signal.getsignal(each)) for each in (signal.SIGINT, signal.SIGTERM)]
-    try:
-        status = run(*inputs[name], "-o", tmp_path / name)[0]
-    except KeyboardInterrupt:
-        status = 130
-    finally:
-        for each, handler in kept:
-            signal.signal(each, handler)
+    status = run_stopped(run, *inputs[name], "-o", tmp_path / name)
     assert status == (130 if number == signal.SIGINT else 143)
     monkeypatch.undo()
     assert contents(tmp_path) == before

@@ -115,6 +115,7 @@ BOTH = {
     "sizes.mha": (meta(DimSize="5 5"), "got 3 dimensions, sizes 5 5"),
     "channels.mha": (meta(ElementNumberOfChannels="0"), "its sizes must be positive numbers"),
     "elsewhere.mha": (meta(ElementDataFile="/etc/passwd"), "must be in the folder of their header"),
+    "name.mha": (meta(ElementDataFile="x" * 300), "voxels must be in an existing file"),
     "list.mha": (meta(ElementDataFile="LIST\n/etc/passwd"), "must be in the folder of their header"),
     "no_type.mha": (meta(ElementType="MET_EVIL"), "must be a readable MetaImage"),
     "compression.tif": (tiff(259, 65000), "must be a readable TIFF file"),

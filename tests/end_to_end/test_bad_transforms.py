@@ -98,6 +98,17 @@ def test_hdf5_takes_nothing_from_other_files(refused, tmp_path, elsewhere, messa
     refused(message, "apply", transform, "good.nii.gz", "--reference", "good.nii.gz", "-o", "out.nii.gz")
 
 
+def test_a_heap_of_hdf5_with_free_space_of_no_size_is_no_endless_loop(refused, tmp_path):
+    path = tmp_path / "x.h5"
+    composite(path, COMPOSITE, (FIELD, ZEROS, PLACE))
+    data = bytearray(path.read_bytes())
+    first = data.index(b"GCOL") + 16
+    data[first : first + 16] = bytes(16)
+    path.write_bytes(data)
+    message = "HDF5 file must be whole, got texts that do not end in"
+    refused(message, "apply", "x.h5", "good.nii.gz", "--reference", "good.nii.gz", "-o", "out.nii.gz")
+
+
 @pytest.mark.parametrize("order", ["-1", "0/0", "1", "a"])
 def test_a_chain_of_x5_names_its_transforms_once(refused, run, tmp_path, order):
     run("convert", "shift.tfm", "-o", "x.x5")

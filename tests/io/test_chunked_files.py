@@ -14,6 +14,7 @@ import torch
 from foreign_images import write_imagej, write_pages, write_stack
 from niftis import write_nifti
 from synthetic import AFFINES, grid_around, smooth_image
+from zarrs import axes_of, scaled, write_zarr
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.images.cache import CACHE, MAX_BYTES, ChunkCache
@@ -81,6 +82,25 @@ def test_a_limit_of_memory_bounds_what_is_read_and_kept(tmp_path):
         assert CACHE.max_bytes == int(0.002 * 2**30) // 16
     open_image(path)
     assert CACHE.max_bytes == min(MAX_BYTES, memory_limit() // 16)
+
+
+def with_other_levels(folder):
+    """OME-Zarr whose coarser level is every other voxel."""
+    levels, scales = [VALUES.T, VALUES.T[::2, ::2, ::2]], [scaled((1, 1, 1)), scaled((2, 2, 2))]
+    return write_zarr(folder / "a.zarr", levels, scales, axes_of("zyx", "millimeter"))
+
+
+@pytest.mark.parametrize("write", [FILES["nifti"], with_other_levels])
+def test_little_memory_does_not_change_what_a_coarser_level_shows(monkeypatch, tmp_path, write):
+    monkeypatch.setattr(pyramids, "COARSEST_VOXELS", 10**3)
+    path, orientation = write(tmp_path), Stated(origin="psl")
+    whole = open_image(path, orientation)
+    with limited(memory_gib=0.002):
+        image = open_image(path, orientation)
+    assert not image.in_memory
+    for spacing_mm in (3.0, 5.0, 9.0):
+        assert torch.equal(image.level(spacing_mm).values(), whole.level(spacing_mm).values())
+    assert image.window() == whole.window()
 
 
 def test_paths_and_images_are_taken_as_images(tmp_path):

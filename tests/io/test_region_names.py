@@ -20,6 +20,7 @@ ITK_SNAP = """################################################
     0     0    0    0        0  0  0    "Clear Label"
    17   220  216   20        1  1  1    "Left Hippocampus"
 """
+HUGE = "9" * 5000
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,9 @@ def test_a_table_gives_names_by_id(tmp_path, name, text, expected):
     [
         ("a.csv", "id,title\n1,x\n", r"columns must be name, got id,title in .*a\.csv"),
         ("a.csv", "id,name\n1.5,x\n", r"id of a region must be a whole number, got '1\.5' in line 2 of"),
+        ("a.csv", f"id,name\n{HUGE},x\n", "id of a region must be a whole number, got '999"),
+        ("a.json", f'[{{"id": "{HUGE}", "name": "x"}}]', "id of a region must be a whole number, got '999"),
+        ("a.txt", f"{HUGE} x 1 2 3 0\n", "id of a region must be a whole number, got '999"),
         ("a.csv", "name\nx\n", "id of a region must be a whole number, got ''"),
         ("a.csv", "id,name\n1,x\n1,y\n", "names of regions must be one for each id, got two for 1"),
         ("a.json", "{", r"names of regions must be JSON, got .*a\.json"),

@@ -11,7 +11,7 @@ from typing import Any
 from patchmorph.errors import PatchMorphError
 from patchmorph.evaluation.benchmark import PairResult
 from patchmorph.evaluation.comparison import Comparison, Evaluation, Key, ToolMean, summarize_tools
-from patchmorph.io.atomic import whole_file
+from patchmorph.io.atomic import whole_file, writing
 
 ROWS = "pairs.csv"
 PAIR = ("fixed", "moving", "transform", "tool")
@@ -40,35 +40,38 @@ def check_evaluation(folder: Path, overwrite: bool) -> None:
 
 
 def written(results: Iterable[PairResult], folder: Path) -> Iterator[PairResult]:
-    """The results, each after its row is in the table of ``folder``, which replaces an earlier evaluation."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in TABLES:
-        (folder / name).unlink(missing_ok=True)
-    with (folder / ROWS).open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(
-            file, [field.name for field in fields(PairResult) if field.name != PER_STRUCTURE]
-        )
-        writer.writeheader()
-        file.flush()
-        for result in results:
-            row = asdict(result)
-            structures = row.pop(PER_STRUCTURE)
-            writer.writerow(row)
-            file.flush()
-            _append(structures, {name: row[name] for name in PAIR}, folder / STRUCTURES)
-            yield result
+    """The results, each after its row is in the table of ``folder``, which replaces an earlier evaluation.
+
+    Raises:
+        PatchMorphError: a table cannot be written.
+    """
+    columns = [field.name for field in fields(PairResult) if field.name != PER_STRUCTURE]
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in TABLES:
+            (folder / name).unlink(missing_ok=True)
+    _append([], columns, folder / ROWS)
+    for result in results:
+        row = asdict(result)
+        structures = [{name: row[name] for name in PAIR} | one for one in row.pop(PER_STRUCTURE)]
+        _append([row], columns, folder / ROWS)
+        if structures:
+            _append(structures, list(structures[0]), folder / STRUCTURES)
+        yield result
 
 
-def _append(structures: Sequence[dict[str, Any]], pair: dict[str, Any], path: Path) -> None:
-    """Add a row for each label of a pair to the table of structures, which begins with the first of them."""
-    if not structures:
-        return
+def _append(rows: Sequence[dict[str, Any]], columns: Sequence[str], path: Path) -> None:
+    """Add rows to a table; a new one begins with its head.
+
+    Raises:
+        PatchMorphError: it cannot be written.
+    """
     new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*pair, *structures[0]])
+    with writing(path), path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
         if new:
             writer.writeheader()
-        writer.writerows(pair | one for one in structures)
+        writer.writerows(rows)
 
 
 def write_results(

@@ -179,7 +179,7 @@ def cache_folder() -> Path:
 def _version(manifest: Path) -> list[int]:
     """Of ``allen_mouse_25um_v1.2``, or of a folder ``1_2``."""
     text = manifest.parent.name.rpartition("_v")[2].replace("_", ".")
-    return [int(part) for part in text.split(".") if part.isdigit()]
+    return [int(part) for part in text.split(".") if part.isdecimal()]
 
 
 def _content(manifest: Path) -> dict[str, Any]:

@@ -49,8 +49,9 @@ def open_image(
     """An image that is read as a whole if it is small, and left where it is stored otherwise.
 
     A large one has a pyramid: what its file lacks is computed once, in a scratch folder. Levels in a folder
-    beside the file are used if they are there. Compressed NIfTI and the formats that ITK reads are read as a
-    whole whatever their size.
+    beside the file are used if they are there. One that is left there only because little memory may be used
+    has none: its levels are those of the same image in memory, so that results do not depend on the memory.
+    Compressed NIfTI and the formats that ITK reads are read as a whole whatever their size.
 
     Args:
         path: see `patchmorph.io.images.load_image`; also OME-Zarr, Zarr and Imaris, by path or URL, and
@@ -72,7 +73,10 @@ def open_image(
     if levels is None or math.prod(shape) <= limit:
         return load_image(path, stated)
     check_frame(shape, path)
-    image = _image(levels, placement(volume, as_stated(stated)), path)
+    place = placement(volume, as_stated(stated))
+    if whole_voxels is None and math.prod(shape) <= WHOLE_VOXELS:
+        return _image(levels[:1], place, path)
+    image = _image(levels, place, path)
     folder = path.with_name(f"{path.name}{ENDING}")
     kept = not chosen(path).is_url and (pyramid or folder.is_dir())
     return with_pyramid(image, folder if kept else None, json.dumps(fingerprint(path)))

@@ -4,10 +4,12 @@ HDF5 can take data from other files: by external storage of any bytes, by links,
 file from elsewhere would so put any file of this computer into a result.
 
 HDF5 1.14 crashes when it closes a file that it could not write. So its files are made in memory, or on a disk
-that has room for them.
+that has room for them. It loops for ever over a global heap, which holds texts, with free space of no size.
+So heaps are checked before a text is read.
 """
 
 import math
+import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +24,9 @@ from patchmorph.io.streams import MOST_PER_BYTE
 
 MAX_OBJECTS = 20_000
 """Groups and data sets of a file: a thousand times those of a long chain of transforms."""
+HEAP, HEAP_HEAD = b"GCOL\x01\0\0\0", 8
+"""Signature and version of a global heap, and bytes of the head of each object in it before its size
+(https://docs.hdfgroup.org/hdf5/develop/_f_m_t3.html, III.E)."""
 BLOCK_BYTES = 2**22
 """By which a file in memory grows."""
 
@@ -61,8 +66,38 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
         OSError: no HDF5.
     """
     with h5py.File(path) as file:
+        _check_heaps(file, path)
         _check(file, path)
         yield file
+
+
+def _check_heaps(file: h5py.File, path: Path) -> None:
+    wide = file.id.get_create_plist().get_sizes()[1]
+    with path.open("rb") as stored, mmap.mmap(stored.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        start = data.find(HEAP)
+        while start >= 0:
+            if not _ends(data, start, wide):
+                raise PatchMorphError(f"HDF5 file must be whole, got texts that do not end in {path}")
+            start = data.find(HEAP, start + 1)
+
+
+def _ends(data: mmap.mmap, start: int, wide: int) -> bool:
+    """Whether each object of a heap leads to a later one; ``wide`` are the bytes of a size."""
+
+    def size(place: int) -> int:
+        return int.from_bytes(data[place + HEAP_HEAD : place + HEAP_HEAD + wide], "little")
+
+    head, end = HEAP_HEAD + wide, min(start + size(start), len(data))
+    at = start + head
+    for _ in range(MAX_OBJECTS):
+        if at + head > end:
+            return True
+        free = data[at : at + 2] == b"\0\0"
+        step = size(at) if free else head + -(-size(at) // 8) * 8
+        if not step:
+            return False
+        at += step
+    return False
 
 
 def _check(file: h5py.File, path: Path) -> None:

@@ -15,6 +15,8 @@ from patchmorph.errors import PatchMorphError, one_line
 from patchmorph.io.tables import read_rows, read_text
 
 IDS, ACRONYMS = ("id", "index", "identifier"), ("acronym", "abbreviation")
+MAX_DIGITS = 19
+"""Of an id, which a label map holds as an integer of 64 bits."""
 FREESURFER = re.compile(r"\s*(\d+)\s+(\S+)(?:\s+\d+){3,4}\s*")
 ITK_SNAP = re.compile(r'\s*(\d+)(?:\s+[\d.]+){6}\s+"(.*)"\s*')
 
@@ -66,13 +68,17 @@ def _of_json(path: Path) -> Iterable[tuple[int, RegionName]]:
 
 def _of_cells(cells: dict[str, str], where: str) -> tuple[int, RegionName]:
     label = next((cells[key] for key in IDS if key in cells), "")
-    if not label.isdecimal():
-        raise PatchMorphError(f"id of a region must be a whole number, got {one_line(label)!r} in {where}")
     acronym = next((cells[key] for key in ACRONYMS if key in cells), "")
-    return int(label), RegionName(cells["name"], acronym)
+    return _id(label, where), RegionName(cells["name"], acronym)
+
+
+def _id(text: str, where: str) -> int:
+    if not text.isdecimal() or len(text) > MAX_DIGITS:
+        raise PatchMorphError(f"id of a region must be a whole number, got {one_line(text)!r} in {where}")
+    return int(text)
 
 
 def _of_lines(path: Path) -> Iterable[tuple[int, RegionName]]:
     for line in read_text(path, "names of regions").splitlines():
         if found := FREESURFER.fullmatch(line) or ITK_SNAP.fullmatch(line):
-            yield int(found[1]), RegionName(found[2])
+            yield _id(found[1], str(path)), RegionName(found[2])

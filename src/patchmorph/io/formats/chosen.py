@@ -8,7 +8,7 @@ from patchmorph.errors import PatchMorphError
 
 URL = re.compile(r"([a-z][a-z0-9+.-]+):/+(.*)", re.DOTALL)
 """A URL, also one whose two slashes became one in a `Path`."""
-CHOICE = re.compile(r"(?:c=([^,#]+))?(?:(?:^|,)t=(\d+))?")
+CHOICE = re.compile(r"(?:c=([^,#]+))?(?:(?:^|,)t=(\d{1,9}))?")
 
 
 class Chosen(NamedTuple):
@@ -58,7 +58,7 @@ def index_of(choice: str | int | None, names: list[str], what: str, path: Path) 
         return 0 if len(names) == 1 else None
     if str(choice) in names:
         return names.index(str(choice))
-    if str(choice).isdigit() and int(choice) < len(names):
+    if str(choice).isdecimal() and len(str(choice)) < 10 and int(choice) < len(names):
         return int(choice)
     shown = f"{', '.join(names[:8])}{', …' if len(names) > 8 else ''}"
     raise PatchMorphError(f"{what} must be one of {shown}, got {choice} for {path}")

@@ -1,6 +1,7 @@
 """Text headers of NRRD and MetaImage, and whether the file of their voxels can hold them."""
 
 import math
+import os
 import re
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def check_size(path: Path, voxels: Path, volume: SpatialImage, packed: bool) -> 
     Raises:
         PatchMorphError: no such file, or one that is too short.
     """
-    if not voxels.is_file():
+    if not os.path.isfile(voxels):  # also of a name that no file can have
         raise PatchMorphError(f"voxels must be in an existing file, got {voxels} (named in {path})")
     if stated_size(volume) > voxels.stat().st_size * (MOST_PER_BYTE if packed else 1):
         what = f"shape {shape_of(volume)} of {volume.get_data_dtype()}"

@@ -55,6 +55,8 @@ def open_itk(
     reader.SetImageIO(image_io)
     reader.SetFileName(str(path))
     run(reader.ReadImageInformation, path, kind)
+    if not reader.GetSize():
+        raise unreadable(path, "it has no axes", kind)
     shape, dtype = _shape(reader), number_type(reader.GetPixelID(), path)
     mm = unit_mm(unit) or 1.0
     notes = () if mm == 1 else (f"{path}: lengths in {unit} were converted to mm",)

@@ -109,7 +109,7 @@ def multiscale_of(attributes: Mapping[str, Any], path: Path) -> Multiscale:
         labels = tuple(str(one.get("label", k)) for k, one in enumerate(channels))
     except PatchMorphError:
         raise
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         missing = f"no {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
         raise PatchMorphError(f"metadata must be those of OME-Zarr, got {missing} in {path}") from None
     if not datasets:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from patchmorph.errors import PatchMorphError
+from patchmorph.errors import PatchMorphError, one_line
 from patchmorph.io.atomic import ZARR_MARKS
 from patchmorph.io.formats.base import ImageFormat
 from patchmorph.io.formats.chosen import Chosen, chosen, index_of
@@ -16,6 +16,8 @@ from patchmorph.io.grids import LPS
 
 ENDINGS = (".ome.zarr",)
 N5_MARK = "attributes.json"
+MAX_VOXELS, MAX_FRAMES = 2**31, 2**16
+"""Along an axis of space, and channels or times, at most."""
 UNORIENTED = "OME-Zarr files state no orientation"
 OWN = "patchmorph"
 """Attribute of our files, beside those of OME: the matrix ``voxel_to_world`` of the finest level."""
@@ -57,6 +59,12 @@ def _volume(
     names, first = image.names, arrays[0]
     if first.dtype.kind not in "iufb":
         raise PatchMorphError(f"image must hold plain numbers, got {first.dtype} in {path}")
+    for array in arrays:
+        for name, size in zip(names, array.shape, strict=True):
+            if size > (MAX_VOXELS if name in SPACE else MAX_FRAMES):
+                raise PatchMorphError(
+                    f"axis {name} must have a possible size, got {one_line(size)} in {path}"
+                )
     for name, choice in (("c", place.channel), ("t", place.time)):
         if choice is not None and name not in names:
             raise PatchMorphError(f"image must have an axis {name}, got {', '.join(names)} in {path}")
@@ -114,7 +122,7 @@ def _own_matrix(attributes: dict[str, Any], path: Path) -> np.ndarray | None:
         return None
     try:
         matrix = np.array(attributes[OWN]["voxel_to_world"], np.float64)
-    except (LookupError, TypeError, ValueError):
+    except (LookupError, TypeError, ValueError, OverflowError):
         matrix = np.zeros(0)
     if matrix.shape != (4, 4) or not np.array_equal(matrix[3], (0, 0, 0, 1)):
         raise PatchMorphError(

@@ -98,7 +98,7 @@ def tiff_files(folder: Path) -> list[Path]:
 
 
 def _natural(path: Path) -> list[int | str]:
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)]
 
 
 def write_tiff(frames: Iterable[np.ndarray], layout: Layout, temporary: Path) -> None:
@@ -195,8 +195,8 @@ def _opened(path: Path) -> Iterator[Any]:
     propagate, logger.propagate = logger.propagate, False
     try:
         with tifffile.TiffFile(path) as file:
+            len(file.pages)  # all are found first: tifffile would follow a chain in a circle for ever
             yield file
-            len(file.pages)
         if logged.messages:
             raise unreadable(path, logged.messages[0], KIND)
     except PatchMorphError:
