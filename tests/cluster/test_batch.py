@@ -73,6 +73,14 @@ def test_every_pair_is_registered_once(command, registered, folder):
     assert len(registered) == 3
 
 
+def test_workers_keep_the_memory_that_a_pair_frees(command, registered, monkeypatch):
+    kept = []
+    monkeypatch.setattr(batch, "keep_freed_memory", lambda: kept.append(len(registered)))
+    assert command()[0] == 0
+    assert len(kept) == 3
+    assert min(kept) == 0  # before the first registration
+
+
 def test_a_pair_that_fails_stops_nobody_and_is_tried_again(command, registered, folder):
     whole = (folder / "moving1.nii.gz").read_bytes()
     (folder / "moving1.nii.gz").write_text("damaged")

@@ -13,6 +13,7 @@ import torch
 from patchmorph.cluster.cohort import Task
 from patchmorph.cluster.ledger import RESULTS, Ledger, Outcome
 from patchmorph.errors import PatchMorphError, one_line
+from patchmorph.heap import keep_freed_memory
 from patchmorph.io.atomic import whole_file
 from patchmorph.io.extras import extra
 from patchmorph.io.unfinished import clear_abandoned
@@ -87,6 +88,7 @@ def clear_unfinished(folder: Path) -> None:
 
 def register_task(task: Task) -> Outcome:
     """Register one pair on a worker; an input that cannot be used is an outcome, not an error."""
+    keep_freed_memory()
     request = replace(task.request, method=replace(task.request.method, device=_device(task)))
     try:
         summary = register_files(request)
