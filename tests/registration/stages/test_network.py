@@ -386,7 +386,7 @@ def test_a_schedule_is_that_of_the_model(moving):
     assert len(schedule(estimating_model(**{**spec, "affine": None}), pair, options)) == 3
 
 
-def test_networks_that_take_any_shape_get_patches_that_fit_but_for_uncertainty_jitter_and_detail(moving):
+def test_networks_that_take_any_shape_get_patches_that_fit_but_for_uncertainty_and_jitter(moving):
     model = estimating_model(patch_size=64, spacings_mm=[8.0, 4.0], overlap=0.3)
     model.dense[1].any_shape = True
     pair = given_pair(moving, moving, box_content(-60, 60, 6.0))
@@ -399,7 +399,7 @@ def test_networks_that_take_any_shape_get_patches_that_fit_but_for_uncertainty_j
     uncertain = RegistrationOptions(uncertainty=True)
     assert shapes(schedule(model, pair, uncertain)) == [cubes, ((64,), 0.5)]
     assert shapes(schedule(model, pair, RegistrationOptions(jitter=True))) == [cubes, cubes]
-    assert shapes(detail_schedule(model, pair, RegistrationOptions(finest=1.0))) == [cubes] * 2
+    assert shapes(detail_schedule(model, pair, RegistrationOptions(finest=1.0))) == [cubes, fitted] * 2
     small = estimating_model(patch_size=32, spacings_mm=[8.0])
     small.dense[0].any_shape = True
     assert shapes(schedule(small, pair, RegistrationOptions())) == [((32, 48), 1 / 16)]  # multiples of 16
@@ -516,3 +516,23 @@ def test_patches_go_along_the_thin_side_of_chunks_so_that_few_are_read_again(chu
     ]
     torch.testing.assert_close(found[0].velocity, found[1].velocity, atol=1e-5, rtol=0)
     assert max(cache.bytes_read.values()) <= 2 * data.nbytes
+
+
+def test_a_stage_that_goes_backwards_takes_the_chunks_that_are_still_kept():
+    """And finds the same velocity; the cache holds half of both images."""
+    image = normalized(lopsided(grid_around((48, 48, 48), AFFINES["RAS"] * 4)))
+    data = image.values()[0, 0].numpy()
+    cache = ChunkCache(data.nbytes)
+    images = [
+        ChunkedImage([StoredLevel(ArrayStore(data, chunk=(8, 8, 8)), image.grid)], cache=cache)
+        for _ in range(2)
+    ]
+    content = box_content(-80, 80, 4.0)
+    pair = PreparedPair(*(PreparedImage(one, one.mapped(), content) for one in images))
+    forwards = DenseNetworkStage(Wave(), 4.0, (16,), 0.25, 0.0, 6, precision="fp32")
+    read, velocities = [0], []
+    for stage in (forwards, forwards, replace(forwards, backwards=True)):
+        velocities.append(stage.refine(pair, IDENTITY).parts()[-1].velocity)
+        read.append(sum(cache.bytes_read.values()))
+    assert read[3] - read[2] < 0.9 * (read[2] - read[1])
+    torch.testing.assert_close(velocities[2], velocities[0], atol=1e-5, rtol=0)

@@ -140,6 +140,7 @@ class DenseNetworkStage(Stage):
         symmetric: average the predictions for both directions.
         with_variance: let the velocity carry its `velocity_variance`.
         min_detail: leave out patches with less `detail` in either image.
+        backwards: begin with the last row of patches, whose chunks a stage before has read last.
     """
 
     network: nn.Module
@@ -154,6 +155,7 @@ class DenseNetworkStage(Stage):
     symmetric: bool = False
     with_variance: bool = False
     min_detail: float = 0.0
+    backwards: bool = False
 
     @property
     def label(self) -> str:
@@ -224,7 +226,7 @@ class DenseNetworkStage(Stage):
         axes = LATTICE_ORDER if self.jitter else by_chunk(pair)
         rows = [
             [start for start in row if mask is None or mask[lattice.block(start)].any()]
-            for row in swept(lattice.rows, axes)
+            for row in swept(lattice.rows, axes)[:: -1 if self.backwards else 1]
         ]
         if lattice.grid.device.type == "cuda":
             most = max(1, MAX_MERGED * PATCH_VOXELS // (VELOCITY_STRIDE**3 * math.prod(lattice.patch)))
