@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from distributed import Client, LocalCluster
 
-from patchmorph.cluster import batch
+from patchmorph.cluster import batch, connection
 from patchmorph.cluster.ledger import Ledger, Outcome
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.transforms.formats import load_transform
@@ -236,7 +236,7 @@ def test_results_of_a_bids_folder_have_the_names_of_derivatives(run, bids, regis
     ],
 )
 def test_what_stops_all_pairs_is_one_line(run, folder, options, message, monkeypatch):
-    monkeypatch.setattr(batch, "CONNECT_SECONDS", 1)
+    monkeypatch.setattr(connection, "CONNECT_SECONDS", 1)
     code, _, error = run("batch", folder / "pairs.csv", "-o", folder / "out", *options)
     assert code == 2
     assert message in error
