@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from distributed import Client, LocalCluster
-from synthetic import AFFINES, grid_around, lopsided, smooth_velocity
+from synthetic import AFFINES, grid_around, lopsided, rotation
 
 from patchmorph.cluster.blocks import spread_over
 from patchmorph.errors import PatchMorphError
@@ -24,10 +24,9 @@ from patchmorph.io.formats.ome_zarr_writing import Block
 from patchmorph.io.images import load_image, save_image
 from patchmorph.io.numbers import rounded
 from patchmorph.io.stated import NOTHING
-from patchmorph.spatial.grid import Grid
 
 REFERENCE = grid_around((41, 37, 45), AFFINES["oblique"] * 3.7, (2.0, 1, -3))
-MAP = smooth_velocity(Grid.centered((12, 12, 12), 16.0, torch.zeros(1, 3)), 8.0)
+MAP = rotation(10)
 HOW = ("linear", 3, {})
 BLOCKS = 3**3 + 2**3 + 1
 """Of three levels."""
