@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from distributed import Client, LocalCluster
 
-from patchmorph.cluster import batch
+from patchmorph.cluster import batch, connection
 from patchmorph.cluster.ledger import Ledger, Outcome
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.transforms.formats import load_transform
@@ -71,6 +71,14 @@ def test_every_pair_is_registered_once(command, registered, folder):
     assert row["moving"] == str(folder / "moving1.nii.gz")
     assert command()[0] == 0
     assert len(registered) == 3
+
+
+def test_workers_keep_the_memory_that_a_pair_frees(command, registered, monkeypatch):
+    kept = []
+    monkeypatch.setattr(batch, "keep_freed_memory", lambda: kept.append(len(registered)))
+    assert command()[0] == 0
+    assert len(kept) == 3
+    assert min(kept) == 0  # before the first registration
 
 
 def test_a_pair_that_fails_stops_nobody_and_is_tried_again(command, registered, folder):
@@ -228,7 +236,7 @@ def test_results_of_a_bids_folder_have_the_names_of_derivatives(run, bids, regis
     ],
 )
 def test_what_stops_all_pairs_is_one_line(run, folder, options, message, monkeypatch):
-    monkeypatch.setattr(batch, "CONNECT_SECONDS", 1)
+    monkeypatch.setattr(connection, "CONNECT_SECONDS", 1)
     code, _, error = run("batch", folder / "pairs.csv", "-o", folder / "out", *options)
     assert code == 2
     assert message in error

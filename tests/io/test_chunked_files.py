@@ -79,9 +79,9 @@ def test_a_limit_of_memory_bounds_what_is_read_and_kept(tmp_path):
         assert isinstance(open_image(path), Image)
     with limited(memory_gib=0.002):
         assert isinstance(open_image(path), ChunkedImage)
-        assert CACHE.max_bytes == int(0.002 * 2**30) // 16
+        assert CACHE.max_bytes == int(0.002 * 2**30) // 8
     open_image(path)
-    assert CACHE.max_bytes == min(MAX_BYTES, memory_limit() // 16)
+    assert CACHE.max_bytes == min(MAX_BYTES, memory_limit() // 8)
 
 
 def with_other_levels(folder):
@@ -151,6 +151,18 @@ def test_missing_levels_have_the_values_that_are_computed_in_memory(monkeypatch,
         torch.testing.assert_close(level.values().float(), finer, atol=1e-3 if dtype == "f4" else 1.0, rtol=0)
         assert (level.values() - finer).abs().float().mean() < 1e-3
         finer = level.values().float()
+
+
+@pytest.mark.parametrize("chunk", [(64, 8, 8), (8, 64, 8), (16, 16, 16), (128, 128, 1)])
+def test_a_level_reads_each_chunk_once_though_few_are_kept(monkeypatch, tmp_path, chunk):
+    monkeypatch.setattr(pyramids, "COARSEST_VOXELS", 64**3)
+    monkeypatch.setattr(pyramids, "BRICK", 16)
+    data = np.zeros((128, 128, 128), np.uint8)
+    grid = grid_around(data.shape, AFFINES["RAS"])
+    cache = ChunkCache(data.nbytes // 2)
+    image = ChunkedImage([StoredLevel(ArrayStore(data, chunk=chunk), grid)], cache=cache)
+    with_pyramid(image, tmp_path / "levels")
+    assert cache.bytes_read[image.store] <= 1.1 * data.nbytes
 
 
 def test_levels_that_are_stored_stay(monkeypatch, tmp_path):

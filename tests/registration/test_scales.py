@@ -1,4 +1,4 @@
-"""Scales: those of the model, and its finest network at halves of its spacing."""
+"""Scales: those of the model, and its two finest networks at halves of its spacing."""
 
 import numpy as np
 import pytest
@@ -31,18 +31,21 @@ def pair_of(*voxels: tuple[float, float, float], radius_mm: float = 60.0) -> Pre
 
 
 def found(pair: PreparedPair, **options) -> list[float]:
-    """Spacings of all stages of networks, mm."""
+    """Spacings of all scales of networks, mm."""
     model = estimating_model(spacings_mm=SPACINGS, reference_radius_mm=60.0)
     given = RegistrationOptions(**options)
     stages = [*schedule(model, pair, given), *detail_schedule(model, pair, given)]
     dense = [stage for stage in stages if isinstance(stage, DenseNetworkStage)]
-    assert [stage.network for stage in dense] == [
-        model.dense[min(place, len(SPACINGS) - 1)] for place in range(len(dense))
-    ]
-    assert [stage.min_detail > 0 for stage in dense] == [
-        place >= len(SPACINGS) for place in range(len(dense))
-    ]
-    return [round(stage.spacing_mm, 4) for stage in dense]
+    trained, finer = (
+        [stage for stage in dense if (stage.min_detail > 0) == is_finer] for is_finer in (False, True)
+    )
+    assert [*trained, *finer] == dense
+    assert [stage.network for stage in trained] == list(model.dense[: len(trained)])
+    assert [stage.network for stage in finer] == [*model.dense[-2:]] * (len(finer) // 2)
+    assert [stage.backwards for stage in finer] == [False, True] * (len(finer) // 2)
+    assert not any(stage.backwards for stage in trained)
+    assert [stage.spacing_mm for stage in finer[::2]] == [stage.spacing_mm for stage in finer[1::2]]
+    return [round(stage.spacing_mm, 4) for stage in (*trained, *finer[::2])]
 
 
 QUARTER = (0.25, 0.25, 0.25)

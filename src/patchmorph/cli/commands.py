@@ -1,10 +1,8 @@
 """The list of commands, each loaded from its module when it is run: the list itself loads no torch."""
 
-import ctypes
 import gc
 import importlib
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -12,11 +10,8 @@ from typing import Any, NamedTuple
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from patchmorph.heap import keep_freed_memory
 from patchmorph.progress import step
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Of ``mallopt`` in glibc: freed bytes at the end of the heap, and bytes of an array, from which on they go
-back to the system."""
 
 
 class Entry(NamedTuple):
@@ -72,7 +67,7 @@ class DeferredCommand(TyperCommand):
         """The context of the command itself, which parses the arguments."""
         with step("load libraries"), _kept():
             command = self._load()
-        _keep_freed_memory()
+        keep_freed_memory()
         signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on there is what must be undone
         return command.make_context(*arguments, **named)
 
@@ -90,20 +85,6 @@ def _kept() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
-
-
-def _keep_freed_memory() -> None:
-    """Let memory of freed arrays stay with the process, so that the next ones take it as it is.
-
-    Otherwise glibc returns each of some megabytes to the system, which clears it for the next one: 0.3 s of a
-    registration. Larger ones are returned as ever.
-    """
-    if sys.platform != "linux":
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's only
-    if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, 2**27)
-        mallopt(M_TRIM_THRESHOLD, 2**29)
 
 
 class DeferredGroup(TyperGroup):

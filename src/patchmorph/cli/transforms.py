@@ -12,11 +12,13 @@ from patchmorph.cli.app import app, console, print_table
 from patchmorph.cli.groups import with_options
 from patchmorph.cli.images import (
     IMAGE_FORMATS,
+    BlockScheduler,
     SideOptions,
     print_notes,
     print_written,
     read_pair,
     read_reference,
+    spreading,
     targets_of,
 )
 from patchmorph.cli.transform_files import (
@@ -94,6 +96,7 @@ def apply(
         ),
     ] = None,
     of: EachFrom = None,
+    scheduler: BlockScheduler = None,
     *,
     options: SideOptions,
 ) -> None:
@@ -119,7 +122,9 @@ def apply(
     job = {"transforms": [fingerprint(path) for path in transforms], "inverse": inverse, "from": of}
     paths = zip(series, targets, strict=True)
     how = (interpolation, background, place.code, reorient, sides.moving, job)
-    for line in warp_images(paths, chain, grid, *how):
+    with spreading(scheduler, targets) as spread:
+        lines = warp_images(paths, chain, grid, *how, spread)
+    for line in lines:
         console.print(line)
     for target in targets:
         print_written(target)

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 
 from patchmorph.cluster.cohort import Task
+from patchmorph.cluster.connection import RETRIES, connected
 from patchmorph.cluster.ledger import RESULTS, Ledger, Outcome
 from patchmorph.errors import PatchMorphError, one_line
+from patchmorph.heap import keep_freed_memory
 from patchmorph.io.atomic import whole_file
 from patchmorph.io.extras import extra
 from patchmorph.io.unfinished import clear_abandoned
@@ -20,10 +22,7 @@ from patchmorph.jobs import register_files
 from patchmorph.progress import advance, step
 from patchmorph.report.cohort import FAILED
 
-RETRIES = 2
-"""Further attempts at a pair whose worker fails for another reason than its input."""
 CORES_PER_WORKER = 2
-CONNECT_SECONDS = 10
 LOOPBACK = "127.0.0.1"
 
 
@@ -87,6 +86,7 @@ def clear_unfinished(folder: Path) -> None:
 
 def register_task(task: Task) -> Outcome:
     """Register one pair on a worker; an input that cannot be used is an outcome, not an error."""
+    keep_freed_memory()
     request = replace(task.request, method=replace(task.request.method, device=_device(task)))
     try:
         summary = register_files(request)
@@ -141,15 +141,7 @@ def _client(workers: Workers, tasks: list[Task]) -> Iterator[Any]:
     distributed = extra("distributed", "large")
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # failures are outcomes
     if workers.scheduler is not None:
-        where = "scheduler_file" if Path(workers.scheduler).is_file() else "address"
-        try:
-            client = distributed.Client(
-                **{where: workers.scheduler}, timeout=CONNECT_SECONDS, set_as_default=False
-            )
-        except (OSError, ValueError) as error:
-            got = f"{workers.scheduler}: {one_line(error)}"
-            raise PatchMorphError(f"scheduler must be the address of a running one, got {got}") from None
-        with client:
+        with connected(workers.scheduler) as client:
             yield client
         return
     count = workers.count or _default_count(tasks)

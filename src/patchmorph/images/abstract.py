@@ -16,7 +16,12 @@ class AbstractImage(ABC):
     background; ``in_field_of_view`` and ``truncation_normals`` describe these faces. Code outside
     ``images/`` uses this interface and never the array, so that an array in memory, a view with mapped
     intensities and a training selection are interchangeable.
+
+    Attributes:
+        chunk_mm: extent along the world axes of what is read at a time; ``None``: the image is in memory.
     """
+
+    chunk_mm: tuple[float, float, float] | None = None
 
     @abstractmethod
     def sample(self, points_world: Float[Tensor, "#b *n 3"], spacing_mm: float) -> Float[Tensor, "_ c *n"]:

@@ -12,7 +12,7 @@ import numpy as np
 from patchmorph.images.stores import VoxelStore
 from patchmorph.spatial.grid import Shape, VoxelBox, VoxelIndex, triple
 
-MAX_BYTES = 2**29
+MAX_BYTES = 3 * 2**29
 """Bytes that the cache of a process keeps, unless it is set."""
 THREADS = 2
 """Chunks that are read at a time: while one is waited for, another is decompressed."""

@@ -70,6 +70,9 @@ class ChunkedImage(AbstractVolume):
     ):
         self.levels, self.cache, self.name = tuple(levels), cache, name
         self.store, self.grid, self._turn = self.levels[0]
+        chunk = torch.tensor(self._turn.shape(self.store.chunk), dtype=torch.float64)
+        x, y, z = (self.grid.voxel_to_world[0, :3, :3].abs().cpu() @ chunk).tolist()
+        self.chunk_mm = (x, y, z)
         own = self.store.dtype.newbyteorder("=")
         self._dtype = WIDER.get(own, np.dtype(np.float32) if own.kind == "f" else own)
         self.dtype = torch.from_numpy(np.empty(0, self._dtype)).dtype

@@ -272,7 +272,7 @@ class MappedImage(AbstractVolume):
         self.channels, self.dtype = source.channels, torch.float32
         self.notes, self.doubts = source.notes, source.doubts
         self.truncated_faces = truncated_faces
-        self.in_memory = source.in_memory
+        self.in_memory, self.chunk_mm = source.in_memory, source.chunk_mm
 
     @functools.cached_property
     def _coarser(self) -> tuple[AbstractVolume, ...]:

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,9 @@ import torch
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.images.chunked import ChunkedImage, StoredImage
+from patchmorph.io.block_writer import BlockWriter, Spread, one_by_one
 from patchmorph.io.chunked import open_frames
-from patchmorph.io.formats.ome_zarr_writing import Block, OmeZarrFile
+from patchmorph.io.formats.ome_zarr_writing import Block
 from patchmorph.io.grids import matrix_of
 from patchmorph.io.labels import Choice, choose_interpolation
 from patchmorph.io.numbers import typed
@@ -30,6 +33,22 @@ CHOICE_SIDE = 192
 """Voxels along each side of the part of an image from which its interpolation is chosen."""
 
 
+@dataclass(frozen=True)
+class Warping:
+    """Resamples images at the voxels of a block; the attributes are those of `warp_blocks`."""
+
+    images: Sequence[StoredImage]
+    transform: Transform
+    interpolation: Interpolation
+    background: int | float
+
+    def __call__(self, block: Block, local: Grid) -> np.ndarray:
+        """The voxels ``[x, y, z]`` of a block."""
+        image = self.images[block.channel]
+        warped = resample(image, self.transform, local, self.interpolation, self.background)
+        return typed(warped.data[0, 0].numpy(), number_type(image))
+
+
 def write_blocks(
     path: Path,
     grid: Grid,
@@ -37,6 +56,7 @@ def write_blocks(
     compute: Callable[[Block, Grid], np.ndarray],
     job: Mapping[str, Any],
     channels: Sequence[str] = ("",),
+    spread: Spread = one_by_one,
 ) -> None:
     """Compute and write an image block by block; a later call goes on with what a killed one has written.
 
@@ -47,23 +67,22 @@ def write_blocks(
         compute: the voxels ``[x, y, z]`` of a block of the finest level, by its grid.
         job: plain data that determine the image (see `resumable`).
         channels: their names.
+        spread: where blocks are computed and written.
 
     Raises:
         PatchMorphError: see `resumable`.
     """
     job = {**job, "grid": matrix_of(grid).tolist(), "shape": grid.shape, "dtype": str(dtype)}
     with resumable(path, job) as ledger:
-        file = OmeZarrFile(ledger.data, grid, dtype, channels, resume=True)
-        blocks = list(file.blocks())
-        with step(f"write {path.name}", len(blocks)) as current:
-            for part, block in enumerate(blocks):
-                if part not in ledger:
-                    finest = block.level == 0
-                    local = grid.crop(block.box.start, block.box.shape)
-                    file.write(block, compute(block, local) if finest else file.coarse(block))
-                    ledger.add(part)
-                advance(current)
-        file.finish(path.name.removesuffix(ENDING))
+        writer = BlockWriter(ledger.data.absolute(), grid, dtype, tuple(channels), compute)
+        parts = list(enumerate(writer.file.blocks()))
+        with step(f"write {path.name}", len(parts)) as current:
+            advance(current, len(ledger))
+            for _, level in groupby(parts, lambda part: part[1].level):  # which is made of the one before
+                for number in spread(writer, [part for part in level if part[0] not in ledger]):
+                    ledger.add(number)
+                    advance(current)
+        writer.file.finish(path.name.removesuffix(ENDING))
 
 
 def warp_blocks(
@@ -74,6 +93,7 @@ def warp_blocks(
     interpolation: Interpolation,
     background: int | float,
     job: Mapping[str, Any],
+    spread: Spread = one_by_one,
 ) -> None:
     """Resample the channels of an image through ``transform`` onto ``grid``, as `resample` does in memory.
 
@@ -85,19 +105,15 @@ def warp_blocks(
         interpolation: see `resample`.
         background: value outside the images.
         job: see `write_blocks`.
+        spread: likewise; images that other processes open, too, are `FileFrames`.
 
     Raises:
         PatchMorphError: see `write_blocks`.
     """
-    dtype = number_type(images[0])
-
-    def compute(block: Block, local: Grid) -> np.ndarray:
-        warped = resample(images[block.channel], transform, local, interpolation, background)
-        return typed(warped.data[0, 0].numpy(), dtype)
-
+    compute = Warping(images, transform, interpolation, background)
     names = [f"channel {k}" for k in range(len(images))]
     options = {"interpolation": interpolation, "background": background}
-    write_blocks(path, grid, dtype, compute, {**job, **options}, names)
+    write_blocks(path, grid, number_type(images[0]), compute, {**job, **options}, names, spread)
 
 
 def jacobian_blocks(

@@ -34,7 +34,7 @@ from patchmorph.spatial.grid import Grid, triple
 WHOLE_VOXELS, VOXEL_BYTES = 2**27, 64
 """Voxels of an image up to which it is read as a whole: 512 along each side; and bytes of memory for each of
 them that may be used at least, for what is computed from both images of a pair."""
-CACHE_SHARE = 16
+CACHE_SHARE = 8
 """Part of the memory that chunks may take, as one over this number."""
 MAX_EDGE = 2.0
 """Voxels of a level by which it may cover more or less than the finest one."""

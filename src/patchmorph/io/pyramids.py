@@ -142,6 +142,8 @@ def _coarser(image: ChunkedImage, path: Path) -> StoredLevel:
         store.write(box, rounded(values, store.dtype))
 
     boxes = [box for box, _ in coarsening.grid.blocks(_tile(chunk, sides))]
+    inwards = sorted(range(3), key=lambda axis: chunk[axis])  # so that chunks of neighbours are still kept
+    boxes.sort(key=lambda box: [box.start[axis] for axis in inwards])
     name = f"level at {min(coarsening.grid.spacing_mm[0].tolist()):.3g} mm"
     for _ in track(in_order(compute, boxes), name, len(boxes)):
         pass

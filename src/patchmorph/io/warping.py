@@ -4,9 +4,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from patchmorph.io.block_writer import FileFrames, Spread, one_by_one
 from patchmorph.io.blockwise import ENDING, choice_of, number_type, warp_blocks
-from patchmorph.io.chunked import can_be_opened, open_frames
+from patchmorph.io.chunked import can_be_opened
 from patchmorph.io.components import Reorient
+from patchmorph.io.formats.chosen import chosen
 from patchmorph.io.frames import Frames
 from patchmorph.io.labels import Choice
 from patchmorph.io.placement import SCANNER
@@ -27,6 +29,7 @@ def warp_images(
     reorient: Reorient | None = None,
     stated: Stated = NOTHING,
     job: Mapping[str, Any] | None = None,
+    spread: Spread = one_by_one,
 ) -> list[str]:
     """Resample each source file through ``transform`` onto ``grid`` and write its target, by its ending.
 
@@ -43,6 +46,7 @@ def warp_images(
         reorient: likewise.
         stated: what the user states of the sources.
         job: plain data that tell this transform from others.
+        spread: where blocks are computed and written (see `patchmorph.io.blockwise.write_blocks`).
 
     Returns:
         A sentence on each source: how it was resampled, and why.
@@ -60,22 +64,11 @@ def warp_images(
     said = warp_files(others, transform, grid, interpolation, background, code, reorient)
     for frames, target in blockwise:
         source = {**(job or {}), "image": fingerprint(frames.path), "stated": repr(stated)}
-        said.append(_warped(frames.path, target, transform, grid, interpolation, background, stated, source))
+        path = frames.path if chosen(frames.path).is_url else frames.path.absolute()
+        images = FileFrames(path, stated)
+        check_background(number_type(images[0]), background)
+        choice = choice_of(images[0]) if interpolation == "auto" else Choice(interpolation, "as asked for")
+        how = (choice.interpolation, as_number(background), source, spread)
+        warp_blocks(images, transform, grid, target, *how)
+        said.append(f"{frames.path}: {choice.interpolation} interpolation ({choice.reason}), block by block")
     return said
-
-
-def _warped(
-    path: Path,
-    target: Path,
-    transform: Transform,
-    grid: Grid,
-    interpolation: Chosen,
-    background: int | float,
-    stated: Stated,
-    job: Mapping[str, Any],
-) -> str:
-    images = list(open_frames(path, stated))
-    check_background(number_type(images[0]), background)
-    choice = choice_of(images[0]) if interpolation == "auto" else Choice(interpolation, "as asked for")
-    warp_blocks(images, transform, grid, target, choice.interpolation, as_number(background), job)
-    return f"{path}: {choice.interpolation} interpolation ({choice.reason}), block by block"

@@ -21,7 +21,7 @@ class PulledImage(AbstractImage):
     """
 
     def __init__(self, image: Union[MappedImage, "PulledImage"], transform: Transform):
-        self.image, self.transform = image, transform
+        self.image, self.transform, self.chunk_mm = image, transform, image.chunk_mm
 
     def sample(self, points_world: Float[Tensor, "#b *n 3"], spacing_mm: float) -> Float[Tensor, "_ c *n"]:
         """``image`` at the mapped points; points that are not mapped show nothing."""

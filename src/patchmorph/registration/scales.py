@@ -1,6 +1,6 @@
 """Which scales a registration goes through: those of its model, and finer ones down to the voxels.
 
-Networks see patches, which have no unit, so that the network of a model's finest scale serves at half of its
+Networks see patches, which have no unit, so that those of a model's finest scales serve at half of its finest
 spacing as well, and at half of that.
 """
 

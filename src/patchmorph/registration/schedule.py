@@ -34,6 +34,10 @@ with a third missing 0.021 without, 0.017 after one, 0.016 after two, 0.015 afte
 LINEAR_FITS = 2
 """How often the nearest affine or rigid map to a dense prediction is taken, where the map is to be one."""
 
+DETAIL_NETWORKS = 2
+"""Of the finest networks of a model, one after the other, on each scale beyond its finest: the motion that is
+left there is larger than what the finest network was trained on (docs/decisions/019)."""
+
 UNCERTAINTY_OVERLAP = 0.5
 """Fraction of a patch that its neighbours must cover for every point to be in several patches."""
 
@@ -74,7 +78,8 @@ def schedule(
         return _classical_stages(spec, [*scales.trained, *scales.finer], options, generator)
     model.eval()
     stages = _affine_stages(model, scales.trained[0].spacing_mm)
-    dense = _dense_stages(model, scales.trained, options, generator)
+    passes = [scale for scale in scales.trained for _ in range(spec.stage_scales.count(scale.network))]
+    dense = _dense_stages(model, passes, options, generator)
     if options.is_linear:
         return stages + [dense[0], NearestAffineStage(options.transform == RIGID)] * LINEAR_FITS
     stages += dense
@@ -96,9 +101,15 @@ def refinement_schedule(
 
 
 def detail_schedule(model: PatchMorphModel, pair: PreparedPair, options: RegistrationOptions) -> list[Stage]:
-    """The scales beyond the finest of the model, where both images have detail; applied to the final map."""
+    """The scales beyond the finest of the model, where both images have detail; applied to the final map.
+
+    Each has a pass of each of the model's `DETAIL_NETWORKS` finest networks.
+    """
     generator = torch.Generator().manual_seed(options.seed)
-    return _dense_stages(model, scales_of(model.spec, pair, options).finer, options, generator, MIN_DETAIL)
+    networks = range(len(model.dense))[-DETAIL_NETWORKS:]
+    finer = scales_of(model.spec, pair, options).finer
+    passes = [scale._replace(network=network) for scale in finer for network in networks]
+    return _dense_stages(model, passes, options, generator, MIN_DETAIL)
 
 
 def cross_contrast_refinement_schedule(
@@ -145,21 +156,19 @@ def _affine_stages(model: PatchMorphModel, spacing_mm: float) -> list[Stage]:
 
 def _dense_stages(
     model: PatchMorphModel,
-    scales: Sequence[Scale],
+    passes: Sequence[Scale],
     options: RegistrationOptions,
     generator: torch.Generator,
     min_detail: float = 0.0,
 ) -> list[Stage]:
-    """Stages of networks, as many a scale as its network has passes."""
-    spec = model.spec
-    passed = [scale for scale in scales for _ in range(spec.stage_scales.count(scale.network))]
-    stages = list[Stage]()
-    for index, scale in enumerate(passed):
-        with_variance = options.uncertainty and index == len(passed) - 1
+    """A stage for each pass of a network."""
+    spec, stages = model.spec, list[Stage]()
+    for index, scale in enumerate(passes):
+        with_variance = options.uncertainty and index == len(passes) - 1
         sides, overlap = (spec.patch_size,), spec.overlap
         if with_variance:  # points are to be in several patches
             overlap = max(overlap, UNCERTAINTY_OVERLAP)
-        elif not (options.jitter or min_detail):  # few have no room, small ones are left out more
+        elif not options.jitter:  # few have no room
             sides, overlap = fitted(model.dense[scale.network], spec)
         stages.append(
             DenseNetworkStage(
@@ -174,6 +183,7 @@ def _dense_stages(
                 symmetric=spec.symmetric,
                 with_variance=with_variance,
                 min_detail=min_detail,
+                backwards=min_detail > 0 and index % 2 == 1,
             )
         )
     return stages

@@ -1,6 +1,5 @@
 """Each network stage on its own, with networks in closed form, so that the result is known."""
 
-import itertools
 import math
 import threading
 import time
@@ -13,7 +12,10 @@ from pairs import given_pair, normalized
 from synthetic import AFFINES, grid_around, lopsided, rotation, smooth_velocity
 
 from patchmorph import memory, workers
+from patchmorph.images.cache import ChunkCache
+from patchmorph.images.chunked import ChunkedImage, StoredLevel
 from patchmorph.images.foreground import Content
+from patchmorph.images.stores import ArrayStore
 from patchmorph.images.volume import Image
 from patchmorph.memory import limited
 from patchmorph.networks.batches import CUDA_BATCH, Batches
@@ -21,6 +23,7 @@ from patchmorph.networks.model import ModelSpec, NetworkSpec, PatchMorphModel
 from patchmorph.patches.blending import Blend
 from patchmorph.patches.lattice import PatchLattice
 from patchmorph.registration.options import RegistrationOptions
+from patchmorph.registration.pair import PreparedImage, PreparedPair
 from patchmorph.registration.pipeline import estimate_pose
 from patchmorph.registration.preparation import prepare_pair
 from patchmorph.registration.schedule import detail_schedule, keeps_agreement, schedule
@@ -30,8 +33,6 @@ from patchmorph.registration.stages.nearest_affine import NearestAffineStage
 from patchmorph.registration.stages.network import (
     AffineNetworkStage,
     DenseNetworkStage,
-    divided,
-    merged_rows,
     velocity_variance,
 )
 from patchmorph.registration.uncertainty import uncertainty
@@ -170,14 +171,6 @@ def test_a_dense_stage_continues_one_velocity_in_the_order_of_the_passes(moving)
     assert (both(points) - expected).norm(dim=-1).mean() < 0.2 * between
 
 
-def test_rows_are_merged_in_their_order_up_to_a_number_of_patches():
-    rows = [[(k, 0, n) for n in range(count)] for k, count in enumerate((3, 2, 4, 7, 1, 1))]
-    merged = list(merged_rows(rows, 5))
-    assert [len(row) for row in merged] == [5, 4, 7, 2]
-    assert [*itertools.chain(*merged)] == [*itertools.chain(*rows)]
-    assert not list(merged_rows([], 5))
-
-
 @pytest.fixture
 def batches(monkeypatch):
     """The batches of each stage that is run: filled up, as on CUDA."""
@@ -253,14 +246,6 @@ def test_a_patch_that_memory_does_not_hold_ends_the_registration(moving, batches
     stage = DenseNetworkStage(Greedy(), 3.0, (32,), 0.25, 0.0, 6, precision="fp32")
     with pytest.raises(torch.OutOfMemoryError):
         stage.refine(given_pair(moving, moving, box_content(-60, 60, 6.0)), IDENTITY)
-
-
-def test_long_rows_are_divided_into_parts_of_whole_lines():
-    row = [(0, y, z) for y in range(5) for z in range(3)]
-    assert list(divided(row, 15)) == [row]
-    parts = list(divided(row, 7))
-    assert [len(part) for part in parts] == [6, 6, 3]
-    assert [*itertools.chain(*parts)] == row
 
 
 @pytest.mark.parametrize("is_static", [True, False])
@@ -401,7 +386,7 @@ def test_a_schedule_is_that_of_the_model(moving):
     assert len(schedule(estimating_model(**{**spec, "affine": None}), pair, options)) == 3
 
 
-def test_networks_that_take_any_shape_get_patches_that_fit_but_for_uncertainty_jitter_and_detail(moving):
+def test_networks_that_take_any_shape_get_patches_that_fit_but_for_uncertainty_and_jitter(moving):
     model = estimating_model(patch_size=64, spacings_mm=[8.0, 4.0], overlap=0.3)
     model.dense[1].any_shape = True
     pair = given_pair(moving, moving, box_content(-60, 60, 6.0))
@@ -414,7 +399,7 @@ def test_networks_that_take_any_shape_get_patches_that_fit_but_for_uncertainty_j
     uncertain = RegistrationOptions(uncertainty=True)
     assert shapes(schedule(model, pair, uncertain)) == [cubes, ((64,), 0.5)]
     assert shapes(schedule(model, pair, RegistrationOptions(jitter=True))) == [cubes, cubes]
-    assert shapes(detail_schedule(model, pair, RegistrationOptions(finest=1.0))) == [cubes] * 2
+    assert shapes(detail_schedule(model, pair, RegistrationOptions(finest=1.0))) == [cubes, fitted] * 2
     small = estimating_model(patch_size=32, spacings_mm=[8.0])
     small.dense[0].any_shape = True
     assert shapes(schedule(small, pair, RegistrationOptions())) == [((32, 48), 1 / 16)]  # multiples of 16
@@ -511,3 +496,43 @@ def test_uncertainty_is_that_of_each_velocity_where_it_meets_the_point():
     torch.testing.assert_close(variance(ramp(-1) @ ramp(1)), (50 + x) + (50 - (x + 6)))
     torch.testing.assert_close(variance(ramp(1) @ ramp(-1, 3.0)), (50 - x) + (50 + x + 3))
     torch.testing.assert_close(variance(rotation(5)), torch.zeros(5))
+
+
+@pytest.mark.parametrize("chunk", [(64, 8, 8), (8, 8, 64)])
+def test_patches_go_along_the_thin_side_of_chunks_so_that_few_are_read_again(chunk):
+    """With the velocity of images in memory; the cache holds 0.6 of both images."""
+    image = normalized(lopsided(grid_around((64, 64, 64), AFFINES["RAS"] * 3)))
+    data = image.values()[0, 0].numpy()
+    cache = ChunkCache(6 * data.nbytes // 5)
+    levels = [[StoredLevel(ArrayStore(data, chunk=chunk), image.grid)] for _ in range(2)]
+    images = [ChunkedImage(level, cache=cache) for level in levels]
+    content = box_content(-80, 80, 3.0)
+    stage = DenseNetworkStage(Wave(), 3.0, (16,), 0.25, 0.0, 6, precision="fp32")
+    found = [
+        stage.refine(
+            PreparedPair(*(PreparedImage(one, one.mapped(), content) for one in pair)), IDENTITY
+        ).parts()[-1]
+        for pair in (images, (image, image))
+    ]
+    torch.testing.assert_close(found[0].velocity, found[1].velocity, atol=1e-5, rtol=0)
+    assert max(cache.bytes_read.values()) <= 2 * data.nbytes
+
+
+def test_a_stage_that_goes_backwards_takes_the_chunks_that_are_still_kept():
+    """And finds the same velocity; the cache holds half of both images."""
+    image = normalized(lopsided(grid_around((48, 48, 48), AFFINES["RAS"] * 4)))
+    data = image.values()[0, 0].numpy()
+    cache = ChunkCache(data.nbytes)
+    images = [
+        ChunkedImage([StoredLevel(ArrayStore(data, chunk=(8, 8, 8)), image.grid)], cache=cache)
+        for _ in range(2)
+    ]
+    content = box_content(-80, 80, 4.0)
+    pair = PreparedPair(*(PreparedImage(one, one.mapped(), content) for one in images))
+    forwards = DenseNetworkStage(Wave(), 4.0, (16,), 0.25, 0.0, 6, precision="fp32")
+    read, velocities = [0], []
+    for stage in (forwards, forwards, replace(forwards, backwards=True)):
+        velocities.append(stage.refine(pair, IDENTITY).parts()[-1].velocity)
+        read.append(sum(cache.bytes_read.values()))
+    assert read[3] - read[2] < 0.9 * (read[2] - read[1])
+    torch.testing.assert_close(velocities[2], velocities[0], atol=1e-5, rtol=0)

@@ -5,9 +5,8 @@ The functions at the top turn a network's output into a residual; they serve the
 
 import functools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 import torch
@@ -22,11 +21,12 @@ from patchmorph.patches.blending import Blend, smooth
 from patchmorph.patches.detail import detail
 from patchmorph.patches.extraction import extract, extract_pair, matrix_to_world, velocity_to_world
 from patchmorph.patches.lattice import PatchLattice, fitted_patch
+from patchmorph.patches.rows import LATTICE_ORDER, Row, divided, lines, merged_rows, swept
 from patchmorph.progress import advance, step
 from patchmorph.registration.pair import PreparedPair
 from patchmorph.registration.stages.base import Stage
 from patchmorph.spatial.affine import exponential
-from patchmorph.spatial.grid import Grid, VoxelIndex, cube
+from patchmorph.spatial.grid import Grid, Shape, VoxelIndex, cube, triple
 from patchmorph.transforms.base import AffineTransform, Transform, compose
 from patchmorph.transforms.steps import rounded
 from patchmorph.transforms.velocity import VelocityField, merged
@@ -140,6 +140,7 @@ class DenseNetworkStage(Stage):
         symmetric: average the predictions for both directions.
         with_variance: let the velocity carry its `velocity_variance`.
         min_detail: leave out patches with less `detail` in either image.
+        backwards: begin with the last row of patches, whose chunks a stage before has read last.
     """
 
     network: nn.Module
@@ -154,6 +155,7 @@ class DenseNetworkStage(Stage):
     symmetric: bool = False
     with_variance: bool = False
     min_detail: float = 0.0
+    backwards: bool = False
 
     @property
     def label(self) -> str:
@@ -218,19 +220,20 @@ class DenseNetworkStage(Stage):
         """Whether both images have the detail that is asked for."""
         return bool((detail(patch[None]) >= self.min_detail).all())
 
-    def _rows(self, pair: PreparedPair, lattice: PatchLattice) -> Iterable[Sequence[VoxelIndex]]:
+    def _rows(self, pair: PreparedPair, lattice: PatchLattice) -> Iterable[Row]:
         """The patches that are computed, in rows whose images are sampled at once."""
         mask = self._occupied(pair, lattice) if self.skip_empty else None
-        rows = (
+        axes = LATTICE_ORDER if self.jitter else by_chunk(pair)
+        rows = [
             [start for start in row if mask is None or mask[lattice.block(start)].any()]
-            for row in lattice.rows
-        )
+            for row in swept(lattice.rows, axes)[:: -1 if self.backwards else 1]
+        ]
         if lattice.grid.device.type == "cuda":
             most = max(1, MAX_MERGED * PATCH_VOXELS // (VELOCITY_STRIDE**3 * math.prod(lattice.patch)))
-            return merged_rows((part for row in rows if row for part in divided(row, most)), most)
+            return merged_rows((part for row in rows if row for part in divided(row, most, axes)), most)
         if len(lattice.starts) <= FEW:
             return [[start] for row in rows for start in row]
-        return [line for row in rows for line in _lines(row)]
+        return [line for row in rows for line in lines(row, axes)]
 
     def _occupied(self, pair: PreparedPair, lattice: PatchLattice) -> np.ndarray:
         """Where in the lattice, ``[X, Y, Z]``, there is content of the fixed image or some not far away."""
@@ -246,26 +249,14 @@ class DenseNetworkStage(Stage):
         return found
 
 
-def _lines(row: Sequence[VoxelIndex]) -> list[list[VoxelIndex]]:
-    """The patches of a row that also share their position along the second axis, one line after the other."""
-    return [list(along) for _, along in groupby(row, lambda start: start[:2])]
+def by_chunk(pair: PreparedPair) -> Shape:
+    """The world axes, that along which the images' chunks are thinnest first.
 
-
-def divided(row: Sequence[VoxelIndex], most: int) -> Iterable[Sequence[VoxelIndex]]:
-    """A row of at most ``most`` patches as it is, a longer one in parts of several lines."""
-    return [row] if len(row) <= most else merged_rows(_lines(row), most)
-
-
-def merged_rows(rows: Iterable[Sequence[VoxelIndex]], most: int) -> Iterator[Sequence[VoxelIndex]]:
-    """Consecutive rows as one, of at most ``most`` patches unless a single row has more."""
-    merged: list[VoxelIndex] = []
-    for row in rows:
-        if merged and len(merged) + len(row) > most:
-            yield merged
-            merged = []
-        merged += row
-    if merged:
-        yield merged
+    Of rows one behind the other along it, each reads few chunks that the row before has read and the cache
+    has dropped.
+    """
+    chunks = [one for side in (pair.fixed, pair.moving) if (one := side.image.chunk_mm) is not None]
+    return triple(sorted(range(3), key=lambda axis: sum(chunk[axis] for chunk in chunks)))
 
 
 def _followed(transform: Transform, residual: VelocityField) -> Transform:

@@ -1,0 +1,179 @@
+"""A large image is written by the workers of a scheduler as by one process."""
+
+import os
+import pickle
+import re
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from distributed import Client, LocalCluster
+from synthetic import AFFINES, grid_around, lopsided, rotation
+
+from patchmorph.cluster.blocks import spread_over
+from patchmorph.errors import PatchMorphError
+from patchmorph.images.volume import Image
+from patchmorph.io.block_writer import BlockWriter, FileFrames
+from patchmorph.io.blockwise import Warping, warp_blocks
+from patchmorph.io.formats import ome_zarr_writing
+from patchmorph.io.formats.ome_zarr_writing import Block
+from patchmorph.io.images import load_image, save_image
+from patchmorph.io.numbers import rounded
+from patchmorph.io.stated import NOTHING
+
+REFERENCE = grid_around((41, 37, 45), AFFINES["oblique"] * 3.7, (2.0, 1, -3))
+MAP = rotation(10)
+HOW = ("linear", 3, {})
+BLOCKS = 3**3 + 2**3 + 1
+"""Of three levels."""
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(ome_zarr_writing, "SIDE", 16)
+    monkeypatch.setattr(ome_zarr_writing, "SMALLEST", 16)
+
+
+@pytest.fixture
+def frames(tmp_path) -> FileFrames:
+    image = lopsided(grid_around((36, 44, 40), AFFINES["LIA"] * 4, (1, 2, 3)))
+    voxels = torch.from_numpy(rounded(image.data.numpy() * 200, np.dtype("u1")))
+    save_image(Image(voxels, image.grid), tmp_path / "moving.ome.zarr")
+    return FileFrames(tmp_path / "moving.ome.zarr", NOTHING)
+
+
+@pytest.fixture
+def whole(tmp_path, frames) -> Path:
+    """The image as one process writes it."""
+    warp_blocks(frames, MAP, REFERENCE, tmp_path / "whole.ome.zarr", *HOW)
+    return tmp_path / "whole.ome.zarr"
+
+
+def chunks(path: Path) -> dict[str, bytes]:
+    """The files of a Zarr but for its own name."""
+    files = (file for file in path.rglob("*") if file.is_file() and file != path / "zarr.json")
+    return {str(file.relative_to(path)): file.read_bytes() for file in files}
+
+
+def counted(monkeypatch, stop_after: int = BLOCKS) -> list[Block]:
+    """The blocks that workers write; further ones are an error."""
+    own, written = BlockWriter.__call__, []
+
+    def write(self, block: Block) -> None:
+        if len(written) == stop_after:
+            raise PatchMorphError("disk must have room, got none")
+        written.append(block)
+        own(self, block)
+
+    monkeypatch.setattr(BlockWriter, "__call__", write)
+    return written
+
+
+def test_workers_write_what_one_process_writes(scheduler, frames, whole, monkeypatch):
+    path, written = whole.with_name("out.ome.zarr"), counted(monkeypatch)
+    with spread_over(scheduler) as spread:
+        warp_blocks(frames, MAP, REFERENCE, path, *HOW, spread)
+    assert len(set(written)) == len(written) == BLOCKS
+    assert chunks(path) == chunks(whole)
+    assert torch.equal(load_image(path).data, load_image(whole).data)
+
+
+def test_a_later_call_goes_on_with_what_workers_have_written(scheduler, frames, whole, monkeypatch):
+    path, count = whole.with_name("out.ome.zarr"), 10
+    with monkeypatch.context() as context, spread_over(scheduler) as spread:
+        counted(context, count)
+        with pytest.raises(PatchMorphError, match="disk must have room, got none"):
+            warp_blocks(frames, MAP, REFERENCE, path, *HOW, spread)
+    assert not path.exists()
+    again = counted(monkeypatch)
+    with spread_over(scheduler) as spread:
+        warp_blocks(frames, MAP, REFERENCE, path, *HOW, spread)
+    assert BLOCKS - count <= len(again) < BLOCKS
+    assert chunks(path) == chunks(whole)
+
+
+def test_an_error_that_is_a_bug_is_one_line_too(scheduler, frames, tmp_path, monkeypatch):
+    def broken(self, block):
+        raise KeyError("nobody expected this")
+
+    monkeypatch.setattr(BlockWriter, "__call__", broken)
+    message = "workers must write every block, got KeyError: 'nobody expected this'"
+    with spread_over(scheduler) as spread, pytest.raises(PatchMorphError, match=message):
+        warp_blocks(frames, MAP, REFERENCE, tmp_path / "out.ome.zarr", *HOW, spread)
+
+
+def test_a_writer_reaches_another_process_without_what_it_has_opened(frames, tmp_path):
+    writer = BlockWriter(
+        tmp_path / "out.zarr", REFERENCE, np.dtype("u1"), ("",), Warping(frames, MAP, "linear", 0)
+    )
+    first = next(writer.file.blocks())
+    writer(first)
+    there = pickle.loads(pickle.dumps(writer))
+    assert "file" not in vars(there)
+    assert "_frames" not in vars(there.compute.images)
+    expected = chunks(tmp_path / "out.zarr")
+    assert len([name for name in expected if "/c/" in name]) == 1
+    for file in (tmp_path / "out.zarr" / "0" / "c").rglob("*"):
+        if file.is_file():
+            file.unlink()
+    there(first)
+    assert chunks(tmp_path / "out.zarr") == expected
+
+
+@pytest.mark.parametrize(
+    ("output", "address", "message"),
+    [
+        (
+            "a.nii.gz",
+            "tcp://127.0.0.1:1",
+            r"result must end in \.ome\.zarr for --scheduler, got .*a\.nii\.gz",
+        ),
+        ("a.ome.zarr", "nonsense://x", "scheduler must be the address of a running one, got nonsense"),
+    ],
+)
+def test_what_workers_cannot_write_is_one_line(run, frames, tmp_path, output, address, message):
+    (tmp_path / "shift.tfm").write_text(
+        "#Insight Transform File V1.0\n#Transform 0\nTransform: AffineTransform_double_3_3\n"
+        "Parameters: 1 0 0 0 1 0 0 0 1 0.5 0.25 1\nFixedParameters: 0 0 0\n"
+    )
+    options = ("--reference", frames.path, "-o", tmp_path / output, "--scheduler", address)
+    code, _, error = run("apply", tmp_path / "shift.tfm", frames.path, *options)
+    assert (code, len(error.splitlines())) == (2, 1)
+    assert re.search(message, error)
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_loses_no_block(frames, whole):
+    """Processes of their own, one of which is killed in the middle."""
+    path, killed = whole.with_name("out.ome.zarr"), []
+
+    def kill(address: str) -> None:
+        with Client(address, set_as_default=False) as client:
+            processes = client.run(os.getpid)
+            until = time.monotonic() + 60
+            while not killed and time.monotonic() < until:
+                if list(path.parent.glob(f".partial-{path.name}/data/0/c/**/0")):
+                    killed.append(next(iter(processes.values())))
+                    os.kill(killed[0], signal.SIGKILL)
+                time.sleep(0.01)
+
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", silence_logs=50
+    ) as cluster:
+        thread = threading.Thread(target=kill, args=(cluster.scheduler_address,))
+        thread.start()
+        with Client(cluster, set_as_default=False) as client:
+            client.run(_small)
+        with spread_over(cluster.scheduler_address) as spread:
+            warp_blocks(frames, MAP, REFERENCE, path, *HOW, spread)
+        thread.join()
+    assert killed
+    assert torch.equal(load_image(path).data, load_image(whole).data)
+
+
+def _small() -> None:
+    ome_zarr_writing.SIDE = ome_zarr_writing.SMALLEST = 16
