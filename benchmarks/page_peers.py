@@ -57,6 +57,7 @@ Row = dict[str, Any]
 Format = Callable[[float], str]
 COLUMNS: tuple[tuple[str, str, Format], ...] = (
     ("dice_aseg", "aseg Dice", "{:.3f}".format),
+    ("ours", "PatchMorph's there", "{:.3f}".format),
     ("dice_cortex", "cortex Dice", "{:.3f}".format),
     ("dice", "tissue Dice", "{:.3f}".format),
     ("folding_percent", "folding %", "{:.3f}".format),
@@ -89,12 +90,21 @@ def machines(data: str) -> list[str]:
 
 def by_machine(data: str) -> str:
     """A table for each machine."""
-    found = groups(data)
+    found = [row | {"mean": row["mean"] | _ours_there(row)} for row in groups(data)]
     tables = []
     for name in machines(data):
         lines = lines_of([row for row in found if row["machine"] == name])
         tables.append(f"{name}:\n\n{lines}")
     return "\n\n".join(tables)
+
+
+def _ours_there(group: Row) -> dict[str, float]:
+    """PatchMorph's Dice on the pairs of another tool."""
+    rows = [row for row in read_table(machine.RESULTS / "peers.csv") if row["set"] == group["set"]]
+    kind = ("tool", "device", "machine")
+    pairs = {row["pair"] for row in rows if all(row[key] == group[key] for key in kind) and row["dice_2"]}
+    ours = [float(row["dice_aseg"]) for row in _most(rows, "patchmorph") if row["pair"] in pairs]
+    return {"ours": fmean(ours)} if group["tool"] not in OURS and len(ours) == len(pairs) else {}
 
 
 def compared(data: str, name: str) -> str:
@@ -155,7 +165,7 @@ def structures() -> str:
 def _most(rows: list[dict[str, str]], tool: str, device: str = "cpu") -> list[dict[str, str]]:
     """The scored rows of a tool from the machine where it registered most pairs."""
     found = [row for row in rows if (row["tool"], row["device"]) == (tool, device) and row["dice_2"]]
-    counts = Counter(row["machine"] for row in found)
+    counts = Counter(row["machine"] for row in found) or Counter({"": 0})
     return [row for row in found if row["machine"] == counts.most_common(1)[0][0]]
 
 
