@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 import shlex
 import shutil
@@ -9,7 +10,9 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
+import tifffile
 import torch
+from synthetic import AFFINES, grid_around, lopsided
 
 from patchmorph.images.volume import Image
 from patchmorph.io.images import load_image, save_image
@@ -28,6 +31,79 @@ def parts(brain: Image) -> Image:
     x, _, z = brain.grid.points_world()[0].unbind(-1)
     labels = torch.where(z < 10, 1, torch.where(x < 0, 2, 3))
     return Image(torch.where(brain.data > 0.1, labels, 0).to(torch.int16), brain.grid)
+
+
+def run_blocks(page: str, run, replaced: dict[str, str], more: dict[str, list[str]]) -> tuple[list[str], str]:
+    """Run a page with words ``replaced`` and ``more`` arguments a command: the commands, and what was printed."""
+    lines, printed, commands = {}, io.StringIO(), []
+    for language, code in blocks(page):
+        for old, new in replaced.items():
+            code = code.replace(old, new)
+        if language == "python":
+            with redirect_stdout(printed):
+                exec(code, lines)
+            continue
+        _, *arguments = shlex.split(code)
+        status, said, error = run(*arguments, *more.get(arguments[0], []))
+        assert status == 0, error
+        printed.write(said)
+        commands.append(arguments[0])
+    return commands, printed.getvalue()
+
+
+def mouse(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """A toy of the Allen atlas where BrainGlobe keeps it, and the same brain, shifted, as sections from the back.
+
+    Returns:
+        Regions of the atlas, and those of the scan as voxels of its sections (slices, rows, columns).
+    """
+    brain = lopsided(grid_around((40, 44, 36), AFFINES["RAS"] * 5))
+    y = torch.arange(44)[:, None]
+    labels = torch.where(brain.data[0, 0] > 0.2, torch.where(y < 22, 7, 614454277), 0).numpy()
+    intensities = (1000 * brain.data[0, 0]).numpy().astype(np.uint16)
+    place = folder / "atlases" / "allen_mouse_300um_v1.2"
+    place.mkdir(parents=True)
+    content = {"resolution": [300.0] * 3, "orientation": "asr", "symmetric": True}
+    (place / "metadata.json").write_text(json.dumps(content))
+    structures = [{"id": 7, "acronym": "CB", "name": "Back"}, {"id": 614454277, "acronym": "CTX", "name": "Front"}]
+    (place / "structures.json").write_text(json.dumps(structures))
+    for name, values in (("reference", intensities), ("annotation", labels.astype(np.uint32))):
+        tifffile.imwrite(place / f"{name}.tiff", values.transpose(1, 2, 0)[::-1, ::-1, ::-1])
+    (folder / "bg_config.conf").write_text(f"[default_dirs]\nbrainglobe_dir = {folder / 'atlases'}\n")
+    shifted = [np.roll(values, (2, -1), (0, 1)) for values in (intensities, labels)]
+    scan, regions = (values.transpose(1, 2, 0)[:, ::-1] for values in shifted)
+    (folder / "brain_tiffs").mkdir()
+    for number, section in enumerate(scan):
+        tifffile.imwrite(folder / "brain_tiffs" / f"{number:03d}.tif", section)
+    return labels, regions
+
+
+def test_cells_in_the_regions_of_a_mouse(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BRAINGLOBE_CONFIG_DIR", str(tmp_path))
+    monkeypatch.setenv("PATCHMORPH_CACHE", str(tmp_path / "cache"))
+    labels, regions = mouse(tmp_path)
+    voxels = np.argwhere(regions > 0)[::97]
+    Path("cells.csv").write_text("x,y,z\n" + "".join(f"{x},{y},{z}\n" for z, y, x in voxels))
+    commands, printed = run_blocks(
+        "tutorial-microscopy.md", run, {"25um": "300um", "0.025": "0.3"}, {"register": ["--transform", "affine"]}
+    )
+    assert commands == ["register", "apply", "regions", "apply-points"]
+    assert "(40, 36, 44) columns, rows, sections" in printed
+    with open("regions.csv", newline="") as file:
+        table = {row["acronym"]: row for row in csv.DictReader(file)}
+    found = load_image("regions.nii.gz").values()[0, 0].numpy()
+    for acronym, label in (("CB", 7), ("CTX", 614454277)):
+        expected = (regions == label).sum() * 0.3**3
+        np.testing.assert_allclose(float(table[acronym]["mm3"]), expected, rtol=0.05)
+        np.testing.assert_allclose((found == label).sum() * 0.3**3, expected, rtol=0.05)
+        cells = (regions[tuple(voxels.T)] == label).sum()
+        np.testing.assert_allclose(int(table[acronym]["cells"]), cells, rtol=0.05)
+    with open("cells_in_atlas.csv", newline="") as file:
+        in_atlas = np.array([[float(row[axis]) for axis in "xyz"] for row in csv.DictReader(file)])
+    there = np.stack([voxels[:, 2], voxels[:, 0], 35 - voxels[:, 1]], 1) - (2, -1, 0)  # RAS voxels of the atlas
+    off = np.linalg.norm(in_atlas - 0.3 * (there - (np.array(labels.shape) - 1) / 2), axis=1)
+    assert off.mean() < 0.15  # half a voxel
 
 
 def test_volumes_of_a_scan(brains, run, tmp_path, monkeypatch):
