@@ -136,6 +136,7 @@ def text() -> str:
         backbones=backbones(),
         unet_minutes=unet_minutes(),
         tools=page_peers.by_machine("t1-labelled"),
+        whole_command=page_peers.whole_command(),
         commands=page_peers.commands(),
         other_grids=page_peers.other_grids(),
         tissue=page_peers.compared("t1-tissue", "accuracy"),

@@ -128,6 +128,17 @@ def lines_of(rows: list[Row]) -> str:
     return table(("", "on", "pairs", *(heading for _, heading, _ in columns)), lines)
 
 
+def whole_command() -> str:
+    """What the command takes with all that it reads and writes, where that was measured beside the tools."""
+    found = json.loads((machine.RESULTS / "peers.json").read_text(encoding="utf-8"))["groups"]
+    for row in found:
+        if row["tool"] == "command-refine":
+            seconds, name = row["mean"]["seconds"], row["machine"]
+            command = "`patchmorph register --refine 60`, files and report included"
+            return f"The whole command {command}: {seconds:.0f} s ({name}).\n"
+    return ""
+
+
 def commands() -> str:
     """What each tool of the table was called with."""
     shown = {row["tool"] for row in groups("t1-labelled")}
@@ -174,20 +185,21 @@ def _gain(mine: list[dict[str, str]], by_pair: dict[str, dict[str, str]], column
 
 
 def figure() -> Figure:
-    """Dice of the subcortical structures against seconds, on the machine of most tools."""
-    drawn = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = drawn.add_subplot()
-    first = machines("t1-labelled")[0]
-    for row in groups("t1-labelled"):
-        if "seconds" in row["mean"] and row["machine"] == first:
+    """Dice of the subcortical structures against seconds, a panel for each machine on which tools compare."""
+    timed = [row for row in groups("t1-labelled") if "seconds" in row["mean"]]
+    panels = [name for name, count in Counter(row["machine"] for row in timed).items() if count > 1]
+    drawn = Figure(figsize=(5 * len(panels), 4.2), layout="constrained")
+    for axes, name in zip(drawn.subplots(1, len(panels), squeeze=False, sharey=True)[0], panels, strict=True):
+        for number, row in enumerate(row for row in timed if row["machine"] == name):
             where = (row["mean"]["seconds"], row["mean"]["dice_aseg"])
-            is_ours = row["tool"] in OURS
+            is_ours, beside = row["tool"] in OURS, (5, -11 if number % 2 else 5)
             axes.plot(*where, "o" if is_ours else "s", color="tab:red" if is_ours else "tab:gray")
-            name = f"{NAMES[row['tool']]}, {row['device'].upper()}"
-            axes.annotate(name, where, (5, 5), textcoords="offset points", fontsize=8)
-    axes.set_xscale("log")
-    axes.margins(x=0.25, y=0.15)
-    axes.set_xlabel("seconds a pair")
-    axes.set_ylabel("aseg Dice")
-    axes.grid(alpha=0.3)
+            axes.annotate(NAMES[row["tool"]], where, beside, textcoords="offset points", fontsize=8)
+        axes.set_xscale("log")
+        axes.margins(x=0.35, y=0.15)
+        axes.set_title(name, fontsize=9)
+        axes.set_xlabel("seconds a pair")
+        axes.grid(alpha=0.3)
+        axes.label_outer()
+    drawn.axes[0].set_ylabel("aseg Dice")
     return drawn
