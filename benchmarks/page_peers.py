@@ -134,8 +134,7 @@ def whole_command() -> str:
     for row in found:
         if row["tool"] == "command-refine":
             seconds, name = row["mean"]["seconds"], row["machine"]
-            command = "`patchmorph register --refine 60`, files and report included"
-            return f"The whole command {command}: {seconds:.0f} s ({name}).\n"
+            return f"The whole command with `--refine 60`, files and report included: {seconds:.0f} s ({name}).\n"
     return ""
 
 
