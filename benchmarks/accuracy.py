@@ -131,27 +131,31 @@ def write_row(row: dict[str, Any], path: Path = TABLE, keys: tuple[str, ...] = K
     part.replace(path)
 
 
-def summarize(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
+def summarize(rows: list[dict[str, str]], keys: tuple[str, ...] = KEYS) -> list[dict[str, Any]]:
     """Means of every figure over the pairs that have it, a data set, tool and device; pairs that failed."""
     groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    kinds = [key for key in keys if key != "pair"]
     for row in rows:
-        groups.setdefault(tuple(row[key] for key in KEYS[:3]), []).append(row)
+        groups.setdefault(tuple(row[key] for key in kinds), []).append(row)
     summary = []
     for group, members in sorted(groups.items()):
-        columns = [column for column in members[0] if column not in (*KEYS, "failed")]
+        columns = [column for column in members[0] if column not in (*keys, "failed")]
         values = {column: [float(row[column]) for row in members if row[column]] for column in columns}
         means = {column: fmean(numbers) for column, numbers in values.items() if numbers}
         failed = sum(bool(row.get("failed")) for row in members)
         counts = {"pairs": len(members) - failed} | ({"failed": failed} if failed else {})
-        summary.append(dict(zip(KEYS, group, strict=False)) | counts | {"mean": means})
+        summary.append(dict(zip(kinds, group, strict=True)) | counts | {"mean": means})
     return summary
 
 
-def write_summary(device: str, path: Path) -> None:
-    """Write the means of the table at ``path`` beside it; machines stay known by device."""
+def write_summary(name: str, path: Path, keys: tuple[str, ...] = KEYS) -> None:
+    """Write the means of the table at ``path`` beside it, with this machine under ``name``."""
     file = path.with_suffix(".json")
     machines = json.loads(file.read_text(encoding="utf-8"))["machines"] if file.exists() else {}
-    summary = {"machines": machines | {device: machine.describe()}, "groups": summarize(read_table(path))}
+    summary = {
+        "machines": machines | {name: machine.describe()},
+        "groups": summarize(read_table(path), keys),
+    }
     file.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
 
 

@@ -2,14 +2,17 @@
 
     python benchmarks/compare.py [--tools NAME ...] [--set t1-labelled|t1-tissue] [--grids]
         [--pairs 01-02 ...] [--jobs N] [--until SECONDS] [--limit SECONDS] [--device cpu|cuda] [--again]
-        [--shared]
+        [--shared] [--maps FOLDER] [--machine NAME]
 
 Every tool (`tools.py`) registers every pair in a process of its own, on two cores that it has for itself;
 ``--jobs`` pairs at a time. Tools that take over 5 minutes a pair get the 6 pairs of `SIX`. Rows go into
 results/peers.csv one by one, and a run goes on where the last one stopped; after ``--until`` seconds what
 runs is stopped and leaves no row. A tool that fails, or takes longer than ``--limit``, leaves a row that says
 so in ``failed``. ``--grids`` brings each moving image onto an oblique grid of other spacings and orientation
-first. ``--shared`` says that the machine does something else, too: then no seconds are kept.
+first. ``--maps`` keeps the maps; where a pair is registered in both directions, the row of the later one has
+the distance of ψ(φ(x)) from x, for the maps φ and ψ of both. ``--machine`` names the machine, whose seconds
+compare with each other and with no other's. ``--shared`` says that the machine does something else, too: then
+no seconds are kept.
 """
 
 import argparse
@@ -34,6 +37,7 @@ from tools import DEVICE, TOOLS, Outcome, ToolError, python_of, run, stop
 from patchmorph.evaluation import metrics
 from patchmorph.evaluation.labels import load_labels
 from patchmorph.evaluation.pairs import PairPaths
+from patchmorph.images.volume import Image
 from patchmorph.io.images import load_image, save_image
 from patchmorph.spatial.grid import Grid
 from patchmorph.transforms.base import AffineTransform
@@ -42,6 +46,7 @@ from patchmorph.transforms.resample import resample
 TABLE = machine.RESULTS / "peers.csv"
 SIX = ("01-02", "02-04", "04-05", "05-06", "06-01", "02-01")
 """Every person is fixed and moving; one pair comes in both directions."""
+KEYS = (*accuracy.KEYS, "machine")
 CORES = 2
 OTHER_SPACINGS_MM = (0.9, 1.3, 2.0)
 DEGREES = 15.0
@@ -57,7 +62,7 @@ class Task(NamedTuple):
 def tasks(arguments: argparse.Namespace) -> Iterator[Task]:
     """Pair by pair, so that a run that is stopped has something of every tool."""
     has_row = {
-        tuple(row[key] for key in accuracy.KEYS)
+        tuple(row[key] for key in KEYS)
         for row in accuracy.read_table(arguments.output)
         if row.get("peak_gib") or row.get("failed")
     }
@@ -73,7 +78,8 @@ def tasks(arguments: argparse.Namespace) -> Iterator[Task]:
 
 def key_of(task: Task, arguments: argparse.Namespace) -> dict[str, str]:
     data = f"{arguments.set}-grids" if arguments.grids else arguments.set
-    return dict(zip(accuracy.KEYS, (data, task.tool, task.device, accuracy.name(task.pair)), strict=True))
+    values = (data, task.tool, task.device, accuracy.name(task.pair), arguments.machine)
+    return dict(zip(KEYS, values, strict=True))
 
 
 def on_other_grid(moving: Path, folder: Path) -> Path:
@@ -94,16 +100,34 @@ def on_other_grid(moving: Path, folder: Path) -> Path:
     return folder / moving.name
 
 
-def inverse_error_mm(outcome: Outcome, grid: Grid, mask: torch.Tensor) -> float | None:
-    """Mean distance of φ⁻¹(φ(x)) from x in ``mask``, where φ(x) lies in the moving image."""
-    if outcome.inverse is None:
+def inverse_error_mm(outcome: Outcome, inverse: Image | None, grid: Grid, mask: torch.Tensor) -> float | None:
+    """Mean distance of ψ(φ(x)) from x in ``mask``, where φ(x) lies in the moving image.
+
+    Args:
+        inverse: ψ, an image on the moving grid that holds coordinates of the fixed world.
+    """
+    if inverse is None:
         return None
     points, mapped = grid.points_world()[0][mask], outcome.mapped[0][mask]
-    moving = outcome.inverse.grid
+    moving = inverse.grid
     voxel = moving.to_voxel(mapped[None])[0]
     inside = ((voxel >= 0) & (voxel <= torch.tensor(moving.shape) - 1)).all(-1)
-    found = outcome.inverse.sample(mapped[None, inside], min(moving.spacing_mm[0].tolist()))
+    found = inverse.sample(mapped[None, inside], min(moving.spacing_mm[0].tolist()))
     return float(metrics.tre_mm(found[0].movedim(0, -1), points[inside].float()).double().mean())
+
+
+def map_of_exchanged(task: Task, mapped: torch.Tensor, folder: Path | None) -> Image | None:
+    """The map of the run with the images exchanged, if ``folder`` has it; ``mapped`` is kept there."""
+    if folder is None:
+        return None
+    fixed, moving = accuracy.name(task.pair).split("-")
+    kept = folder / f"{task.tool}-{fixed}-{moving}.pt"
+    torch.save(mapped, kept.with_suffix(".part"))
+    kept.with_suffix(".part").replace(kept)
+    other = folder / f"{task.tool}-{moving}-{fixed}.pt"
+    if not other.exists():
+        return None
+    return Image(torch.load(other).movedim(-1, 1), load_image(task.pair.moving).grid)
 
 
 def score(task: Task, cores: list[int], limit: float, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -120,10 +144,12 @@ def score(task: Task, cores: list[int], limit: float, arguments: argparse.Namesp
         .data[0, 0]
         .long()
     )
+    exchanged = map_of_exchanged(task, outcome.mapped, arguments.maps)
     return {
         "seconds": None if arguments.shared else outcome.seconds,
         "peak_gib": outcome.peak_gib,
-        "inverse_mm": inverse_error_mm(outcome, grid, fixed > 0),
+        "inverse_mm": inverse_error_mm(outcome, outcome.inverse, grid, fixed > 0),
+        "both_ways_mm": inverse_error_mm(outcome, exchanged, grid, fixed > 0),
         **accuracy.measure(grid, fixed, outcome.warped, outcome.mapped, arguments.set),
     }
 
@@ -155,7 +181,7 @@ class Runner:
 
     def _record(self, task: Task, row: dict[str, Any]) -> None:
         with self.writing:
-            accuracy.write_row(key_of(task, self.arguments) | row, self.arguments.output)
+            accuracy.write_row(key_of(task, self.arguments) | row, self.arguments.output, KEYS)
         figures = ("dice_aseg", "dice_cortex", "folding_percent", "inverse_mm", "seconds", "peak_gib")
         shown = " ".join(f"{figure} {row[figure]:.4g}" for figure in figures if row.get(figure) is not None)
         print(accuracy.name(task.pair), task.tool, row.get("failed") or shown, flush=True)
@@ -175,6 +201,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--until", type=float, default=math.inf, help="seconds after which all is stopped")
     parser.add_argument("--limit", type=float, default=math.inf, help="seconds that a pair may take")
     parser.add_argument("--again", action="store_true", help="also what has a row")
+    parser.add_argument("--maps", type=Path, help="folder that keeps the maps")
+    parser.add_argument("--machine", default=machine.label())
     parser.add_argument("--shared", action="store_true", help="keep no seconds")
     parser.add_argument("--output", type=Path, default=TABLE)
     return parser.parse_args()
@@ -189,7 +217,7 @@ def main() -> None:
         python_of(TOOLS[tool].environment)
     with ThreadPoolExecutor(arguments.jobs) as pool:
         list(pool.map(Runner(arguments), waiting))
-    accuracy.write_summary(arguments.device, arguments.output)
+    accuracy.write_summary(arguments.machine, arguments.output, KEYS)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Where a figure was measured, and where result files go."""
 
 import json
+import os
 import platform
 import time
 from collections.abc import Callable
@@ -27,6 +28,13 @@ def describe() -> dict[str, Any]:
         "torch": torch.__version__,
         "patchmorph": patchmorph.__version__,
     }
+
+
+def label() -> str:
+    """The machine in words: processor, cores and GPU."""
+    known = describe()
+    parts = [known["processor"], f"{os.cpu_count()} cores", *([known["gpu"]] if known["gpu"] else [])]
+    return ", ".join(parts)
 
 
 def write(name: str, figures: dict[str, Any], folder: Path = RESULTS, quiet: bool = False) -> None:

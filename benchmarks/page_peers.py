@@ -1,6 +1,7 @@
 """The comparison with other tools on the benchmark page, from results/peers.csv and peers.json."""
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from statistics import fmean
 from typing import Any
@@ -26,6 +27,7 @@ NAMES = {
     "convexadam": "ConvexAdam",
     "fireants": "FireANTs",
 }
+OURS = ("patchmorph", "patchmorph-refine")
 DIPY = "https://docs.dipy.org/stable/examples_built/registration"
 NIFTYREG = "https://github.com/KCL-BMEIS/niftyreg/wiki"
 ANTS = "(https://github.com/ANTsX/ANTs/wiki/Anatomy-of-an-antsRegistration-call)"
@@ -45,7 +47,7 @@ COMMANDS = {
     "demons": "affine by mutual information, matched histograms, fast symmetric diffeomorphic demons at "
     "three resolutions ([example](https://simpleitk.readthedocs.io/en/master/link_DemonsRegistration2_docs.html))",
     "elastix": "the default translation, affine and B-spline maps "
-    "([example](https://github.com/InsightSoftwareConsortium/ITKElastix)), B-splines of 5 mm",
+    "([manual](https://elastix.dev)), B-splines of 5 mm, by the development release of SimpleITK that has it",
     "convexadam": "SimpleITK's affine map, since it needs one grid; then `convex_adam_pt` with MIND and "
     "[its own values](https://github.com/multimodallearning/convexAdam)",
     "fireants": "centres of mass, affine and greedy registration as its "
@@ -55,11 +57,13 @@ Row = dict[str, Any]
 Format = Callable[[float], str]
 COLUMNS: tuple[tuple[str, str, Format], ...] = (
     ("dice_aseg", "aseg Dice", "{:.3f}".format),
+    ("ours", "PatchMorph's there", "{:.3f}".format),
     ("dice_cortex", "cortex Dice", "{:.3f}".format),
     ("dice", "tissue Dice", "{:.3f}".format),
     ("folding_percent", "folding %", "{:.3f}".format),
     ("sd_log_jacobian", "SD log J", "{:.2f}".format),
     ("inverse_mm", "inverse, mm", "{:.3f}".format),
+    ("both_ways_mm", "both ways, mm", "{:.2f}".format),
     ("seconds", "seconds", lambda seconds: f"{float(f'{seconds:.2g}'):g}"),
     ("peak_gib", "GiB", "{:.1f}".format),
 )
@@ -72,15 +76,44 @@ def table(head: tuple[str, ...], lines: list[list[str]]) -> str:
 
 
 def groups(data: str, name: str = "peers") -> list[Row]:
-    """Means a tool and device, the best first."""
+    """Means a tool, device and machine, the best first."""
     found = json.loads((machine.RESULTS / f"{name}.json").read_text(encoding="utf-8"))["groups"]
     chosen = [row for row in found if row["set"] == data and row["tool"] in NAMES and row["mean"]]
     return sorted(chosen, key=lambda row: -row["mean"].get("dice_aseg", row["mean"]["dice"]))
 
 
-def compared(data: str, name: str = "peers") -> str:
-    """A line for each tool and device of a data set; columns that no tool has are left out."""
-    rows = groups(data, name)
+def machines(data: str) -> list[str]:
+    """The machines of a data set, that of most tools first."""
+    counts = Counter(row["machine"] for row in groups(data))
+    return [name for name, _ in counts.most_common()]
+
+
+def by_machine(data: str) -> str:
+    """A table for each machine."""
+    found = [row | {"mean": row["mean"] | _ours_there(row)} for row in groups(data)]
+    tables = []
+    for name in machines(data):
+        lines = lines_of([row for row in found if row["machine"] == name])
+        tables.append(f"{name}:\n\n{lines}")
+    return "\n\n".join(tables)
+
+
+def _ours_there(group: Row) -> dict[str, float]:
+    """PatchMorph's Dice on the pairs of another tool."""
+    rows = [row for row in read_table(machine.RESULTS / "peers.csv") if row["set"] == group["set"]]
+    kind = ("tool", "device", "machine")
+    pairs = {row["pair"] for row in rows if all(row[key] == group[key] for key in kind) and row["dice_2"]}
+    ours = [float(row["dice_aseg"]) for row in _most(rows, "patchmorph") if row["pair"] in pairs]
+    return {"ours": fmean(ours)} if group["tool"] not in OURS and len(ours) == len(pairs) else {}
+
+
+def compared(data: str, name: str) -> str:
+    """`lines_of` a data set that was measured on one machine."""
+    return lines_of(groups(data, name))
+
+
+def lines_of(rows: list[Row]) -> str:
+    """A line for each tool and device; columns that no tool has are left out."""
     has_parcels = any("dice_aseg" in row["mean"] for row in rows)
     columns = [
         column
@@ -93,6 +126,16 @@ def compared(data: str, name: str = "peers") -> str:
         count = f"{row['pairs']}, {row['failed']} failed" if row.get("failed") else str(row["pairs"])
         lines.append([NAMES[row["tool"]], row["device"].upper(), count, *figures])
     return table(("", "on", "pairs", *(heading for _, heading, _ in columns)), lines)
+
+
+def whole_command() -> str:
+    """What the command takes with all that it reads and writes, where that was measured beside the tools."""
+    found = json.loads((machine.RESULTS / "peers.json").read_text(encoding="utf-8"))["groups"]
+    for row in found:
+        if row["tool"] == "command-refine":
+            seconds, name = row["mean"]["seconds"], row["machine"]
+            return f"The whole command with `--refine 60`, files and report included: {seconds:.0f} s ({name}).\n"
+    return ""
 
 
 def commands() -> str:
@@ -108,21 +151,17 @@ def other_grids() -> str:
     return f"""
 The moving images on oblique grids of 0.9, 1.3 and 2.0 mm in another orientation (`--grids`):
 
-{compared("t1-labelled-grids")}
+{by_machine("t1-labelled-grids")}
 """
 
 
 def structures() -> str:
     """What our Dice is above Greedy's on the pairs that both have, and in how many structures."""
     rows = [row for row in read_table(machine.RESULTS / "peers.csv") if row["set"] == "t1-labelled"]
-    by_pair = {row["pair"]: row for row in rows if row["tool"] == "greedy" and row["dice_2"]}
+    by_pair = {row["pair"]: row for row in _most(rows, "greedy")}
     lines = []
-    for tool, device in sorted({(row["tool"], row["device"]) for row in rows if "patchmorph" in row["tool"]}):
-        mine = [
-            row
-            for row in rows
-            if (row["tool"], row["device"]) == (tool, device) and row["pair"] in by_pair and row["dice_2"]
-        ]
+    for tool, device in sorted({(row["tool"], row["device"]) for row in rows if row["tool"] in OURS}):
+        mine = [row for row in _most(rows, tool, device) if row["pair"] in by_pair]
         gains = [_gain(mine, by_pair, f"dice_{label}") for label in ASEG if mine]
         if gains:
             above = f"{sum(gain > 0 for gain in gains)} of {len(gains)}"
@@ -133,24 +172,33 @@ def structures() -> str:
     return table(head, lines)
 
 
+def _most(rows: list[dict[str, str]], tool: str, device: str = "cpu") -> list[dict[str, str]]:
+    """The scored rows of a tool from the machine where it registered most pairs."""
+    found = [row for row in rows if (row["tool"], row["device"]) == (tool, device) and row["dice_2"]]
+    counts = Counter(row["machine"] for row in found) or Counter({"": 0})
+    return [row for row in found if row["machine"] == counts.most_common(1)[0][0]]
+
+
 def _gain(mine: list[dict[str, str]], by_pair: dict[str, dict[str, str]], column: str) -> float:
     return fmean(float(row[column]) - float(by_pair[row["pair"]][column]) for row in mine)
 
 
 def figure() -> Figure:
-    """Dice of the subcortical structures against seconds, for the tools whose time is known."""
-    drawn = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = drawn.add_subplot()
-    for row in groups("t1-labelled"):
-        if "seconds" in row["mean"]:
+    """Dice of the subcortical structures against seconds, a panel for each machine on which tools compare."""
+    timed = [row for row in groups("t1-labelled") if "seconds" in row["mean"]]
+    panels = [name for name, count in Counter(row["machine"] for row in timed).items() if count > 1]
+    drawn = Figure(figsize=(5 * len(panels), 4.2), layout="constrained")
+    for axes, name in zip(drawn.subplots(1, len(panels), squeeze=False, sharey=True)[0], panels, strict=True):
+        for number, row in enumerate(row for row in timed if row["machine"] == name):
             where = (row["mean"]["seconds"], row["mean"]["dice_aseg"])
-            is_ours = "patchmorph" in row["tool"]
+            is_ours, beside = row["tool"] in OURS, (5, -11 if number % 2 else 5)
             axes.plot(*where, "o" if is_ours else "s", color="tab:red" if is_ours else "tab:gray")
-            name = f"{NAMES[row['tool']]}, {row['device'].upper()}"
-            axes.annotate(name, where, (5, 5), textcoords="offset points", fontsize=8)
-    axes.set_xscale("log")
-    axes.margins(x=0.25, y=0.15)
-    axes.set_xlabel("seconds a pair")
-    axes.set_ylabel("aseg Dice")
-    axes.grid(alpha=0.3)
+            axes.annotate(NAMES[row["tool"]], where, beside, textcoords="offset points", fontsize=8)
+        axes.set_xscale("log")
+        axes.margins(x=0.35, y=0.15)
+        axes.set_title(name, fontsize=9)
+        axes.set_xlabel("seconds a pair")
+        axes.grid(alpha=0.3)
+        axes.label_outer()
+    drawn.axes[0].set_ylabel("aseg Dice")
     return drawn

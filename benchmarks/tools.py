@@ -81,7 +81,7 @@ class Outcome(NamedTuple):
         mapped: where the voxels of the fixed grid go (moving world, RAS+ mm), ``[1, X, Y, Z, 3]``.
         inverse: where the voxels of the moving grid go (fixed world), on that grid; none without an inverse.
         seconds: from reading the images to the end of the registration.
-        peak_gib: largest memory of the process.
+        peak_gib: largest memory until then.
     """
 
     warped: torch.Tensor
@@ -142,8 +142,8 @@ def run(
         pinned = ["taskset", "-c", ",".join(map(str, cores))] if cores else []
         arguments = [device if argument == DEVICE else argument for argument in tool.arguments]
         script = [python_of(tool.environment), SCRIPTS / tool.script]
-        peak = _run([*pinned, *script, pair.fixed, pair.moving, folder, *arguments], limit_seconds)
-        return _read(folder, peak)
+        _run([*pinned, *script, pair.fixed, pair.moving, folder, *arguments], limit_seconds)
+        return _read(folder)
 
 
 def stop(*_: object) -> None:
@@ -153,8 +153,8 @@ def stop(*_: object) -> None:
     os._exit(1)
 
 
-def _run(command: list[str | Path], limit_seconds: float | None) -> float:
-    """Peak memory in GiB of a command with two threads, its children included."""
+def _run(command: list[str | Path], limit_seconds: float | None) -> None:
+    """Run a command with two threads."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"), "2")
     words = list(map(str, command))
     with tempfile.TemporaryFile("w+", errors="replace") as output:
@@ -162,36 +162,35 @@ def _run(command: list[str | Path], limit_seconds: float | None) -> float:
             words, stdout=output, stderr=output, env=os.environ | threads, start_new_session=True
         )
         _running.add(process.pid)
-        status, peak_gib = _wait(process.pid, limit_seconds or math.inf)
+        status = _wait(process.pid, limit_seconds or math.inf)
         _running.discard(process.pid)
         output.seek(0)
         lines = [line.strip() for line in output if line.strip()]
     if status:
         raise ToolError(lines[-1][:200] if lines else f"ended with status {status}")
-    return peak_gib
 
 
-def _wait(group: int, limit_seconds: float) -> tuple[int, float]:
-    """Status and peak memory in GiB of a process that leads a group, which is ended at the limit."""
+def _wait(group: int, limit_seconds: float) -> int:
+    """Status of a process that leads a group, which is ended at the limit."""
     ends = time.monotonic() + limit_seconds
     while True:
-        ended, status, usage = os.wait4(group, os.WNOHANG)
+        ended, status = os.waitpid(group, os.WNOHANG)
         if ended:
-            return status, usage.ru_maxrss / 2**20
+            return status
         if time.monotonic() > ends:
             os.killpg(group, signal.SIGKILL)
-            os.wait4(group, 0)
+            os.waitpid(group, 0)
             _running.discard(group)
             raise ToolError(f"took longer than {limit_seconds:.0f} s")
         time.sleep(0.05)
 
 
-def _read(folder: Path, peak_gib: float) -> Outcome:
+def _read(folder: Path) -> Outcome:
     mapped = [load_image(folder / f"{letter}_warped.nii").data[0, 0].float() for letter in "xyz"]
     inverse = None
     if (folder / "fixed_x_warped.nii").exists():
         images = [load_image(folder / f"fixed_{letter}_warped.nii") for letter in "xyz"]
         inverse = Image(torch.cat([image.data.float() for image in images], 1), images[0].grid)
     warped = load_labels(folder / "labels_warped.nii").data[0, 0].long()
-    seconds = json.loads((folder / "seconds.json").read_text())
-    return Outcome(warped, torch.stack(mapped, -1)[None], inverse, seconds, peak_gib)
+    cost = json.loads((folder / "cost.json").read_text())
+    return Outcome(warped, torch.stack(mapped, -1)[None], inverse, **cost)

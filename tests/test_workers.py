@@ -43,6 +43,19 @@ def test_each_part_has_one_core_and_as_many_run_at_once_as_threads_are_allowed(t
     assert started == [3]
 
 
+def test_no_more_parts_run_at_once_than_are_wanted(three_threads):
+    running, most = [], []
+
+    def count(part: int) -> None:
+        running.append(part)
+        most.append(len(running))
+        time.sleep(0.002)
+        running.remove(part)
+
+    assert list(in_order(count, range(20), at_most=2)) == [None] * 20
+    assert max(most) == 2
+
+
 def test_parts_of_parts_stay_on_the_core_of_their_part(three_threads):
     def inner(part: int) -> int:
         return threading.get_ident()

@@ -7,11 +7,12 @@ A runner gets FIXED, MOVING (paths) and a FOLDER with images that its tool warps
 - ``fixed_x.nii``, ``fixed_y.nii``, ``fixed_z.nii``: the same of the fixed grid, with a margin. A tool that
   has the inverse of its map pulls them to the moving grid.
 
-It leaves ``NAME_warped.nii`` of each, and ``seconds.json``: the time from reading the images to the end of
-the registration, imports and the warping of these images excluded.
+It leaves ``NAME_warped.nii`` of each, and ``cost.json``: the seconds from reading the images to the end of
+the registration, imports and the warping of these images excluded, and the largest memory until then.
 """
 
 import json
+import resource
 import sys
 import time
 from pathlib import Path
@@ -34,10 +35,21 @@ def target(name: str) -> str:
 
 
 class Clock:
-    """Starts when made; `stop` writes the seconds."""
+    """Starts when made; `stop` writes what the registration cost."""
 
     def __init__(self):
         self.began = time.perf_counter()
 
     def stop(self) -> None:
-        (FOLDER / "seconds.json").write_text(json.dumps(time.perf_counter() - self.began))
+        cost = {"seconds": time.perf_counter() - self.began, "peak_gib": peak_gib()}
+        (FOLDER / "cost.json").write_text(json.dumps(cost))
+
+
+def peak_gib() -> float:
+    """Largest memory of this process, or of one that it has run.
+
+    ``ru_maxrss`` of a process itself begins with the memory of the one that started it.
+    """
+    status = Path("/proc/self/status").read_text()
+    own = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+    return max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 2**20

@@ -1,4 +1,4 @@
-"""elastix (pip package itk-elastix) on one pair.
+"""elastix (pip package SimpleITK-SimpleElastix) on one pair.
 
     python run_elastix.py FIXED MOVING FOLDER SPACING_MM
 
@@ -6,28 +6,31 @@ Its default parameter maps: translation, affine, B-splines, with a final grid of
 estimate of the step size.
 """
 
-import itk
-import numpy as np
 import protocol
+import SimpleITK as sitk  # noqa: N813
+import with_sitk
 
 clock = protocol.Clock()
-fixed, moving = itk.imread(protocol.FIXED, itk.F), itk.imread(protocol.MOVING, itk.F)
-parameters = itk.ParameterObject.New()
-for kind in ("translation", "affine"):
-    parameters.AddParameterMap(parameters.GetDefaultParameterMap(kind, 4))
-spacing = float(protocol.ARGUMENTS[0])
-parameters.AddParameterMap(parameters.GetDefaultParameterMap("bspline", 4, spacing))
-parameters.SetParameter(2, "ASGDParameterEstimationMethod", "DisplacementDistribution")
-parameters.SetParameter(0, "AutomaticTransformInitializationMethod", "CenterOfGravity")
-parameters.SetParameter(0, "AutomaticTransformInitialization", "true")
-_, found = itk.elastix_registration_method(fixed, moving, parameter_object=parameters, log_to_console=False)
+fixed, moving = with_sitk.read(protocol.FIXED), with_sitk.read(protocol.MOVING)
+elastix = sitk.ElastixImageFilter()
+elastix.LogToConsoleOff()
+elastix.SetOutputDirectory(str(protocol.FOLDER))
+elastix.SetFixedImage(fixed)
+elastix.SetMovingImage(moving)
+translation, affine = (sitk.GetDefaultParameterMap(kind, 4) for kind in ("translation", "affine"))
+translation["AutomaticTransformInitializationMethod"] = ["CenterOfGravity"]
+translation["AutomaticTransformInitialization"] = ["true"]
+splines = sitk.GetDefaultParameterMap("bspline", 4, float(protocol.ARGUMENTS[0]))
+splines["ASGDParameterEstimationMethod"] = ["DisplacementDistribution"]
+elastix.SetParameterMap([translation, affine, splines])
+elastix.Execute()
 clock.stop()
-last = found.GetNumberOfParameterMaps() - 1
+transformix = sitk.TransformixImageFilter()
+transformix.LogToConsoleOff()
+transformix.SetOutputDirectory(str(protocol.FOLDER))
+found = [dict(values) for values in elastix.GetTransformParameterMap()]
 for name in protocol.FORWARD:
-    order = "0" if name == "labels" else "1"
-    found.SetParameter(last, "FinalBSplineInterpolationOrder", order)
-    image = itk.imread(protocol.source(name), itk.F)
-    warped = itk.transformix_filter(image, found)
-    warped = itk.image_from_array(np.asarray(warped))
-    warped.CopyInformation(fixed)
-    itk.imwrite(warped, protocol.target(name))
+    found[-1]["FinalBSplineInterpolationOrder"] = ["0" if name == "labels" else "1"]
+    transformix.SetTransformParameterMap(found)
+    transformix.SetMovingImage(with_sitk.read(protocol.source(name)))
+    sitk.WriteImage(transformix.Execute(), protocol.target(name))

@@ -9,6 +9,7 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Run the command line; Ctrl-C while libraries are loaded ends it at once, for nothing was begun."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # small products, whose threads wait in a loop
     signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
     from patchmorph import cli  # which loads libraries itself
 

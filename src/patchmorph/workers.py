@@ -22,7 +22,10 @@ AHEAD = 2
 
 
 def in_order(
-    compute: Callable[[Part], Result], parts: Iterable[Part], device: torch.device | str = "cpu"
+    compute: Callable[[Part], Result],
+    parts: Iterable[Part],
+    device: torch.device | str = "cpu",
+    at_most: int | None = None,
 ) -> Iterator[Result]:
     """``compute`` of each part, in the order of the parts.
 
@@ -33,8 +36,10 @@ def in_order(
         compute: a function that may run in several threads at once; it has the grad mode of the caller.
         parts: what it is called with; taken from the caller's thread when they are needed.
         device: where it computes.
+        at_most: parts at a time, however many threads there are.
     """
     threads = torch.get_num_threads()
+    workers = min(threads, at_most or threads)
     if torch.device(device).type != "cpu" or threads == 1:
         yield from map(compute, parts)
         return
@@ -45,9 +50,9 @@ def in_order(
             return compute(part)
 
     waiting, parts = deque[Future[Result]](), iter(parts)
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
-            waiting.extend(pool.submit(run, part) for part in itertools.islice(parts, threads + AHEAD))
+            waiting.extend(pool.submit(run, part) for part in itertools.islice(parts, workers + AHEAD))
             while waiting:
                 yield waiting.popleft().result()
                 waiting.extend(pool.submit(run, part) for part in itertools.islice(parts, 1))

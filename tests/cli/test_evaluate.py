@@ -78,7 +78,7 @@ def test_rows_that_succeed_are_kept_when_others_fail(evaluate, files, tmp_path):
     page = (tmp_path / "out" / "index.html").read_text()
     assert page.index("empty_to_fixed") < page.index("moving_to_fixed")  # the worst first
     links = re.findall(r'href="(reports/.*?)"', page)
-    assert links == ["reports/001_moving_to_fixed.html", "reports/002_moving_to_fixed.html"]
+    assert links == ["reports/001_moving_to_fixed.html", "reports/003_moving_to_fixed.html"]
     report = (tmp_path / "out" / links[0]).read_text()
     assert (
         f'correlation of intensities, after</td><td class="number">{float(rows[0]["ncc_after"]):.3g}<'

@@ -1,6 +1,8 @@
 """Pairs are registered, measured where the fixed image says so, and averaged."""
 
 import math
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from registered import registered
 from synthetic import grid_around, smooth_image
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.evaluation.benchmark import PairResult, evaluate, loading, measure, summarize
+from patchmorph.evaluation.benchmark import LoadedPair, PairResult, evaluate, loading, measure, summarize
 from patchmorph.evaluation.labels import PairLabels, load_labels
 from patchmorph.evaluation.pairs import PairPaths
 from patchmorph.evaluation.quality import measure_quality
@@ -149,6 +151,29 @@ def test_a_table_is_registered_pair_by_pair_with_the_labels_of_each_side(tmp_pat
     assert with_labels.dice == pytest.approx(2 * 3 / (3 + 5))
     assert math.isnan(without.dice)
     assert with_labels.seconds >= 0
+
+
+@pytest.mark.parametrize(("maps", "at_once"), [(3, True), (1, False), (0, False)])
+def test_pairs_with_maps_are_measured_at_once_where_they_are_enough_and_stay_in_order(cube, maps, at_once):
+    pairs = [PairPaths(Path("f"), Path(str(k)), transform=Path("t") if k < maps else None) for k in range(3)]
+    places, threads, before = [], [], torch.get_num_threads()
+
+    def load(paths: PairPaths) -> LoadedPair:
+        threads.append(threading.get_ident() != threading.main_thread().ident)
+        if paths.moving.name == "1":
+            raise PatchMorphError("image must be there")
+        moved = Image(cube.data, GRID, paths.moving.name)
+        return LoadedPair(lambda: registration_by(AffineTransform.identity(), cube, moved), PairLabels())
+
+    torch.set_num_threads(2)
+    try:
+        results = list(evaluate(pairs, load, lambda number, *_: places.append(number)))
+    finally:
+        torch.set_num_threads(before)
+    assert [result.moving for result in results] == ["0", "1", "2"]
+    assert [result.error for result in results] == ["", "image must be there", ""]
+    assert sorted(places) == [1, 3]
+    assert all(threads) if at_once else not any(threads)
 
 
 def test_labels_that_were_stored_as_floats_are_rounded(tmp_path):

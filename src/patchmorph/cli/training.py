@@ -82,7 +82,7 @@ def evaluate(
     registers = any(pair.transform is None for pair in table)
     loaded = {name: method.loaded_model() if registers else NO_MODEL for name, method in methods.items()}
     first = next(iter(methods))
-    results, pages = [], EvaluationPages(output, methods)
+    results, pages, computing = [], EvaluationPages(output, methods), choose_device(methods[first].device)
 
     def load(paths: PairPaths) -> LoadedPair:
         if paths.transform is not None:
@@ -90,13 +90,13 @@ def evaluate(
         pages.wait()
         return read_pair(paths, methods[paths.tool], loaded[paths.tool])
 
-    for result in written(run_evaluation(table, load, pages.keep), output):
+    for result in written(run_evaluation(table, load, pages.keep, computing), output):
         results.append(result)
         names = f"{Path(result.moving).name} → {Path(result.fixed).name}"
         console.print(f"{len(results)}/{len(table)} {names}, {result.tool}: {result.error or result.verdict}")
     how = {
         "models": [method.model for method in methods.values()] if registers else [],
-        "device": str(choose_device(methods[first].device)),
+        "device": str(computing),
         "arguments": methods[first].arguments(),
         "versions": versions(),
     }

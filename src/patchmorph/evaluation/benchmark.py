@@ -1,5 +1,6 @@
 """Registration of a table of pairs, with measurements of each."""
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -18,9 +19,12 @@ from patchmorph.evaluation.structures import StructureResult, compare_structures
 from patchmorph.images.volume import Image
 from patchmorph.io.images import load_image
 from patchmorph.registration.result import Registration
+from patchmorph.workers import in_order
 
 ASEG = (2, 3, 4, 7, 8, 10, 11, 12, 13, 16, 17, 18, 26, 28, 41, 42, 43, 46, 47, 49, 50, 51, 52, 53, 54, 58, 60)
 """FreeSurfer's subcortical structures and the two cortices (3 and 42), over which `dice_aseg` is averaged."""
+PAIRS_AT_A_TIME = 4
+"""Pairs that are measured at once, at most: each holds its images."""
 
 
 @dataclass(frozen=True)
@@ -110,29 +114,52 @@ class Evaluated:
 def evaluate(
     pairs: list[PairPaths],
     load: Callable[[PairPaths], LoadedPair],
-    keep: Callable[[PairPaths, Evaluated], None] | None = None,
+    keep: Callable[[int, PairPaths, Evaluated], None] | None = None,
+    device: torch.device | str = "cpu",
 ) -> Iterator[PairResult]:
-    """Register and measure the pairs in turn; a pair that cannot be registered has an ``error``.
+    """Register and measure the pairs; a pair that cannot be registered has an ``error``.
+
+    Pairs that are registered follow each other. Pairs whose map another tool made are measured several at a
+    time, each on one core, where there are enough of them.
 
     Args:
         pairs: their files.
         load: reads them.
-        keep: gets each pair that was registered, and its files, before its result is yielded.
+        keep: gets each pair that was registered, with its place in ``pairs`` and its files, before its result
+            is yielded.
+        device: where pairs are measured.
     """
-    for paths in pairs:
-        by = "" if paths.transform is None else str(paths.transform)
-        try:
-            evaluated = _evaluated(load(paths))
-            result = replace(evaluated.result, transform=by, tool=paths.tool)
-            if paths.seconds is not None:
-                result = replace(result, seconds=paths.seconds)
-            evaluated = replace(evaluated, result=result)
-            if keep is not None:
-                keep(paths, evaluated)
-            yield evaluated.result
-        except PatchMorphError as error:
-            failed = PairResult(str(paths.fixed), str(paths.moving), transform=by, tool=paths.tool)
-            yield replace(failed, error=str(error))
+
+    def result(numbered: tuple[int, PairPaths]) -> PairResult:
+        return _result(*numbered, load, keep)
+
+    for measured, group in itertools.groupby(enumerate(pairs, 1), lambda pair: pair[1].transform is not None):
+        several = list(group)
+        if measured and len(several) >= torch.get_num_threads():
+            yield from in_order(result, several, device, PAIRS_AT_A_TIME)
+        else:
+            yield from map(result, several)
+
+
+def _result(
+    number: int,
+    paths: PairPaths,
+    load: Callable[[PairPaths], LoadedPair],
+    keep: Callable[[int, PairPaths, Evaluated], None] | None,
+) -> PairResult:
+    by = "" if paths.transform is None else str(paths.transform)
+    try:
+        evaluated = _evaluated(load(paths))
+        result = replace(evaluated.result, transform=by, tool=paths.tool)
+        if paths.seconds is not None:
+            result = replace(result, seconds=paths.seconds)
+        if keep is not None:
+            keep(number, paths, replace(evaluated, result=result))
+    except PatchMorphError as error:
+        return PairResult(
+            str(paths.fixed), str(paths.moving), transform=by, tool=paths.tool, error=str(error)
+        )
+    return result
 
 
 def loading(register: Callable[[Image, Image], Registration]) -> Callable[[PairPaths], LoadedPair]:

@@ -3,10 +3,12 @@
 import math
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from patchmorph.api import Method
 from patchmorph.evaluation.benchmark import Evaluated, PairResult
@@ -21,6 +23,7 @@ from patchmorph.report.page import write_page
 from patchmorph.report.tools import render_tools
 from patchmorph.results.summary import Summary, device_name, peak_memory_gib, versions
 from patchmorph.transforms.base import AffineTransform
+from patchmorph.workers import beside
 
 PAGES = "reports"
 """Folder of the pages of the pairs, in that of the evaluation."""
@@ -47,18 +50,24 @@ class EvaluationPages:
     folder: Path
     methods: Mapping[str, Method]
     _kept: dict[int, tuple[Path, str]] = field(default_factory=dict)
-    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
     _written: Future[None] | None = None
 
-    def keep(self, paths: PairPaths, evaluated: Evaluated) -> None:
-        """Write the page of a pair beside what follows, once the page before is there."""
+    def keep(self, number: int, paths: PairPaths, evaluated: Evaluated) -> None:
+        """Write the page of the pair at a place of the table.
+
+        It is written beside what follows, once the page before is there; where pairs have a core each, it is
+        written at once.
+        """
         self.wait()
         (self.folder / PAGES).mkdir(parents=True, exist_ok=True)
-        page = self.folder / PAGES / f"{len(self._kept) + 1:03d}_{self._page_name(evaluated.result)}.html"
+        page = self.folder / PAGES / f"{number:03d}_{self._page_name(evaluated.result)}.html"
         summary = self._summary(paths, evaluated)
         view = PairView.of(evaluated.registration, evaluated.warped, evaluated.labels)
-        self._written = self._pool.submit(write_page, page, view, summary)
         self._kept[id(evaluated.result)] = page, "; ".join(summary.reasons)
+        writing = beside(1).submit(write_page, page, view, summary)
+        if torch.get_num_threads() == 1:
+            writing.result()
+        self._written = writing
 
     def _page_name(self, result: PairResult) -> str:
         """With the tool's name, where several may be compared."""

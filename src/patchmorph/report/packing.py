@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy import ndarray
 
+from patchmorph.evaluation.overlap import numbered
 from patchmorph.report.drawing import DIVERGING, SEQUENTIAL
 from patchmorph.report.layers import BEFORE, FIXED, WARPED, Layers
 
@@ -82,10 +84,14 @@ def _pack_labels(layers: Layers, blocks: dict[str, str]) -> dict[str, Any]:
     labels = layers.labels
     if not labels:
         return {}
-    ids = np.unique(np.concatenate([np.unique(values) for values in labels.values()] + [[0]]))
+    zero = torch.zeros(1, dtype=torch.long)
+    ids, places = numbered(
+        torch.cat([*(torch.from_numpy(values).flatten() for values in labels.values()), zero])
+    )
     kind = np.uint8 if len(ids) <= 256 else np.uint16
-    for name, values in labels.items():
-        blocks[f"labels-{name}"] = _block(np.searchsorted(ids, values).astype(kind))
+    parts = np.split(places[:-1].numpy().astype(kind), len(labels))
+    for (name, values), part in zip(labels.items(), parts, strict=True):
+        blocks[f"labels-{name}"] = _block(part.reshape(values.shape))
     return {"ids": ids.tolist(), "bytes": np.dtype(kind).itemsize, "of": list(labels)}
 
 
