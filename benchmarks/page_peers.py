@@ -133,8 +133,8 @@ def whole_command() -> str:
     found = json.loads((machine.RESULTS / "peers.json").read_text(encoding="utf-8"))["groups"]
     for row in found:
         if row["tool"] == "command-refine":
-            seconds, name = row["mean"]["seconds"], row["machine"]
-            return f"The whole command with `--refine 60`, files and report included: {seconds:.0f} s ({name}).\n"
+            took = f"{row['mean']['seconds']:.0f} s ({row['machine']})"
+            return f"The whole command with `--refine 60`, files and report included: {took}.\n"
     return ""
 
 
