@@ -187,6 +187,8 @@ def _write(
     with beside(3) as others:
         transforms = others.submit(write_transforms, transform, folder, request.saved)
         others.submit(lambda: registration.evidence)  # which the registration keeps
+        if "report" in request.saved:
+            others.submit(_load_page)
         with step("warp and measure"):
             warped, quality = warp_and_measure(registration)
         summary, report = _summary(request, registration, quality, seconds), None
@@ -206,6 +208,13 @@ def _write(
             with step("report"):
                 report.result()
     return summary
+
+
+def _load_page() -> None:
+    """Load what draws and holds pages."""
+    from patchmorph.report.page import load_page
+
+    load_page()
 
 
 def _write_report(

@@ -20,6 +20,7 @@ PACKAGE = "patchmorph.report"
 NIIVUE = "niivue.umd.js.gz"
 
 
+@cache
 def environment() -> Environment:
     """Templates whose values are escaped, and whose characters are all visible."""
     return Environment(loader=PackageLoader(PACKAGE), autoescape=True, finalize=_finalized)

@@ -11,6 +11,8 @@ from numpy import ndarray
 from torch import Tensor
 
 from patchmorph.evaluation.labels import PairLabels
+from patchmorph.images.canonical import canonical
+from patchmorph.images.chunked import StoredImage
 from patchmorph.images.foreground import foreground
 from patchmorph.images.volume import AbstractVolume, Image
 from patchmorph.registration.result import Registration
@@ -45,16 +47,16 @@ class PairView:
         uncertainty: standard deviation of the map in mm, as an image on a grid.
     """
 
-    fixed: AbstractVolume
-    moving: AbstractVolume
+    fixed: StoredImage
+    moving: StoredImage
     transform: Transform
-    warped: AbstractVolume
+    warped: StoredImage
     fixed_labels: Image | None = None
     warped_labels: Image | None = None
     uncertainty: Callable[[Grid], AbstractVolume] | None = None
 
     @classmethod
-    def of(cls, registration: Registration, warped: AbstractVolume, labels: PairLabels) -> "PairView":
+    def of(cls, registration: Registration, warped: StoredImage, labels: PairLabels) -> "PairView":
         """A registration that is in memory.
 
         Args:
@@ -112,7 +114,7 @@ class Layers:
 
     def __init__(self, view: PairView):
         self.view = view
-        self.lattice = lattice_of(view.fixed)
+        self.lattice, self._box = lattice_of(view.fixed)
 
     @cached_property
     def images(self) -> dict[str, Shown]:
@@ -185,8 +187,12 @@ class Layers:
         """First channels on the lattice, of the fixed, the warped and the moving image."""
         spacing_mm = float(self.lattice.spacing_mm.min())
 
-        def of(image: AbstractVolume) -> Float[Tensor, "x y z"]:
-            return image.sample_grid(self.lattice, spacing_mm)[0, 0].nan_to_num()
+        def of(image: StoredImage) -> Float[Tensor, "x y z"]:
+            if self._box is not None and image.grid.equals(self.view.fixed.grid):
+                values = canonical(image).read(self._box).float()
+            else:
+                values = image.sample_grid(self.lattice, spacing_mm)
+            return values[0, 0].nan_to_num()
 
         images = self.view.fixed, self.view.warped, self.view.moving
         return tuple(in_order(of, images, self.lattice.device))
