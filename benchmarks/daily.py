@@ -3,8 +3,9 @@
     python benchmarks/daily.py [--data FOLDER] [--runs N] [--parts start register busy affine greedy]
 
 Whole processes on one pair of `t1-labelled` (fixed sub-01, moving sub-02), start-up included, each the median
-of the runs: the help and the import; ``register`` with default outputs on an idle machine, with another
-process busy on both cores, and affine only; Greedy in the same run. Writes results/daily.json.
+of the runs, after one that compiles the modules, as pip does when it installs them: the help and the import;
+``register`` with default outputs on an idle machine, with another process busy on both cores, and affine
+only; Greedy in the same run. Writes results/daily.json.
 """
 
 import argparse
@@ -25,6 +26,9 @@ import tools
 
 COMMAND = str(Path(sys.executable).parent / "patchmorph")
 BUSY = "import torch; a = torch.randn(1500, 1500)\nwhile True: a @ a"
+NOT_COMPILED = "PYTHONDONTWRITEBYTECODE"
+"""Set where Python is to compile all modules at each start, which an installed command does not."""
+
 PARTS = ("start", "register", "busy", "affine", "greedy")
 
 
@@ -70,6 +74,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS)
     parser.add_argument("--output", type=Path, default=machine.RESULTS)
     arguments = parser.parse_args()
+    os.environ.pop(NOT_COMPILED, None)
     pair = [arguments.data / f"sub-0{k}_T1w.nii.gz" for k in (1, 2)]
     figures: dict[str, object] = {
         "pair": "t1-labelled, fixed sub-01, moving sub-02",
@@ -81,7 +86,7 @@ def main() -> None:
 
         def register(*options: str) -> list[float]:
             command = (COMMAND, "register", *pair, "-o", folder / "out", "--device", "cpu", "--overwrite")
-            return [seconds(*command, *options) for _ in range(arguments.runs)]
+            return [seconds(*command, *options) for _ in range(arguments.runs + 1)][1:]
 
         def measure(key: str, runs: list[float]) -> None:
             figures[f"{key}_seconds"] = round(statistics.median(runs), 2)
