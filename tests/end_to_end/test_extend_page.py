@@ -1,6 +1,7 @@
 """The four examples of docs/extend.md run, each as a reader would use it."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ def example(title: str, language: str = "python") -> str:
 def test_the_network_keeps_the_contract_and_is_trained(tmp_path, monkeypatch):
     (tmp_path / "my_networks.py").write_text(example("A network"))
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_networks", raising=False)  # of another page
     content = yaml.safe_load(example("A network", "yaml"))["model"]
     model = PatchMorphModel(ModelSpec.model_validate({**content, "patch_size": 16, "spacings_mm": [8.0]}))
     (network,) = model.dense

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import shutil
+import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -165,6 +166,7 @@ def backbone(tmp_path, monkeypatch) -> list[dict]:
     """Files of the page on a new network, and its two trainings, made small: two steps, patches of 16³."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_networks", raising=False)  # of another page
     page = blocks("tutorial-network.md")
     Path("my_networks.py").write_text(page[0][1])
     Path("pairs.csv").write_text(next(code for language, code in page if language == "csv"))
