@@ -14,6 +14,7 @@ from patchmorph.api import Method
 from patchmorph.evaluation.benchmark import Evaluated, PairResult
 from patchmorph.evaluation.comparison import Evaluation
 from patchmorph.evaluation.pairs import REQUIRED, PairPaths
+from patchmorph.io.atomic import writing
 from patchmorph.io.bids import stem
 from patchmorph.registration.options import AFFINE, DEFORMABLE
 from patchmorph.registration.result import Registration
@@ -64,10 +65,9 @@ class EvaluationPages:
         summary = self._summary(paths, evaluated)
         view = PairView.of(evaluated.registration, evaluated.warped, evaluated.labels)
         self._kept[id(evaluated.result)] = page, "; ".join(summary.reasons)
-        writing = beside(1).submit(write_page, page, view, summary)
+        self._written = beside(1).submit(_write, page, view, summary)
         if torch.get_num_threads() == 1:
-            writing.result()
-        self._written = writing
+            self.wait()
 
     def _page_name(self, result: PairResult) -> str:
         """With the tool's name, where several may be compared."""
@@ -122,6 +122,11 @@ class EvaluationPages:
             return {"transform": AFFINE if linear else DEFORMABLE}
         given = {name: str(path) for name, path in paths.given().items() if name not in REQUIRED}
         return given | self.methods[paths.tool].arguments()
+
+
+def _write(page: Path, view: PairView, summary: Summary) -> None:
+    with writing(page):
+        write_page(page, view, summary)
 
 
 def _name(result: PairResult) -> str:

@@ -30,6 +30,8 @@ COARSE_POINTS = 72
 """Of the map's lattice along the longest side: a human brain's points lie 2.5 mm apart."""
 LEAST = 1e-3
 """Determinant that stands for smaller ones in logarithms."""
+SAME_VOXELS = 1e-3
+"""Distance of corners, in voxels, up to which two grids have the same voxels: headers round."""
 FIXED, WARPED, AFFINE, BEFORE = "fixed", "warped", "affine", "before"
 
 
@@ -188,7 +190,7 @@ class Layers:
         spacing_mm = float(self.lattice.spacing_mm.min())
 
         def of(image: StoredImage) -> Float[Tensor, "x y z"]:
-            if self._box is not None and image.grid.equals(self.view.fixed.grid):
+            if self._box is not None and _coincide(image.grid, self.view.fixed.grid):
                 values = canonical(image).read(self._box).float()
             else:
                 values = image.sample_grid(self.lattice, spacing_mm)
@@ -214,6 +216,14 @@ class Layers:
             inside = inside & (nearest >= 0) & (nearest < n)
             index.append(nearest.clamp(0, n - 1))
         return (labels.values()[0, 0].cpu()[tuple(index)].long() * inside).numpy()
+
+
+def _coincide(one: Grid, other: Grid) -> bool:
+    """Whether two grids have the same voxels, as far as headers of files tell."""
+    if one.shape != other.shape:
+        return False
+    away = (one.corners_world() - other.corners_world()).abs().max()
+    return bool(away < SAME_VOXELS * other.spacing_mm.min())
 
 
 def _shown(values: Float[Tensor, "x y z"], window: tuple[float, float]) -> Shown:
