@@ -129,6 +129,7 @@ def test_cells_in_the_regions_of_a_mouse(run, tmp_path, monkeypatch):
     assert off.mean() < 0.15  # half a voxel
 
 
+@pytest.mark.slow
 def test_volumes_of_a_scan(brains, run, tmp_path, monkeypatch):
     """The registration is that of the session: the lines are the point."""
     monkeypatch.chdir(tmp_path)
