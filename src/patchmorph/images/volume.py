@@ -110,10 +110,9 @@ class AbstractVolume(Bounded, Windowed):
 
     def sample_grid(self, grid: Grid, spacing_mm: float) -> Float[Tensor, "_ c x y z"]:
         """`sample` at all points of ``grid``; on a CPU axis by axis where its axes are those of the array."""
-        if grid.device.type == "cuda" or len(grid.voxel_to_world) > 1:
-            return super().sample_grid(grid, spacing_mm)
-        level = self.level(spacing_mm)
-        axes = along_axes(level.grid.world_to_voxel @ grid.voxel_to_world, grid.shape)
+        level, single = self.level(spacing_mm), len(grid.voxel_to_world) == 1
+        on_cpu = single and grid.device.type != "cuda"
+        axes = along_axes(level.grid.world_to_voxel @ grid.voxel_to_world, grid.shape) if on_cpu else None
         if axes is None:
             return super().sample_grid(grid, spacing_mm)
         values, part = level.around(grid.corners_world().float())
