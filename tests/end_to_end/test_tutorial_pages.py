@@ -204,4 +204,4 @@ def test_a_new_backbone_is_trained_and_compared(backbone, run):
     assert Path("dilated/report.html").exists()
     assert json.loads(Path("result/summary.json").read_text())["arguments"]["model"].startswith("dilated")
     summary = json.loads(Path("figures/summary.json").read_text())
-    assert (summary["tools"], summary["failed"]) == (["dilated_model", "unet_model"], 0)
+    assert (list(summary["tools"]), summary["failed"]) == (["dilated_model", "unet_model"], 0)
