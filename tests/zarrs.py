@@ -5,7 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+import torch
 import zarr
+from synthetic import AFFINES, grid_around, lopsided
+
+from patchmorph.images.volume import Image
+from patchmorph.io.formats import ome_zarr_writing
+from patchmorph.io.images import save_image
+from patchmorph.io.numbers import rounded
 
 
 def axes_of(names: str, unit: str | None = "micrometer") -> list[dict[str, str]]:
@@ -47,4 +55,18 @@ def write_zarr(
         root.attrs["ome"] = {"version": version, "multiscales": [image], **omero}
     else:
         root.attrs.update({"multiscales": [{"version": version, **image}], **omero})
+    return path
+
+
+def make_blocks_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of 16³ voxels, so that a small image has several and levels."""
+    monkeypatch.setattr(ome_zarr_writing, "SIDE", 16)
+    monkeypatch.setattr(ome_zarr_writing, "SMALLEST", 16)
+
+
+def save_brain(path: Path) -> Path:
+    """A brain of whole numbers in an OME-Zarr of a sheared grid."""
+    image = lopsided(grid_around((36, 44, 40), AFFINES["LIA"] * 4, (1, 2, 3)))
+    voxels = torch.from_numpy(rounded(image.data.numpy() * 200, np.dtype("u1")))
+    save_image(Image(voxels, image.grid), path)
     return path

@@ -12,17 +12,16 @@ import numpy as np
 import pytest
 import torch
 from distributed import Client, LocalCluster
-from synthetic import AFFINES, grid_around, lopsided, rotation
+from synthetic import AFFINES, grid_around, rotation
+from zarrs import make_blocks_small, save_brain
 
 from patchmorph.cluster.blocks import spread_over
 from patchmorph.errors import PatchMorphError
-from patchmorph.images.volume import Image
 from patchmorph.io.block_writer import BlockWriter, FileFrames
 from patchmorph.io.blockwise import Warping, warp_blocks
 from patchmorph.io.formats import ome_zarr_writing
 from patchmorph.io.formats.ome_zarr_writing import Block
-from patchmorph.io.images import load_image, save_image
-from patchmorph.io.numbers import rounded
+from patchmorph.io.images import load_image
 from patchmorph.io.stated import NOTHING
 
 REFERENCE = grid_around((41, 37, 45), AFFINES["oblique"] * 3.7, (2.0, 1, -3))
@@ -34,16 +33,12 @@ BLOCKS = 3**3 + 2**3 + 1
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(ome_zarr_writing, "SIDE", 16)
-    monkeypatch.setattr(ome_zarr_writing, "SMALLEST", 16)
+    make_blocks_small(monkeypatch)
 
 
 @pytest.fixture
 def frames(tmp_path) -> FileFrames:
-    image = lopsided(grid_around((36, 44, 40), AFFINES["LIA"] * 4, (1, 2, 3)))
-    voxels = torch.from_numpy(rounded(image.data.numpy() * 200, np.dtype("u1")))
-    save_image(Image(voxels, image.grid), tmp_path / "moving.ome.zarr")
-    return FileFrames(tmp_path / "moving.ome.zarr", NOTHING)
+    return FileFrames(save_brain(tmp_path / "moving.ome.zarr"), NOTHING)
 
 
 @pytest.fixture

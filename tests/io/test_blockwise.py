@@ -8,8 +8,8 @@ import signal
 import numpy as np
 import pytest
 import torch
-from synthetic import AFFINES, grid_around, lopsided, smooth_velocity
-from zarrs import axes_of, scaled, write_zarr
+from synthetic import AFFINES, grid_around, smooth_velocity
+from zarrs import axes_of, make_blocks_small, save_brain, scaled, write_zarr
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.images.chunked import ChunkedImage
@@ -19,7 +19,6 @@ from patchmorph.io.blockwise import choice_of, jacobian_blocks, warp_blocks, wri
 from patchmorph.io.chunked import open_frames, open_image
 from patchmorph.io.formats import ome_zarr_writing
 from patchmorph.io.images import load_image, save_image
-from patchmorph.io.numbers import rounded
 from patchmorph.io.resumable import PARTIAL, Ledger, resumable
 from patchmorph.spatial.grid import Grid
 from patchmorph.transforms.jacobian import jacobian_determinant
@@ -31,17 +30,12 @@ MAP = smooth_velocity(Grid.centered((12, 12, 12), 16.0, torch.zeros(1, 3)), 8.0)
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(ome_zarr_writing, "SIDE", 16)
-    monkeypatch.setattr(ome_zarr_writing, "SMALLEST", 16)
+    make_blocks_small(monkeypatch)
 
 
 @pytest.fixture
 def moving(tmp_path) -> ChunkedImage:
-    """A brain of whole numbers in an OME-Zarr of a sheared grid."""
-    image = lopsided(grid_around((36, 44, 40), AFFINES["LIA"] * 4, (1, 2, 3)))
-    voxels = torch.from_numpy(rounded(image.data.numpy() * 200, np.dtype("u1")))
-    save_image(Image(voxels, image.grid), tmp_path / "moving.ome.zarr")
-    opened = open_image(tmp_path / "moving.ome.zarr", whole_voxels=0)
+    opened = open_image(save_brain(tmp_path / "moving.ome.zarr"), whole_voxels=0)
     assert isinstance(opened, ChunkedImage)
     return opened
 

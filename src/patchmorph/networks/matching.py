@@ -1,8 +1,7 @@
 """Local correlation and warping of feature maps, for networks that match features.
 
 Both are plain PyTorch; with gradients on CUDA one Triton kernel each for the forward and the backward pass
-(`kernels`), without which they would take most of the memory of a training step; and without gradients on a
-CPU matrix products and weighted sums (`matching_cpu`).
+(`kernels`), and without gradients on a CPU matrix products and weighted sums (`matching_cpu`).
 Coordinates are voxels of the feature map.
 """
 

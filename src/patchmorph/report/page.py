@@ -60,7 +60,7 @@ def write_report(folder: Path) -> Path:
 
 
 def load_page() -> None:
-    """Compile the template and load the viewer: 0.2 s that `write_page` need not wait for."""
+    """Compile the template and load the viewer, which `write_page` then has at once."""
     environment().get_template(TEMPLATE)
     niivue()
 

@@ -29,12 +29,8 @@ def apply_affine(
     matrix: Float[Tensor, "#b 4 4"], points: Float[Tensor, "#b *n 3"]
 ) -> Float[Tensor, "_ *n 3"]:
     """Map ``points`` by ``matrix``; their batch axes broadcast. Points that are NaN stay NaN."""
-    if len(matrix) == 1 and not torch.is_grad_enabled():
-        single, flat = matrix[0].to(points.dtype), points.reshape(-1, 3)
-        if points.is_cuda:  # where the few operations are what takes time
-            return torch.addmm(single[:3, 3], flat, single[:3, :3].T).reshape(points.shape)
-        if points.sum().isfinite():
-            return _map_in_rows(single, flat).reshape(points.shape)
+    if len(matrix) == 1 and not points.is_cuda and not torch.is_grad_enabled() and points.sum().isfinite():
+        return _map_in_rows(matrix[0].to(points.dtype), points.reshape(-1, 3)).reshape(points.shape)
     mapped = _map_points(matrix.to(points.dtype), points.reshape(len(points), -1, 3))
     return mapped.reshape(len(mapped), *points.shape[1:])
 
@@ -54,7 +50,7 @@ def _map_points(matrix: Float[Tensor, "#b 4 4"], points: Float[Tensor, "#b n 3"]
     """Map points by a weighted sum of the matrix columns.
 
     The backward pass of a batched matrix product of millions of points with a 3×3 matrix took most of a
-    training step (docs/decisions/002).
+    training step (docs/decisions/002), and on CUDA products may be of TF32, which moves points by 0.1 mm.
     """
     matrix = matrix[:, None]
     x, y, z = points.split(1, dim=-1)
