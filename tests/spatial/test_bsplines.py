@@ -1,9 +1,11 @@
 """Splines have the values that SciPy's have, interpolate, are smooth, and keep NaN."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
-from scipy import ndimage
+from scipy import interpolate, ndimage
 
 from patchmorph.spatial import bsplines
 from patchmorph.spatial.bsplines import (
@@ -17,6 +19,7 @@ from patchmorph.spatial.bsplines import (
 )
 from patchmorph.spatial.sampling import sample_cubic
 
+NEAREST_SPLINES = [functools.partial(nearest_spline, degree=degree) for degree in (3, 5)]
 SHAPES = [(7, 9, 11), (1, 5, 2), (3, 2, 1), (30, 8, 21)]
 
 
@@ -49,6 +52,17 @@ def test_numbers_of_every_type_have_coefficients(dtype):
     assert torch.equal(data, before)
 
 
+@pytest.mark.parametrize("degree", [3, 5])
+@pytest.mark.parametrize("shape", [(7, 9, 11), (30, 8, 21), (4, 3, 5)])
+def test_splines_of_both_degrees_are_those_of_scipy(shape, degree):
+    data, points = random(1, 2, *shape), random(1, 200, 3, seed=1) * (torch.tensor(shape) - 1)
+    where = points[0].double().T.numpy()
+    options = {"order": degree, "mode": "mirror", "prefilter": False}
+    expected = [ndimage.map_coordinates(channel.double().numpy(), where, **options) for channel in data[0]]
+    found = sample_spline(data, points, degree=degree)[0]
+    np.testing.assert_allclose(found.numpy(), np.stack(expected), atol=1e-5)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_values_are_those_of_scipy(shape, monkeypatch):
     data, points = random(1, 2, *shape), random(1, 5, 40, 3, seed=1) * (torch.tensor(shape) - 1)
@@ -79,11 +93,17 @@ def test_a_cubic_polynomial_is_reproduced_away_from_the_border():
     torch.testing.assert_close(sample_spline(coefficients, points)[:, 0], expected, atol=1e-5, rtol=0)
 
 
-def test_weights_are_those_of_the_cubic_b_spline_and_sum_to_one():
-    part = torch.tensor([0.0, 0.5, 0.25])
-    weights = bspline_weights(part)
-    by_hand = torch.tensor([[8, 32, 8, 0], [1, 23, 23, 1]]) / 48
-    torch.testing.assert_close(weights[:, :2].T, by_hand)
+@pytest.mark.parametrize(
+    ("degree", "at_a_voxel", "half_way"),
+    [
+        (3, (8 / 48, 32 / 48, 8 / 48, 0), (1 / 48, 23 / 48, 23 / 48, 1 / 48)),
+        (5, (1 / 120, 26 / 120, 66 / 120, 26 / 120, 1 / 120, 0), (1 / 3840, 237 / 3840, 1682 / 3840)),
+    ],
+)
+def test_weights_are_those_of_b_splines_and_sum_to_one(degree, at_a_voxel, half_way):
+    weights = bspline_weights(torch.tensor([0.0, 0.5, 0.25]), degree)
+    torch.testing.assert_close(weights[:, 0], torch.tensor(at_a_voxel))
+    torch.testing.assert_close(weights[: len(half_way), 1], torch.tensor(half_way))
     torch.testing.assert_close(weights.sum(0), torch.ones(3))
 
 
@@ -132,20 +152,23 @@ def test_images_have_the_background_beyond_their_outer_faces():
     assert sample_cubic(coefficients, points, float("nan"))[0, 0, 0].isnan()
 
 
-def test_odd_ends_continue_straight_on():
-    """By hand: c[-1] = 2 c[0] - c[1], so the spline has its first coefficient as value at its first voxel."""
+@pytest.mark.parametrize("degree", [3, 5])
+def test_odd_ends_continue_straight_on(degree):
+    """By hand: c[-k] = 2 c[0] - c[k], so the spline has its first coefficient as value at its first voxel."""
     data, points = random(1, 2, 5, 6, 7), random(1, 200, 3, seed=1) * torch.tensor([4.0, 5, 6])
     padded = data
     for axis in (2, 3, 4):
         count = padded.shape[axis]
-        first, second = (padded.narrow(axis, k, 1) for k in (0, 1))
-        last, other = (padded.narrow(axis, count - k, 1) for k in (1, 2))
-        padded = torch.cat([2 * first - second, padded, 2 * last - other], dim=axis)
-    expected = sample_spline(padded, points + 1)
-    torch.testing.assert_close(sample_spline(data, points, ends="odd"), expected, atol=1e-5, rtol=0)
+        third, second, first = (padded.narrow(axis, k, 1) for k in (2, 1, 0))
+        last, other, before = (padded.narrow(axis, count - k, 1) for k in (1, 2, 3))
+        ahead, behind = (2 * first - third, 2 * first - second), (2 * last - other, 2 * last - before)
+        padded = torch.cat([*ahead, padded, *behind], dim=axis)
+    expected = sample_spline(padded, points + 2, degree=degree)
+    found = sample_spline(data, points, ends="odd", degree=degree)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     corners = torch.tensor([[[0.0, 0, 0], [4, 5, 6]]])
     at_corners = torch.stack([data[..., 0, 0, 0], data[..., -1, -1, -1]], dim=-1)
-    torch.testing.assert_close(sample_spline(data, corners, ends="odd"), at_corners)
+    torch.testing.assert_close(sample_spline(data, corners, ends="odd", degree=degree), at_corners)
 
 
 def line_of(values, kernel, points):
@@ -158,15 +181,16 @@ def hat(x):
     return (1 - x.abs()).clamp(min=0)
 
 
-def bump(x):
-    """The cubic B-spline, as the convolution of two hats, summed over fine steps."""
-    steps = torch.linspace(-1, 1, 401, dtype=torch.float64)
-    return (hat(steps) * hat(x[..., None] - steps)).sum(-1) / 200
+def bump(x, degree=3):
+    """The B-spline, by SciPy."""
+    knots = np.arange(degree + 2) - (degree + 1) / 2
+    spline = interpolate.BSpline.basis_element(knots, extrapolate=False)
+    return torch.from_numpy(np.nan_to_num(spline(x.numpy())))
 
 
 def least_squares(values, kernel, target):
     """Heights of kernels that are nearest to another function, by brute force on fine points."""
-    points = torch.linspace(-4, len(values) + 3, 40 * (len(values) + 7) + 1, dtype=torch.float64)
+    points = torch.linspace(-4, len(values) + 3, 80 * (len(values) + 7) + 1, dtype=torch.float64)
     apart = points[:, None] - torch.arange(len(values))
     return torch.linalg.lstsq(kernel(apart), line_of(values, target, points)[:, None]).solution[:, 0]
 
@@ -177,10 +201,11 @@ def in_the_middle(count=24):
     return values
 
 
-def test_the_nearest_spline_is_that_of_least_squares():
-    values = in_the_middle()
-    expected = least_squares(values, bump, hat)
-    found = nearest_spline(values.reshape(1, 1, -1, 1, 1))[0, 0, :, 0, 0]
+@pytest.mark.parametrize("degree", [3, 5])
+def test_the_nearest_spline_is_that_of_least_squares(degree):
+    values = in_the_middle(48)
+    expected = least_squares(values, functools.partial(bump, degree=degree), hat)
+    found = nearest_spline(values.reshape(1, 1, -1, 1, 1), degree)[0, 0, :, 0, 0]
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
     assert (expected - values).abs().max() > 0.1
 
@@ -194,7 +219,7 @@ def test_the_nearest_linear_interpolation_is_that_of_least_squares():
     assert (expected - values[0, 0]).abs().max() > 0.05
 
 
-@pytest.mark.parametrize("nearest", [nearest_spline, nearest_linear])
+@pytest.mark.parametrize("nearest", [*NEAREST_SPLINES, nearest_linear])
 @pytest.mark.parametrize("shape", [(9, 7, 8), (1, 2, 3), (3, 1, 2), (2, 3, 1)])
 def test_ramps_stay_what_they_are_up_to_their_ends(nearest, shape):
     axes = torch.meshgrid(*[torch.arange(float(n)) for n in shape], indexing="ij")
@@ -205,7 +230,7 @@ def test_ramps_stay_what_they_are_up_to_their_ends(nearest, shape):
 @pytest.mark.parametrize("axis", [2, 3, 4])
 def test_each_axis_is_treated_alike(axis):
     values = in_the_middle(12).float()
-    for nearest in (nearest_spline, nearest_linear):
+    for nearest in (*NEAREST_SPLINES, nearest_linear):
         line = nearest(values.reshape(1, 1, -1, 1, 1)).flatten()
         shape = [5] * 5
         shape[axis] = 12
@@ -214,9 +239,10 @@ def test_each_axis_is_treated_alike(axis):
         torch.testing.assert_close(found[0, 0].flatten(), line, atol=1e-5, rtol=0)
 
 
-def test_an_array_that_is_filtered_in_place_becomes_the_nearest_spline(monkeypatch):
+@pytest.mark.parametrize("degree", [3, 5])
+def test_an_array_that_is_filtered_in_place_becomes_the_nearest_spline(monkeypatch, degree):
     monkeypatch.setattr(bsplines, "SLAB", 4)
     values = random(1, 3, 9, 14, 6)
-    expected = nearest_spline(values)
-    to_nearest_spline(values)
-    torch.testing.assert_close(values, expected, atol=1e-6, rtol=0)
+    expected = nearest_spline(values, degree)
+    to_nearest_spline(values, degree)
+    torch.testing.assert_close(values, expected, atol=1e-5, rtol=0)

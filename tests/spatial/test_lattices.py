@@ -49,13 +49,14 @@ def test_a_lattice_beyond_the_array_reads_its_border_or_zeros():
         assert (sample_lattice(data, matrix, (0, 1, 2), LATTICE, "zeros") == 0).all()
 
 
-def test_splines_have_the_values_at_the_points():
+@pytest.mark.parametrize("degree", [3, 5])
+def test_splines_have_the_values_at_the_points(degree):
     data = torch.rand(1, 3, *SHAPE, generator=torch.Generator().manual_seed(0))
     for matrix in matrices():
         axes = along_axes(matrix, LATTICE)
         assert axes is not None
-        expected = sample_spline(data, Grid(LATTICE, matrix).points_world(), ends="odd")
-        found = sample_lattice(data, matrix, axes, LATTICE, "border", spline=True)
+        expected = sample_spline(data, Grid(LATTICE, matrix).points_world(), ends="odd", degree=degree)
+        found = sample_lattice(data, matrix, axes, LATTICE, "border", degree)
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
         assert expected.std() > 0.01
 

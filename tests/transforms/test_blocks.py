@@ -4,7 +4,6 @@ import pytest
 import torch
 from synthetic import AFFINES, grid_around, rotation, smooth_velocity
 
-from patchmorph.spatial.affine import apply_affine
 from patchmorph.spatial.grid import Grid, VoxelBox
 from patchmorph.transforms.base import AffineTransform, Transform
 from patchmorph.transforms.blocks import mapped_blocks
@@ -162,48 +161,3 @@ BOXES = [
     VoxelBox((0, 5, 14), (3, 17, 20)),  # at three faces
     VoxelBox((0, 0, 0), (16, 17, 20)),  # everything
 ]
-
-
-def points_inside(grid, box, count=300):
-    """Points between the outermost voxel centres of a box."""
-    first, last = torch.tensor(box.start), torch.tensor(box.stop) - 1
-    generator = torch.Generator().manual_seed(0)
-    voxel = first + torch.rand(1, count, 3, generator=generator) * (last - first)
-    return apply_affine(grid.voxel_to_world, voxel.double()).float()
-
-
-@pytest.mark.parametrize("box", BOXES)
-@pytest.mark.parametrize("outside", ["border", "zeros"])
-@pytest.mark.parametrize("halo", [0, 2])
-def test_a_block_of_a_displacement_field_is_the_field_inside_it(linear, box, outside, halo):
-    grid = grid_around((16, 17, 20), linear * 3, (2.0, 1, -4))
-    values = torch.randn(1, 3, 16, 17, 20, generator=torch.Generator().manual_seed(0))
-    field = DisplacementField(values, grid, outside)
-    part = field.block(box, halo)
-    wider = box.widened(halo, grid.shape)
-    assert part.grid.shape == tuple(part.displacement.shape[2:]) == wider.shape
-    assert part.outside == outside
-    points = points_inside(grid, wider)
-    torch.testing.assert_close(part.at(points), field.at(points), atol=1e-4, rtol=0)
-    if box == BOXES[0] and not halo:  # without a halo it ends with the box
-        beyond = points_inside(grid, box.widened(2, grid.shape))
-        assert (part.at(beyond) - field.at(beyond)).abs().max() > 0.1
-
-
-@pytest.mark.parametrize("box", BOXES)
-def test_a_block_of_a_velocity_field_is_the_flow_inside_it(linear, box):
-    """Paths of at most two and a half voxels, and a halo of four; without it the flow inside is another."""
-    grid = grid_around((16, 17, 20), linear * 3, (2.0, 1, -4))
-    field = smooth_velocity(grid, 6.0)
-    field.velocity.clamp_(-7, 7)
-    whole = field.flow
-    longest = grid.world_to_voxel[:, :3, :3].float() @ field.velocity.flatten(2)
-    assert 1.5 < longest.abs().max() < 4  # voxels
-    part = field.block(box, halo=5)
-    assert part.grid.shape == box.shape
-    torch.testing.assert_close(part.displacement, whole.displacement[(..., *box.slices)], atol=2e-4, rtol=0)
-    points = points_inside(grid, box)
-    torch.testing.assert_close(part(points), whole(points), atol=3e-4, rtol=0)
-    without = field.block(box, halo=0)
-    difference = (without.displacement - whole.displacement[(..., *box.slices)]).abs().max()
-    assert (difference > 0.02) == (box != BOXES[2])

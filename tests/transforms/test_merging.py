@@ -22,7 +22,7 @@ def spline(shape, mm, seed=0, center=(0.0, 0, 0), linear=None):
     flow = smooth_velocity(
         grid_around(shape, (np.eye(3) if linear is None else linear) * mm, center), 6.0, seed
     )
-    return VelocityField(flow.velocity * fade(shape), flow.grid, spline=True)
+    return VelocityField(flow.velocity * fade(shape), flow.grid, degree=5)
 
 
 def fade(shape):
@@ -105,7 +105,7 @@ def test_other_parts_stay_as_they_are(between):
         "affine": rotation(3),
         "trilinear": VelocityField(spline((20, 21, 19), 4.0, 1).velocity, grid),
         "oblique": spline((20, 21, 19), 4.0, 1, linear=AFFINES["oblique"]),
-        "goes on": DisplacementField(torch.ones(1, 3, *grid.shape), grid, spline=True),
+        "goes on": DisplacementField(torch.ones(1, 3, *grid.shape), grid, degree=5),
     }[between]
     transform = compose(coarse, other, fine)
     assert with_merged_splines(transform, MANY).parts() == transform.parts()
@@ -125,7 +125,7 @@ def test_blocks_of_small_voxels_are_mapped_as_their_points(linear, halo):
     noise = torch.randn(fine.velocity.shape, generator=torch.Generator().manual_seed(3)) * fade(
         fine.grid.shape
     )
-    transform = compose(pose, *coarse, VelocityField(fine.velocity + 0.2 * noise, fine.grid, spline=True))
+    transform = compose(pose, *coarse, VelocityField(fine.velocity + 0.2 * noise, fine.grid, degree=5))
     grid = grid_around((72, 12, 10), linear / 2, (3.0, 2, 1))
     for block in mapped_blocks(transform, grid, halo):
         assert (block.mapped - transform(block.points)).norm(dim=-1).max() < TOLERANCE_MM

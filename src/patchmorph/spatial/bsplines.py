@@ -1,13 +1,15 @@
-"""Cubic B-splines: smooth fields from coarse arrays, and images between voxels.
+"""B-splines of degree 3 and 5: smooth fields from coarse arrays, and images between voxels.
 
-A spline is ``f(x) = Σ c[k] β(x − k)`` with the cubic B-spline β over four voxels; two of its derivatives are
-continuous (Unser, IEEE Signal Processing Magazine 16(6), 1999; for fields: Rueckert et al., IEEE Trans. on
-Medical Imaging 18(8), 1999). Images are interpolated, and mirrored at the centres of their outermost voxels,
-as in SciPy (``mode="mirror"``) and ITK. Fields have ``odd`` ends, which continue as c[−k] = 2 c[0] − c[k]: a
-field that ends with zeros is zero between them, too.
+A spline of degree n is ``f(x) = Σ c[k] β(x − k)`` with the B-spline β over n + 1 voxels; n − 1 of its
+derivatives are continuous (Unser, IEEE Signal Processing Magazine 16(6), 1999; for fields: Rueckert et al.,
+IEEE Trans. on Medical Imaging 18(8), 1999). Images are interpolated by cubic ones, and mirrored at the
+centres of their outermost voxels, as in SciPy (``mode="mirror"``) and ITK. Fields have ``odd`` ends, which
+continue as c[−k] = 2 c[0] − c[k]: a field that ends with zeros is zero between them, too.
 """
 
 import functools
+import itertools
+import math
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -25,21 +27,35 @@ POLE = 3**0.5 - 2
 GAIN = (1 - POLE) * (1 - 1 / POLE)
 Ends = Literal["mirror", "odd"]
 """How arrays continue beyond their outermost voxels."""
-BASIS = tuple(
-    tuple(number / 6 for number in row)
-    for row in ((1, 4, 1, 0), (-3, 0, 3, 0), (3, -6, 3, 0), (-1, 3, -3, 1))
-)
-"""β at the four voxels around a point (columns), as polynomials (rows: powers) of its place between two."""
-TAPS = 4
-"""Voxels along each axis that a point depends on."""
+SplineDegree = Literal[3, 5]
+Degree = Literal[1, 3, 5]
+"""Of fields; 1 is trilinear interpolation, as `sampling.sample_linear` computes it."""
+BASIS: dict[SplineDegree, tuple[tuple[int, ...], ...]] = {
+    3: ((1, 4, 1, 0), (-3, 0, 3, 0), (3, -6, 3, 0), (-1, 3, -3, 1)),
+    5: (
+        (1, 26, 66, 26, 1, 0),
+        (-5, -50, 0, 50, 5, 0),
+        (10, 20, -60, 20, 10, 0),
+        (-10, 20, 0, -20, 10, 0),
+        (5, -20, 30, -20, 5, 0),
+        (-1, 5, -10, 10, -5, 1),
+    ),
+}
+"""β times the factorial of its degree at the voxels around a point (columns), as polynomials (rows: powers)
+of its place between two."""
 POINTS, CUDA_POINTS = 2**14, 2**19
 """Points that are computed at a time: what a CPU has caches for, and on CUDA 0.2 GiB."""
 SLAB = 32
 """Planes of an array that are filtered at a time in place."""
-B3, B5 = (1 / 6, 4 / 6), (1 / 120, 26 / 120, 66 / 120)
-B7 = (1 / 5040, 120 / 5040, 1191 / 5040, 2416 / 5040)
-"""B-splines of degree 3, 5 and 7 at the integers up to 0. The integral of a product of two shifted B-splines
-is a B-spline of the sum of their degrees plus one (Unser, 1999), so least squares need no others."""
+EULERIAN = {
+    3: (1, 4),
+    5: (1, 26, 66),
+    7: (1, 120, 1191, 2416),
+    11: (1, 2036, 152637, 2203488, 9738114, 15724248),
+}
+"""B-splines at the integers up to 0, times the factorials of their degrees. The integral of a product of two
+shifted B-splines is a B-spline of the sum of their degrees plus one (Unser, 1999), so that least squares need
+no others."""
 
 
 @torch.no_grad()
@@ -71,30 +87,31 @@ def _filtered(values: Float[Tensor, "n *rest"]) -> Float[Tensor, "n *rest"]:
     return line
 
 
-def nearest_spline(values: Float[Tensor, "b c x y z"]) -> Float[Tensor, "b c x y z"]:
+def nearest_spline(values: Float[Tensor, "b c x y z"], degree: SplineDegree) -> Float[Tensor, "b c x y z"]:
     """Coefficients of the spline with odd ends that is nearest to the trilinear interpolation of ``values``.
 
-    In least squares, axis by axis: ``b7 * c = b5 * values`` with sampled B-splines.
+    In least squares, axis by axis, with sampled B-splines: ``b7 * c = b5 * values`` for cubic ones, and
+    ``b11 * c = b7 * values`` for those of degree 5.
     """
-    return _along_axes(values, _nearest_spline)
+    return _along_axes(values, functools.partial(_nearest_spline, degree))
 
 
 def spline_through(values: Float[Tensor, "b c x y z"]) -> Float[Tensor, "b c x y z"]:
-    """Coefficients of the spline with odd ends that has these ``values`` at the grid points."""
+    """Coefficients of the cubic spline with odd ends that has these ``values`` at the grid points."""
     return _along_axes(values, _interpolation)
 
 
-def to_nearest_spline(values: Float[Tensor, "b c x y z"]) -> None:
+def to_nearest_spline(values: Float[Tensor, "b c x y z"], degree: SplineDegree) -> None:
     """`nearest_spline` in place, a part of the array after the other: for arrays that fill the memory."""
     for axis in (2, 3, 4):
-        matrix = _nearest_spline(values.shape[axis]).to(values)
+        matrix = _nearest_spline(degree, values.shape[axis]).to(values)
         for part in values.split(SLAB, dim=3 if axis == 2 else 2):
             part.copy_((part.movedim(axis, -1) @ matrix.T).movedim(-1, axis))
             release()
 
 
 def nearest_linear(values: Float[Tensor, "b c x y z"]) -> Float[Tensor, "b c x y z"]:
-    """Values whose trilinear interpolation is nearest to the spline with odd ends that has these ``values``.
+    """Values whose trilinear interpolation is nearest to the cubic spline with odd ends and these ``values``.
 
     In least squares, axis by axis: ``b3 * b3 * found = b5 * values`` with sampled B-splines. They halve the
     error of trilinear interpolation, whose mean is then zero.
@@ -112,23 +129,24 @@ def _along_axes(
 
 
 @functools.lru_cache(maxsize=64)
-def _nearest_spline(count: int) -> Float[Tensor, "n n"]:
-    return torch.linalg.solve(_convolution(count, B7), _convolution(count, B5))
+def _nearest_spline(degree: SplineDegree, count: int) -> Float[Tensor, "n n"]:
+    return torch.linalg.solve(_convolution(count, 2 * degree + 1), _convolution(count, degree + 2))
 
 
 @functools.lru_cache(maxsize=64)
 def _interpolation(count: int) -> Float[Tensor, "n n"]:
-    return torch.linalg.inv(_convolution(count, B3))
+    return torch.linalg.inv(_convolution(count, 3))
 
 
 @functools.lru_cache(maxsize=64)
 def _nearest_linear(count: int) -> Float[Tensor, "n n"]:
-    twice = _convolution(count, B3) @ _convolution(count, B3)
-    return torch.linalg.solve(twice, _convolution(count, B5))
+    twice = _convolution(count, 3) @ _convolution(count, 3)
+    return torch.linalg.solve(twice, _convolution(count, 5))
 
 
-def _convolution(count: int, half: tuple[float, ...]) -> Float[Tensor, "n n"]:
-    """The matrix of a symmetric kernel, given up to its middle, on ``count`` voxels with odd ends."""
+def _convolution(count: int, degree: int) -> Float[Tensor, "n n"]:
+    """The matrix of a sampled B-spline on ``count`` voxels with odd ends."""
+    half = [number / math.factorial(degree) for number in EULERIAN[degree]]
     rows, reach = dict(enumerate(torch.eye(count, dtype=torch.float64))), len(half) - 1
     for k in range(1, reach + 1):  # in turn, since on a short axis one end continues into the other
         rows[-k] = 2 * rows[0] - rows[min(k, count + k - 2)]
@@ -143,6 +161,7 @@ def sample_spline(
     points: Float[Tensor, "#b *n 3"],
     to_voxel: Float[Tensor, "#b 4 4"] | None = None,
     ends: Ends = "mirror",
+    degree: SplineDegree = 3,
 ) -> Float[Tensor, "_ c *n"]:
     """The spline of ``coefficients`` at points; beyond the outermost voxel centres it keeps its border value.
 
@@ -150,23 +169,24 @@ def sample_spline(
         coefficients: a batch of one array serves any batch of points, and vice versa.
         points: voxel indices, or points that ``to_voxel`` (float64) maps to voxel indices. NaN stays NaN.
         ends: how the coefficients continue.
+        degree: of the spline.
     """
     voxel = points if to_voxel is None else apply_affine(to_voxel, points)
     batch, size = max(len(coefficients), len(voxel)), voxel.shape[1:-1]
     flat = voxel.reshape(len(voxel), -1, 3)
     if len(coefficients) == 1:
-        values = _sampled(coefficients[0], flat.reshape(-1, 3), ends)
+        values = _sampled(coefficients[0], flat.reshape(-1, 3), ends, degree)
         values = values.reshape(coefficients.shape[1], batch, *size).transpose(0, 1)
     else:
         pairs = zip(coefficients, flat.expand(batch, -1, 3), strict=True)
-        values = torch.stack([_sampled(*pair, ends) for pair in pairs])
+        values = torch.stack([_sampled(*pair, ends, degree) for pair in pairs])
     return values.reshape(batch, coefficients.shape[1], *size)
 
 
 def _sampled(
-    coefficients: Float[Tensor, "c x y z"], voxel: Float[Tensor, "n 3"], ends: Ends
+    coefficients: Float[Tensor, "c x y z"], voxel: Float[Tensor, "n 3"], ends: Ends, degree: SplineDegree
 ) -> Float[Tensor, "c n"]:
-    """The spline at voxel indices: for each point a weighted sum of 16 rows of a `_table`."""
+    """The spline at voxel indices: for each point a weighted sum of 16 rows of a `_table`, or of 36."""
     channels, device = len(coefficients), voxel.device
     values = voxel.new_empty(channels, len(voxel))
     if not len(voxel):
@@ -174,63 +194,66 @@ def _sampled(
     last = torch.tensor(coefficients.shape[1:], device=device) - 1
     inside = voxel.clamp(torch.zeros_like(last), last)
     lower, upper = torch.aminmax(inside.nan_to_num(0), dim=0)
-    start = lower.floor().int()
-    table, shape = _table(coefficients, start.tolist(), (upper.floor().int() + TAPS).tolist(), ends)
+    start, stop = lower.floor().int() - degree // 2, upper.floor().int() + degree // 2 + 2
+    table, shape = _table(coefficients, start.tolist(), stop.tolist(), ends, degree + 1)
     plane, row = shape[1] * shape[2], shape[2]
-    taps = torch.arange(TAPS, dtype=torch.int32, device=device)
+    taps = torch.arange(degree + 1, dtype=torch.int32, device=device)
     neighbours = (taps[:, None] * plane + taps * row).reshape(-1)
-    of_channel = torch.eye(channels, device=device).repeat(1, TAPS)
+    of_channel = torch.eye(channels, device=device).repeat(1, degree + 1)
     count = CUDA_POINTS if voxel.is_cuda else POINTS
     for first in range(0, len(voxel), count):
         chunk = inside[first : first + count]
         lower = chunk.floor()
-        x, y, z = _weights(chunk - lower, channels)
-        i, j, k = (lower.nan_to_num(0).int() - start).unbind(1)
+        x, y, z = _weights(chunk - lower, channels, degree)
+        i, j, k = (lower.nan_to_num(0).int() - degree // 2 - start).unbind(1)
         rows = (i * plane + j * row + k)[:, None] + neighbours
         sums = functional.embedding_bag(rows, table, mode="sum", per_sample_weights=x.mul_(y))
         values[:, first : first + count] = of_channel @ sums.mul_(z).T
     return values
 
 
-def _weights(part: Float[Tensor, "n 3"], channels: int) -> Iterator[Float[Tensor, "n m"]]:
-    """β at the voxels around points: along x and along y for their 16 rows, along z for a row's numbers.
+def _weights(
+    part: Float[Tensor, "n 3"], channels: int, degree: SplineDegree
+) -> Iterator[Float[Tensor, "n m"]]:
+    """β at the voxels around points: along x and along y for their rows, along z for a row's numbers.
 
     By matrix products, in which a weight is repeated where several rows or channels have it.
     """
-    square = part.square()
-    powers = torch.cat([part, square, square * part], dim=1)
-    for constant, matrix in _repeated_basis(channels, part.device):
+    powers = torch.cat(list(itertools.accumulate([part] * degree, torch.mul)), dim=1)
+    for constant, matrix in _repeated_basis(degree, channels, part.device):
         yield torch.addmm(constant, powers, matrix)
 
 
 @functools.lru_cache(maxsize=64)
-def _repeated_basis(channels: int, device: torch.device) -> tuple[tuple[Tensor, Tensor], ...]:
+def _repeated_basis(
+    degree: SplineDegree, channels: int, device: torch.device
+) -> tuple[tuple[Tensor, Tensor], ...]:
     """For x, y and z: the weights of points at voxels, and the matrix from powers of x, y, z to weights."""
-    basis, rows, numbers = torch.tensor(BASIS), torch.ones(1, TAPS), torch.ones(1, channels)
+    basis, rows, numbers = _basis(degree).float(), torch.ones(1, degree + 1), torch.ones(1, channels)
     found = []
     for axis, repeated in enumerate(
         (torch.kron(basis, rows), torch.kron(rows, basis), torch.kron(basis, numbers))
     ):
-        matrix = torch.zeros(9, repeated.shape[1])
+        matrix = torch.zeros(3 * degree, repeated.shape[1])
         matrix[axis::3] = repeated[1:]
         found.append((repeated[0].to(device), matrix.to(device)))
     return tuple(found)
 
 
 def _table(
-    coefficients: Float[Tensor, "c x y z"], start: list[int], stop: list[int], ends: Ends
+    coefficients: Float[Tensor, "c x y z"], start: list[int], stop: list[int], ends: Ends, taps: int
 ) -> tuple[Float[Tensor, "n m"], list[int]]:
-    """Each voxel of a box and the three beyond it along z as a row of numbers; shape of the box.
+    """Each voxel of a box and those behind it along z, ``taps`` in all, as a row; shape of the box.
 
-    The box begins one voxel before ``start``, and the array continues where the box extends beyond it.
+    The array continues where the box extends beyond it.
     """
     box = coefficients
     for axis, (first, last) in enumerate(zip(start, stop, strict=True), 1):
         count = box.shape[axis]
-        if first > 0 and last <= count + 1:  # all inside
-            box = box.narrow(axis, first - 1, last - first)
+        if first >= 0 and last <= count:  # all inside
+            box = box.narrow(axis, first, last - first)
             continue
-        index = torch.arange(first - 1, last - 1, device=box.device)
+        index = torch.arange(first, last, device=box.device)
         continued = box.index_select(axis, mirrored(index, count))
         if ends == "odd":
             edge = box.index_select(axis, index.clamp(0, count - 1))
@@ -239,7 +262,7 @@ def _table(
         box = continued
     channels, shape = len(box), list(box.shape[1:])
     flat = box.movedim(0, -1).reshape(-1)
-    rows = (flat.numel() // channels - TAPS + 1, TAPS * channels)
+    rows = (flat.numel() // channels - taps + 1, taps * channels)
     return torch.as_strided(flat, rows, (channels, 1)).contiguous(), shape
 
 
@@ -249,7 +272,11 @@ def mirrored(index: Int[Tensor, "*n"], count: int) -> Int[Tensor, "*n"]:
     return (last - (last - index.abs()).abs()).clamp(min=0)
 
 
-def bspline_weights(part: Float[Tensor, " n"]) -> Float[Tensor, "4 n"]:
-    """β at the four voxels around points that lie ``part`` of a voxel beyond the second of them."""
-    powers = torch.stack([torch.ones_like(part), part, part.square(), part**3])
-    return torch.tensor(BASIS, dtype=part.dtype).T @ powers
+def bspline_weights(part: Float[Tensor, " n"], degree: SplineDegree = 3) -> Float[Tensor, "m n"]:
+    """β at the voxels around points that lie ``part`` of a voxel beyond one of the two in the middle."""
+    powers = torch.stack([part**k for k in range(degree + 1)])
+    return _basis(degree).to(part.dtype).T @ powers
+
+
+def _basis(degree: SplineDegree) -> Float[Tensor, "n n"]:
+    return torch.tensor(BASIS[degree], dtype=torch.float64) / math.factorial(degree)

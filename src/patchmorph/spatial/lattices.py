@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from patchmorph.spatial.bsplines import TAPS, bspline_weights, mirrored
+from patchmorph.spatial.bsplines import Degree, SplineDegree, bspline_weights, mirrored
 from patchmorph.spatial.grid import Shape
 from patchmorph.spatial.sampling import Outside
 from patchmorph.workers import one_core
@@ -40,25 +40,26 @@ def sample_lattice(
     axes: tuple[int, int, int],
     shape: Shape,
     outside: Outside,
-    spline: bool = False,
+    degree: Degree = 1,
 ) -> Float[Tensor, "1 c u v w"]:
     """The values that `sample_linear` or `sample_spline` has at the points of a lattice.
 
     Args:
-        data: finite values; coefficients of a spline with odd ends if ``spline``.
+        data: finite values; of a ``degree`` above 1, coefficients of a spline with odd ends.
         to_voxel: lattice indices to voxel indices of ``data``, float64.
         axes: see `along_axes`.
         shape: points of the lattice along each axis.
         outside: values beyond the array, as in `sample_linear`; those of a spline are its border values.
-        spline: cubic B-spline instead of trilinear interpolation.
+        degree: of the spline; 1: trilinear interpolation.
     """
-    assert outside == "border" or not spline
+    assert outside == "border" or degree == 1
     matrix, weights = to_voxel[0].cpu(), []
     for axis, own in enumerate(axes):
         voxel, count = matrix[axis, own] * torch.arange(shape[own]) + matrix[axis, 3], data.shape[2 + axis]
         if outside == "border":
             voxel = voxel.clamp(0, count - 1)
-        first, rows = _weights(*(_spline_taps if spline else _linear_taps)(voxel, count), count)
+        taps = _linear_taps(voxel) if degree == 1 else _spline_taps(voxel, count, degree)
+        first, rows = _weights(*taps, count)
         data = data.narrow(2 + axis, first, rows.shape[1])
         weights.append(rows.to(data))
     along_x, along_y, along_z = weights
@@ -68,17 +69,20 @@ def sample_lattice(
     return along.permute(0, 1, *(2 + axes.index(k) for k in range(3)))
 
 
-def _linear_taps(voxel: Float[Tensor, " m"], count: int) -> tuple[Int[Tensor, "t m"], Float[Tensor, "t m"]]:
+def _linear_taps(voxel: Float[Tensor, " m"]) -> tuple[Int[Tensor, "t m"], Float[Tensor, "t m"]]:
     """The two voxels around each point of one axis, and their weights; voxels may lie beyond the axis."""
     lower = voxel.floor()
     part, index = voxel - lower, lower.long()
     return torch.stack([index, index + 1]), torch.stack([1 - part, part])
 
 
-def _spline_taps(voxel: Float[Tensor, " m"], count: int) -> tuple[Int[Tensor, "t m"], Float[Tensor, "t m"]]:
+def _spline_taps(
+    voxel: Float[Tensor, " m"], count: int, degree: SplineDegree
+) -> tuple[Int[Tensor, "t m"], Float[Tensor, "t m"]]:
     """The voxels around each point of one axis and their weights; beyond its ends c[−k] is 2 c[0] − c[k]."""
     lower = voxel.floor()
-    index, weights = lower.long() + torch.arange(-1, TAPS - 1)[:, None], bspline_weights(voxel - lower)
+    around = torch.arange(-(degree // 2), degree // 2 + 2)
+    index, weights = lower.long() + around[:, None], bspline_weights(voxel - lower, degree)
     beyond = (index < 0) | (index >= count)
     voxels = torch.cat([mirrored(index, count), index.clamp(0, count - 1)])
     return voxels, torch.cat([torch.where(beyond, -weights, weights), torch.where(beyond, 2 * weights, 0)])

@@ -91,7 +91,7 @@ def _mapped(transform: Transform, grid: Grid) -> Float[Tensor, "1 x y z 3"]:
     nodes = Grid(counts, grid.crop(cube(-NODES_AROUND * step), grid.shape).voxel_to_world @ linear)
     coefficients = spline_through(transform.at_grid(nodes).movedim(-1, 1))
     to_nodes = nodes.world_to_voxel @ grid.voxel_to_world
-    mapped = sample_lattice(coefficients, to_nodes, (0, 1, 2), grid.shape, "border", spline=True)
+    mapped = sample_lattice(coefficients, to_nodes, (0, 1, 2), grid.shape, "border", degree=3)
     return mapped.movedim(1, -1)
 
 
@@ -99,7 +99,7 @@ def _step(transform: Transform, grid: Grid) -> int:
     """Every how many voxels of ``grid`` suffice; 1 where fields may have edges, as trilinear ones do."""
     spacings = []
     for part in transform.parts():
-        if isinstance(part, VelocityField | DisplacementField) and part.spline:
+        if isinstance(part, VelocityField | DisplacementField) and part.degree > 1:
             spacings.append(float(part.grid.spacing_mm.min()))
         elif not isinstance(part, AffineTransform):
             return 1

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from patchmorph.spatial.bsplines import sample_spline
+from patchmorph.spatial.bsplines import Degree, sample_spline
 from patchmorph.spatial.grid import Grid, VoxelBox
 from patchmorph.spatial.lattices import along_axes, sample_lattice
 from patchmorph.spatial.sampling import Outside, sample_linear
@@ -24,7 +24,7 @@ MIN_DETERMINANT = 1e-2
 
 
 class DisplacementField(Transform):
-    """``φ(x) = x + u(x)``, with u trilinear between grid points, or a cubic B-spline (`spatial.bsplines`).
+    """``φ(x) = x + u(x)``, with u trilinear between grid points, or a B-spline (`spatial.bsplines`).
 
     Attributes:
         displacement: u at the grid points, or the coefficients of its spline with odd ends,
@@ -32,7 +32,7 @@ class DisplacementField(Transform):
         grid: grid of the vectors.
         outside: ``border``: u keeps its border value beyond the grid (our fields); ``zeros``: u is zero there
             (fields of other tools, which are trilinear).
-        spline: whether u is a spline.
+        degree: of the spline; 1: u is trilinear.
     """
 
     def __init__(
@@ -40,13 +40,13 @@ class DisplacementField(Transform):
         displacement: Float[Tensor, "b 3 x y z"],
         grid: Grid,
         outside: Outside = "border",
-        spline: bool = False,
+        degree: Degree = 1,
     ):
-        assert outside == "border" or not spline
+        assert outside == "border" or degree == 1
         self.displacement = displacement
         self.grid = grid
         self.outside: Outside = outside
-        self.spline = spline
+        self.degree: Degree = degree
 
     def __repr__(self) -> str:
         largest = float(self.displacement.norm(dim=1).nan_to_num().max())
@@ -55,9 +55,9 @@ class DisplacementField(Transform):
     def at(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
         """u at ``points`` (RAS+ mm), in mm along the world axes."""
         to_voxel = self.grid.world_to_voxel
-        if self.spline:
-            return sample_spline(self.displacement, points, to_voxel, "odd").movedim(1, -1)
-        return sample_linear(self.displacement, points, self.outside, to_voxel).movedim(1, -1)
+        if self.degree == 1:
+            return sample_linear(self.displacement, points, self.outside, to_voxel).movedim(1, -1)
+        return sample_spline(self.displacement, points, to_voxel, "odd", self.degree).movedim(1, -1)
 
     def __call__(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
         """The mapped ``points``."""
@@ -82,7 +82,7 @@ class DisplacementField(Transform):
         axes = along_axes(to_voxel, grid.shape)
         if axes is None:
             return None
-        return sample_lattice(self.displacement, to_voxel, axes, grid.shape, self.outside, self.spline)
+        return sample_lattice(self.displacement, to_voxel, axes, grid.shape, self.outside, self.degree)
 
     @functools.cached_property
     def _is_finite(self) -> bool:
@@ -116,20 +116,10 @@ class DisplacementField(Transform):
         deque(in_order(fill, grid.blocks(), grid.device), maxlen=0)
         return cls(displacement, grid)
 
-    def block(self, box: VoxelBox, halo: int = 0) -> "DisplacementField":
-        """The part of the field in ``box`` and up to ``halo`` grid points around it.
-
-        It equals the whole field at points inside the box; a spline does with a halo of at least one.
-        ``outside`` applies beyond its own grid.
-        """
-        wider = box.widened(halo, self.grid.shape)
-        values = self.displacement[(..., *wider.slices)]
-        return DisplacementField(values, self.grid.crop(wider.start, wider.shape), self.outside, self.spline)
-
     def to(self, device: torch.device | str) -> "DisplacementField":
         """The same field on another device."""
         return DisplacementField(
-            self.displacement.to(device), self.grid.to(device), self.outside, self.spline
+            self.displacement.to(device), self.grid.to(device), self.outside, self.degree
         )
 
 
@@ -147,7 +137,7 @@ class InverseDisplacement(Transform):
     def __call__(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
         """The points that the field maps to ``points``."""
         targets = points.reshape(len(points), -1, 3)
-        extended = DisplacementField(self.forward.displacement, self.forward.grid, spline=self.forward.spline)
+        extended = DisplacementField(self.forward.displacement, self.forward.grid, degree=self.forward.degree)
         found = solve(extended, targets, self._nearest_inverse(targets), self.tolerance_mm)
         if self.forward.outside == "zeros" and not self.forward.fades:
             voxel = self.forward.grid.to_voxel(found)

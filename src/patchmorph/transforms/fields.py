@@ -41,7 +41,7 @@ def as_fields(transform: Transform) -> tuple[AffineTransform | DisplacementField
 def _bends(part: Transform) -> bool:
     """Whether ``part`` is neither affine nor trilinear on a grid of its own."""
     return isinstance(part, InverseFlow | InverseDisplacement) or (
-        isinstance(part, VelocityField | DisplacementField) and part.spline
+        isinstance(part, VelocityField | DisplacementField) and part.degree > 1
     )
 
 

@@ -60,7 +60,9 @@ def _is_spline(part: Transform) -> bool:
     """Whether ``part`` is a spline that moves no point beyond its grid, and has no variance to be lost."""
     if isinstance(part, VelocityField) and part.variance is not None:
         return False
-    return isinstance(part, VelocityField | DisplacementField) and part.spline and part.support() is not None
+    return (
+        isinstance(part, VelocityField | DisplacementField) and part.degree > 1 and part.support() is not None
+    )
 
 
 def _are_parallel(part: Transform, other: Transform) -> bool:
@@ -93,6 +95,6 @@ def _one(run: Sequence[Transform], lattice: Grid) -> DisplacementField:
     references, found = _found.get(last, ([], None))
     if found is None or [reference() for reference in references] != others:
         table = DisplacementField.tabulate(compose(*run), lattice)
-        found = DisplacementField(spline_through(table.displacement), table.grid, spline=True)
+        found = DisplacementField(spline_through(table.displacement), table.grid, degree=3)
         _found[last] = [ref(part) for part in others], found
     return found

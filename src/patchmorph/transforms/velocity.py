@@ -9,7 +9,7 @@ from torch import Tensor
 
 from patchmorph.memory import release, zeros
 from patchmorph.spatial.affine import rotate_vectors
-from patchmorph.spatial.bsplines import nearest_spline, to_nearest_spline
+from patchmorph.spatial.bsplines import Degree, nearest_spline, to_nearest_spline
 from patchmorph.spatial.grid import Grid, VoxelBox
 from patchmorph.spatial.sampling import sample_linear
 from patchmorph.transforms.base import Transform
@@ -17,6 +17,9 @@ from patchmorph.transforms.displacement import DisplacementField
 from patchmorph.transforms.inverse import TOLERANCE_MM, solve
 from patchmorph.workers import in_order
 
+FLOW_DEGREE: Degree = 5
+"""Of registered flows. The Jacobian of cubic ones changes by a sixth more at grid points than between them
+(docs/decisions/018)."""
 WHOLE = 2**23
 """Grid points above which a velocity is integrated block by block: to integrate so many takes 1 GiB."""
 SIDE = 96
@@ -33,8 +36,8 @@ class VelocityField(Transform):
         grid: grid of the vectors.
         steps: number of squarings when the velocity is integrated.
         variance: variance of the velocity, mm²; ``None`` if it was not estimated.
-        spline: whether the flow is the cubic B-spline nearest to its trilinear interpolation between grid
-            points (`bsplines.nearest_spline`; docs/decisions/018), or this interpolation itself.
+        degree: of the flow: the B-spline nearest to its trilinear interpolation between grid points
+            (`bsplines.nearest_spline`; docs/decisions/018), or 1: this interpolation itself.
     """
 
     def __init__(
@@ -43,13 +46,13 @@ class VelocityField(Transform):
         grid: Grid,
         steps: int = 6,
         variance: Float[Tensor, "b 1 x y z"] | None = None,
-        spline: bool = False,
+        degree: Degree = 1,
     ):
         self.velocity = velocity
         self.grid = grid
         self.steps = steps
         self.variance = variance
-        self.spline = spline
+        self.degree: Degree = degree
 
     def __repr__(self) -> str:
         largest = float(self.velocity.norm(dim=1).max())
@@ -60,7 +63,7 @@ class VelocityField(Transform):
         """The displacement field of φ on the velocity's grid."""
         if len(self.velocity) > 1 or math.prod(self.grid.shape) <= WHOLE:
             return self._flow(self.velocity, self.grid)
-        return DisplacementField(self._by_blocks(), self.grid, spline=self.spline)
+        return DisplacementField(self._by_blocks(), self.grid, degree=self.degree)
 
     def _by_blocks(self) -> Float[Tensor, "1 3 x y z"]:
         """The values of ``flow``, integrated block by block and filtered part by part."""
@@ -72,8 +75,8 @@ class VelocityField(Transform):
             if part is not None:
                 values[(..., *box.slices)] = part
             release()
-        if self.spline:
-            to_nearest_spline(values)
+        if self.degree != 1:
+            to_nearest_spline(values, self.degree)
         return values
 
     def _integrated(self, box: VoxelBox, halo: int) -> Float[Tensor, "1 3 u v w"] | None:
@@ -98,20 +101,9 @@ class VelocityField(Transform):
 
     def _flow(self, velocity: Float[Tensor, "b 3 u v w"], grid: Grid) -> DisplacementField:
         displacement = integrate(velocity, grid, self.steps)
-        if self.spline:
-            return DisplacementField(nearest_spline(displacement), grid, spline=True)
-        return DisplacementField(displacement, grid)
-
-    def block(self, box: VoxelBox, halo: int) -> DisplacementField:
-        """The flow in ``box``, integrated only from the velocity up to ``halo`` grid points around it.
-
-        It equals that part of ``flow`` where no path through the box leaves the halo. A spline extends one
-        grid point beyond the box; what is cut off changes it by half as much for each grid point of the halo.
-        """
-        wider = box.widened(halo, self.grid.shape)
-        grid = self.grid.crop(wider.start, wider.shape)
-        flow = self._flow(self.velocity[(..., *wider.slices)], grid)
-        return flow.block(box.within(wider), 1 if self.spline else 0)
+        if self.degree != 1:
+            displacement = nearest_spline(displacement, self.degree)
+        return DisplacementField(displacement, grid, degree=self.degree)
 
     def __call__(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
         """The mapped ``points``."""
@@ -133,7 +125,7 @@ class VelocityField(Transform):
         """The same field on another device."""
         variance = None if self.variance is None else self.variance.to(device)
         return VelocityField(
-            self.velocity.to(device), self.grid.to(device), self.steps, variance, self.spline
+            self.velocity.to(device), self.grid.to(device), self.steps, variance, self.degree
         )
 
 
@@ -148,7 +140,7 @@ class InverseFlow(Transform):
         self.forward = forward
         self.tolerance_mm = tolerance_mm
         velocity = _negative(forward.velocity)
-        self.backward = VelocityField(velocity, forward.grid, forward.steps, spline=forward.spline)
+        self.backward = VelocityField(velocity, forward.grid, forward.steps, degree=forward.degree)
 
     def __call__(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
         """The points that the flow maps to ``points``."""
@@ -201,7 +193,7 @@ def merged(outer: VelocityField, inner: VelocityField) -> VelocityField:
         release()
     variances = [field.variance for field in (outer, inner) if field.variance is not None]
     variance = torch.stack(variances).sum(0) if variances else None
-    return VelocityField(velocity, outer.grid, max(outer.steps, inner.steps), variance, outer.spline)
+    return VelocityField(velocity, outer.grid, max(outer.steps, inner.steps), variance, outer.degree)
 
 
 def _merged(

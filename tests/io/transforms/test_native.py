@@ -75,25 +75,43 @@ def test_variance_is_kept(tmp_path):
     assert torch.equal(loaded.variance, flow.variance)
 
 
-def test_splines_come_back_as_splines_and_only_their_files_have_version_2(tmp_path, chain):
+def test_splines_come_back_with_their_degree_and_only_their_files_have_version_3(tmp_path, chain):
     flow = chain.parts()[1]
-    for field, version in ((flow, 1), (spline_of(flow), 2)):
+    for field, version in ((flow, 1), (spline_of(flow, 3), 3), (spline_of(flow, 5), 3)):
         for kind in (field, field.flow):
             file = tmp_path / "field.safetensors"
             save_transform(rotation() @ kind.inverse() @ kind, file)
             assert read_tensors(file, "transform")[1]["version"] == version
             _, back, forth = load_transform(file).parts()
-            assert back.forward.spline is forth.spline is field.spline
+            assert back.forward.degree == forth.degree == field.degree
             torch.testing.assert_close(forth(points()), kind(points()), atol=2e-3, rtol=0)
-    difference = (spline_of(flow)(points()) - flow(points())).abs().max()
+    difference = (spline_of(flow, 3)(points()) - flow(points())).abs().max()
     assert difference > 0.01  # so that one read for the other would show
 
 
-def spline_of(flow):
-    return VelocityField(flow.velocity, flow.grid, flow.steps, spline=True)
+def test_files_of_version_2_have_cubic_splines(tmp_path, chain):
+    flow, file = spline_of(chain.parts()[1], 3), tmp_path / "field.safetensors"
+    save_transform(flow, file)
+    tensors, metadata = read_tensors(file, "transform")
+    del metadata["parts"][0]["degree"]
+    metadata["parts"][0]["spline"] = True
+    save_file(tensors, file, {"patchmorph": json.dumps(metadata | {"version": 2})})
+    torch.testing.assert_close(load_transform(file)(points()), flow(points()), atol=2e-3, rtol=0)
 
 
-@pytest.mark.parametrize("change", [{"spline": "yes"}, {"spline": True, "outside": "zeros"}])
+def spline_of(flow, degree):
+    return VelocityField(flow.velocity, flow.grid, flow.steps, degree=degree)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"spline": "yes"},
+        {"degree": 4},
+        {"degree": 5, "outside": "zeros"},
+        {"spline": True, "outside": "zeros"},
+    ],
+)
 def test_splines_of_other_kinds_are_refused(tmp_path, chain, change):
     save_transform(chain.parts()[2], tmp_path / "field.safetensors")
     tensors, metadata = read_tensors(tmp_path / "field.safetensors", "transform")
@@ -109,7 +127,7 @@ def test_other_tensors_are_refused(tmp_path):
         load_transform(tmp_path / "plain.safetensors")
     for said, message in (
         ({"spec": {}}, "got no transform, version None"),
-        ({"format": "patchmorph-transform", "version": 3}, "got patchmorph-transform, version 3"),
+        ({"format": "patchmorph-transform", "version": 4}, "got patchmorph-transform, version 4"),
         (
             {"format": "patchmorph-transform", "version": 1, "parts": [{"kind": "affine"}]},
             "must be a whole file",

@@ -40,7 +40,7 @@ from patchmorph.spatial.grid import Grid
 from patchmorph.transforms import velocity
 from patchmorph.transforms.base import AffineTransform, Transform
 from patchmorph.transforms.resample import resample
-from patchmorph.transforms.velocity import VelocityField
+from patchmorph.transforms.velocity import FLOW_DEGREE, VelocityField
 
 IDENTITY = AffineTransform.identity()
 TURN = [[0.0, -0.3, 0, 0], [0.3, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
@@ -321,7 +321,8 @@ def test_the_velocity_fades_over_the_margin_and_is_whole_inside(moving):
     torch.testing.assert_close(profile[:4], torch.tensor([0.0, 2.0, 4.0, 4.0]), atol=1e-3, rtol=0)
     torch.testing.assert_close(velocity[[0, 2]], torch.zeros_like(velocity[[0, 2]]))
     center = field.grid.center_world.float()[:, None]
-    torch.testing.assert_close(field(center) - center, torch.tensor([[[0.0, 4, 0]]]), atol=1e-2, rtol=0)
+    # The spline nearest to a profile with kinks rings, and loses a third of that with each grid point.
+    torch.testing.assert_close(field(center) - center, torch.tensor([[[0.0, 4, 0]]]), atol=3e-2, rtol=0)
 
 
 def test_flows_of_dense_stages_are_splines_also_where_two_passes_are_merged(moving):
@@ -331,7 +332,7 @@ def test_flows_of_dense_stages_are_splines_also_where_two_passes_are_merged(movi
     for transform in (once, stage.refine(pair, once)):
         (_, flow) = transform.parts()
         assert isinstance(flow, VelocityField)
-        assert flow.spline
+        assert flow.degree == FLOW_DEGREE
 
 
 def test_smoothing_and_squarings_of_a_dense_stage_count(moving):

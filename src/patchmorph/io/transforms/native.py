@@ -1,11 +1,12 @@
 """PatchMorph's own transform file (``.safetensors``): the chain itself, part by part.
 
 Affine maps are float64. Each field keeps its own grid and is stored as int16 (`patchmorph.transforms.steps`):
-in steps of 2⁻¹¹ mm for a largest value of 12 mm. Velocity fields stay velocity fields, and a flag says
-whether a field is a spline. An inverse is stored as its field and a flag, so it stays exact. Gaps are stored
+in steps of 2⁻¹¹ mm for a largest value of 12 mm. Velocity fields stay velocity fields, and fields that are
+splines have a degree. An inverse is stored as its field and a flag, so it stays exact. Gaps are stored
 as their voxels. World: RAS+ mm, fixed → moving.
 
-Files with splines are of version 2, so that programs that have none reject them; others are of version 1.
+Files with splines are of version 3, so that programs that have none reject them; others are of version 1. In
+those of version 2, which are read only, a flag says whether a field is a cubic spline.
 """
 
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.grids import GridPair
 from patchmorph.io.tensors import read_tensors, write_tensors
+from patchmorph.spatial.bsplines import Degree
 from patchmorph.spatial.grid import Grid, triple
 from patchmorph.spatial.sampling import Outside
 from patchmorph.transforms.base import AffineTransform, Transform, compose
@@ -26,14 +28,14 @@ from patchmorph.transforms.steps import in_steps
 from patchmorph.transforms.velocity import InverseFlow, VelocityField
 
 FORMAT = "patchmorph-transform"
-VERSIONS = (1, 2)
+VERSIONS = (1, 2, 3)
 
 
 def write_native(transform: Transform, path: Path, pair: GridPair) -> None:
     """Write the parts of ``transform`` (see the module docstring)."""
     tensors: dict[str, Tensor] = {}
     parts = [_describe(part, str(k), tensors) for k, part in enumerate(transform.parts())]
-    version = 2 if any(part.get("spline") for part in parts) else 1
+    version = 3 if any("degree" in part for part in parts) else 1
     write_tensors(path, tensors, {"format": FORMAT, "version": version, "parts": parts})
 
 
@@ -46,7 +48,7 @@ def read_native(path: Path, pair: GridPair) -> Transform:
     tensors, metadata = read_tensors(path, "transform")
     if metadata.get("format") != FORMAT or metadata.get("version") not in VERSIONS:
         found = f"{metadata.get('format', 'no transform')}, version {metadata.get('version')}"
-        raise PatchMorphError(f"transform must be {FORMAT}, version 1 or 2, got {found} in {path}")
+        raise PatchMorphError(f"transform must be {FORMAT}, version 1, 2 or 3, got {found} in {path}")
     if not metadata["parts"]:
         raise PatchMorphError(f"transform must have parts, got none in {path}")
     return compose(*(_restore(part, str(k), tensors) for k, part in enumerate(metadata["parts"])))
@@ -91,7 +93,9 @@ def _describe(part: Transform, name: str, tensors: dict[str, Tensor]) -> dict[st
         values, entry = field.displacement, {"kind": "displacement", "outside": field.outside}
     tensors[f"{name}.values"], unit = in_steps(values)
     tensors[f"{name}.voxel_to_world"] = field.grid.voxel_to_world.clone()
-    return entry | {"inverse": inverse, "unit_mm": unit} | ({"spline": True} if field.spline else {})
+    return (
+        entry | {"inverse": inverse, "unit_mm": unit} | ({"degree": field.degree} if field.degree > 1 else {})
+    )
 
 
 def _restore(entry: dict[str, Any], name: str, tensors: dict[str, Tensor]) -> Transform:
@@ -111,14 +115,15 @@ def _restore(entry: dict[str, Any], name: str, tensors: dict[str, Tensor]) -> Tr
         return Gaps(numbers.bool(), grid)
     values = (numbers.double() * entry["unit_mm"]).float()
     field: VelocityField | DisplacementField
-    spline = _one_of((True, False), entry.get("spline", False))
+    of_version_2 = 3 if _one_of((True, False), entry.get("spline", False)) else 1
+    degree = _one_of(get_args(Degree), entry.get("degree", of_version_2))
     if kind == "velocity":
         variance = tensors.get(f"{name}.variance")
         variance = None if variance is None else variance.float()
-        field = VelocityField(values, grid, entry["steps"], variance, spline)
+        field = VelocityField(values, grid, entry["steps"], variance, degree)
     else:
-        outside = _one_of(("border",) if spline else get_args(Outside), entry["outside"])
-        field = DisplacementField(values, grid, outside, spline)
+        outside = _one_of(get_args(Outside) if degree == 1 else ("border",), entry["outside"])
+        field = DisplacementField(values, grid, outside, degree)
     return field.inverse() if _one_of((True, False), entry["inverse"]) else field
 
 

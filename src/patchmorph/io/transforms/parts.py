@@ -25,7 +25,7 @@ def linear_part(transform: Transform, what: str) -> np.ndarray:
 
 def dense_displacement(transform: Transform, grid: Grid) -> np.ndarray:
     """The whole transform as a displacement (mm, RAS+) on ``grid``: float32 ``[X, Y, Z, 3]``."""
-    if isinstance(transform, DisplacementField) and transform.grid is grid and not transform.spline:
+    if isinstance(transform, DisplacementField) and transform.grid is grid and transform.degree == 1:
         field = transform
     else:
         field = DisplacementField.tabulate(transform, grid)

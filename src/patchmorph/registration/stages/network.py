@@ -29,7 +29,7 @@ from patchmorph.spatial.affine import exponential
 from patchmorph.spatial.grid import Grid, Shape, VoxelIndex, cube, triple
 from patchmorph.transforms.base import AffineTransform, Transform, compose
 from patchmorph.transforms.steps import rounded
-from patchmorph.transforms.velocity import VelocityField, merged
+from patchmorph.transforms.velocity import FLOW_DEGREE, VelocityField, merged
 from patchmorph.workers import in_order, one_core
 
 TRUNCATED_PASSES = 3
@@ -183,7 +183,7 @@ class DenseNetworkStage(Stage):
         velocity = rounded(blend.smoothed(self.smoothing, box, margin - inset, inset))
         variance = velocity_variance(blend)[(..., *box.slices)] if self.with_variance else None
         del blend
-        return _followed(transform, VelocityField(velocity, grid, self.steps, variance, spline=True))
+        return _followed(transform, VelocityField(velocity, grid, self.steps, variance, FLOW_DEGREE))
 
     def _lattice(self, box_world: Float[Tensor, "2 3"], spacing_mm: float, inset: int) -> PatchLattice:
         sides = [side // VELOCITY_STRIDE for side in self.sides]

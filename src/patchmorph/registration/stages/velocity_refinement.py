@@ -28,7 +28,7 @@ from patchmorph.registration.stages.descent import Descent, half_cosine
 from patchmorph.spatial.grid import Grid, VoxelBox, VoxelIndex, cube, triple
 from patchmorph.spatial.sampling import sample_linear
 from patchmorph.transforms.base import Transform, compose
-from patchmorph.transforms.velocity import VelocityField, integrate
+from patchmorph.transforms.velocity import FLOW_DEGREE, VelocityField, integrate
 
 REFINEMENT = Objective(diffusion=0.08, folding=12.0)
 """Weights of the energy, whose terms are means over the content (docs/decisions/008)."""
@@ -150,7 +150,7 @@ class VelocityDescent(Descent):
     def transform(self) -> Transform:
         """The map of the current velocity."""
         return self.outer @ VelocityField(
-            self.velocity * self.spacing_mm, self.grid, SQUARINGS, self.variance, spline=True
+            self.velocity * self.spacing_mm, self.grid, SQUARINGS, self.variance, FLOW_DEGREE
         )
 
     def _displacement(self) -> Float[Tensor, "1 3 x y z"]:
