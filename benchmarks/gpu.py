@@ -3,8 +3,8 @@
     python benchmarks/gpu.py [--data FOLDER] [--parts network command refined cube]
 
 Seconds and memory of one registration in Python, images on the GPU: of images as they were loaded, of the
-same images again (their levels and windows are kept), refined, and on 256³ voxels. How far the CUDA result (bf16
-networks) is from the CPU result. Seconds of the whole command, after one run that compiles the modules.
+same images again (their levels and windows are kept), refined, and on 256³ voxels. How far the CUDA result
+(bf16 networks) is from the CPU result. Seconds of the whole command, after one run that compiles the modules.
 """
 
 import argparse
