@@ -9,7 +9,7 @@ import zlib
 from pathlib import Path
 
 from patchmorph.errors import PatchMorphError
-from patchmorph.io.formats.base import ImageFormat, LibraryVolume
+from patchmorph.io.formats.base import ImageFormat, LibraryVolume, unreadable
 from patchmorph.io.formats.headers_text import (
     check_beside,
     check_counts,
@@ -23,6 +23,8 @@ from patchmorph.io.streams import CHUNK
 MATRICES = ("TransformMatrix", "Rotation", "Orientation")
 """Names of the matrix: present ones and those of old files."""
 SIZES = ("ElementSpacing", "ElementSize")
+COUNTS = ("NDims", "DimSize", "ElementNumberOfChannels")
+"""Names of the numbers by which ITK takes memory, unchecked: of two of a name it reads the first."""
 LAST, LOCAL = "ElementDataFile", "LOCAL"
 KIND = "MetaImage"
 
@@ -34,6 +36,7 @@ def open_metaimage(path: Path) -> LibraryVolume:
         PatchMorphError: a file that ITK cannot read, one that is too short for its header, or damaged voxels.
     """
     fields = header_fields(path)
+    _check_once(path)
     channels = fields.get("ElementNumberOfChannels", "1")
     check_counts(path, KIND, fields.get("NDims", ""), fields.get("DimSize", ""), channels)
     check_beside(path, rf"\s*{LAST}\s*=")
@@ -61,6 +64,18 @@ def header_fields(path: Path) -> dict[str, str]:
         if name == LAST:
             break
     return fields
+
+
+def _check_once(path: Path) -> None:
+    """Check that no count is stated twice, so that ITK reads those that are checked.
+
+    Raises:
+        PatchMorphError: one that is.
+    """
+    text = "\n".join(header_lines(path))
+    for name in COUNTS:
+        if len(re.findall(rf"{name}\s*[=:]", text)) > 1:
+            raise unreadable(path, f"its header must state {name} once, got it twice", KIND)
 
 
 def _check_packed(path: Path, local: bool, most: int) -> None:
