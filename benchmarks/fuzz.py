@@ -6,7 +6,9 @@
 Readers (`fuzzed.py`) run one after the other, each in a process of its own, on mutations of small whole
 files: of bytes, and of the values in JSON. A reader may raise a `PatchMorphError` of one line. Any other
 error, a run of more than ten seconds and a GiB more of memory are failures; their input is left beside the
-corpus as ``…-crash-…``, ``…-timeout-…`` or ``…-oom-…``. Readers of other runs stay in the result file.
+corpus as ``…-crash-…``, ``…-timeout-…`` or ``…-oom-…``, or as ``…-last-…`` where the process ended before it
+could be named (in a library, by a signal). A reader that failed goes on until its minutes are over or it has
+failed `MOST_FAILURES` times. Readers of other runs stay in the result file.
 """
 
 import argparse
@@ -17,10 +19,12 @@ import os
 import random
 import re
 import resource
+import shutil
 import struct
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -32,6 +36,8 @@ SECONDS = 10
 """That a reader may take for a file of some kB; it may also have a GiB more than before."""
 RSS_MIB = 2500
 """Of the process, which holds the libraries and the corpus."""
+MOST_FAILURES = 20
+"""Of a reader, after which it is not started again."""
 ODD: tuple[Any, ...] = (
     *(None, True, -1, 0, 1, 3, 0.5, 1e308, -1e-300, float("nan"), float("inf"), 2**31, 2**63, 10**400),
     *(
@@ -97,12 +103,11 @@ def mutated(data: bytes, reader: Reader, rng: random.Random) -> bytes | None:
     return head + body + rest
 
 
-def fuzz(name: str, options: list[str]) -> None:
-    """Run one reader; does not return."""
+def fuzz(name: str, folder: Path, options: list[str]) -> None:
+    """Run one reader on files in a folder; does not return."""
     atheris = importlib.import_module("atheris")
     with atheris.instrument_imports(include=["patchmorph"]):
         reader = readers()[name]
-        folder = Path(tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
         seeds = reader.seeds(folder)
         path = folder / reader.target
         read_one(reader, path, folder, seeds[0])
@@ -141,7 +146,7 @@ def limit_memory() -> None:
 
 
 def figures(name: str, minutes: float, corpus: Path) -> dict[str, Any]:
-    """Fuzz one reader: runs, the slowest, and the failure, if any, with what was said."""
+    """Fuzz one reader: runs, the slowest, and the failures, with what was said."""
     folder = corpus.absolute() / name
     folder.mkdir(parents=True, exist_ok=True)
     reader = readers()[name]
@@ -150,24 +155,39 @@ def figures(name: str, minutes: float, corpus: Path) -> dict[str, Any]:
             (folder / f"seed{number}").write_bytes(seed)
     longest = max(path.stat().st_size for path in folder.glob("seed*"))
     options = [f"-timeout={SECONDS}", f"-rss_limit_mb={RSS_MIB}", f"-max_len={max(4096, 2 * longest)}"]
-    options += [
-        "-print_final_stats=1",
-        f"-max_total_time={round(60 * minutes)}",
-        f"-artifact_prefix={folder}-",
-    ]
-    command = [sys.executable, __file__, "--child", name, *(f"--option={o}" for o in [*options, str(folder)])]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
-    stats = dict(re.findall(r"stat::(\w+):\s+(\d+)", done.stderr))
-    if done.returncode:
-        print("\n".join([*done.stdout.splitlines()[-25:], *done.stderr.splitlines()[-12:]]), flush=True)
+    options += ["-print_final_stats=1", f"-artifact_prefix={folder}-"]
+    ends, said, failures = time.monotonic() + 60 * minutes, [], 0
+    while (left := round(ends - time.monotonic())) > 0 and failures < MOST_FAILURES:
+        status, text = ran(name, reader, folder, [*options, f"-max_total_time={left}"])
+        said.append(text)
+        failures += status != 0
+
+    def found(pattern: str) -> list[int]:
+        """The largest number in what each process said."""
+        return [max(map(int, re.findall(pattern, text)), default=0) for text in said]
+
     return {
         "minutes": minutes,
-        "runs": int(stats.get("number_of_executed_units", 0)),
-        "features": max(map(int, re.findall(r"ft: (\d+)", done.stderr)), default=0),
-        "slowest_s": int(stats.get("slowest_unit_time_sec", 0)),
-        "peak_mib": int(stats.get("peak_rss_mb", 0)),
-        "failures": int(done.returncode != 0),
+        "runs": sum(found(r"(?m:^#|number_of_executed_units:\s+)(\d+)")),
+        "features": max(found(r"ft: (\d+)")),
+        "slowest_s": max(found(r"slowest_unit_time_sec:\s+(\d+)")),
+        "peak_mib": max(found(r"(?:peak_rss_mb:\s+|rss: )(\d+)")),
+        "failures": failures,
     }
+
+
+def ran(name: str, reader: Reader, corpus: Path, options: list[str]) -> tuple[int, str]:
+    """Fuzz one reader in a process of its own: its status and what it said."""
+    kept = set(corpus.parent.glob(f"{name}-*"))
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
+        command = [sys.executable, __file__, "--child", name, "--folder", folder]
+        command += [f"--option={option}" for option in [*options, str(corpus)]]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        if done.returncode:
+            print("\n".join([*done.stdout.splitlines()[-25:], *done.stderr.splitlines()[-12:]]), flush=True)
+            if kept == set(corpus.parent.glob(f"{name}-*")):
+                shutil.copy(Path(folder) / reader.target, f"{corpus}-last-{len(kept)}")
+    return done.returncode, done.stderr
 
 
 def main() -> None:
@@ -179,10 +199,11 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, default=Path("corpus"))
     parser.add_argument("--output", type=Path, help="folder of fuzz.json")
     parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--option", action="append", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
-        fuzz(given.child, given.option)
+        fuzz(given.child, given.folder, given.option)
     machine = importlib.import_module("machine")
     output = given.output or machine.RESULTS
     for name in given.readers or readers():

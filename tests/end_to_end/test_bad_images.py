@@ -113,7 +113,14 @@ BOTH = {
     "above.nrrd": (nrrd(**{"data file": "a/../../x"}), "folder of their header, got a/../../x"),
     "list.nrrd": (nrrd(**{"data file": "LIST\n../x.raw"}), "folder of their header, got ../x.raw"),
     "sizes.mha": (meta(DimSize="5 5"), "got 3 dimensions, sizes 5 5"),
-    "twice.mha": (meta().replace(b"NDims", b"NDims = 344444444444434\nNDims"), "must state NDims once"),
+    "twice.mha": (
+        meta().replace(b"NDims", b"NDims = 344444444444434\nNDims"),
+        "ElementNumberOfChannels once each, got two",
+    ),
+    "no_equals.mha": (
+        meta().replace(b"NDims", b"NDims\n3 = 3\nNDims"),
+        "must be lines of a name, = and a value",
+    ),
     "channels.mha": (meta(ElementNumberOfChannels="0"), "its sizes must be positive numbers"),
     "elsewhere.mha": (meta(ElementDataFile="/etc/passwd"), "must be in the folder of their header"),
     "name.mha": (meta(ElementDataFile="x" * 300), "voxels must be in an existing file"),

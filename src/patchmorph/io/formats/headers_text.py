@@ -19,7 +19,8 @@ MAX_DIMENSIONS = 6
 def header_lines(path: Path) -> list[str]:
     """Lines of the beginning of a file as text; lines after the header are arbitrary."""
     with path.open("rb") as file:
-        return file.read(MAX_BYTES).decode("latin-1").splitlines()
+        lines = file.read(MAX_BYTES).decode("latin-1").split("\n")
+    return [line.removesuffix("\r") for line in lines]
 
 
 def stated_size(volume: SpatialImage) -> int:

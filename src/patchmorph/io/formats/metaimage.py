@@ -8,7 +8,7 @@ import re
 import zlib
 from pathlib import Path
 
-from patchmorph.errors import PatchMorphError
+from patchmorph.errors import PatchMorphError, one_line
 from patchmorph.io.formats.base import ImageFormat, LibraryVolume, unreadable
 from patchmorph.io.formats.headers_text import (
     check_beside,
@@ -25,6 +25,9 @@ MATRICES = ("TransformMatrix", "Rotation", "Orientation")
 SIZES = ("ElementSpacing", "ElementSize")
 COUNTS = ("NDims", "DimSize", "ElementNumberOfChannels")
 """Names of the numbers by which ITK takes memory, unchecked: of two of a name it reads the first."""
+FIELD = re.compile(
+    r"\s*|[ \t]*(?P<name>[!-9;<>-~][ -9;<>-~]*?)[ \t]*=(?P<value>[^\x00-\x08\x0a-\x1f]*)", re.ASCII
+)
 LAST, LOCAL = "ElementDataFile", "LOCAL"
 KIND = "MetaImage"
 
@@ -36,7 +39,6 @@ def open_metaimage(path: Path) -> LibraryVolume:
         PatchMorphError: a file that ITK cannot read, one that is too short for its header, or damaged voxels.
     """
     fields = header_fields(path)
-    _check_once(path)
     channels = fields.get("ElementNumberOfChannels", "1")
     check_counts(path, KIND, fields.get("NDims", ""), fields.get("DimSize", ""), channels)
     check_beside(path, rf"\s*{LAST}\s*=")
@@ -56,26 +58,24 @@ def open_metaimage(path: Path) -> LibraryVolume:
 
 
 def header_fields(path: Path) -> dict[str, str]:
-    """Fields of the header by their names."""
-    fields = {}
+    """Fields of the header by their names.
+
+    Raises:
+        PatchMorphError: lines that ITK may read as something else, two fields of a name that counts.
+    """
+    fields: dict[str, str] = {}
     for line in header_lines(path):
-        name, _, value = (part.strip() for part in line.partition("="))
-        fields[name] = value
+        found = FIELD.fullmatch(line)
+        if found is None:
+            got = one_line(line[:80])
+            raise unreadable(path, f"its header must be lines of a name, = and a value, got {got}", KIND)
+        name, value = found["name"] or "", found["value"] or ""
+        if name in COUNTS and name in fields or re.search(rf"({'|'.join(COUNTS)})\s*[=:]", value):
+            raise unreadable(path, f"its header must state {', '.join(COUNTS)} once each, got two", KIND)
+        fields[name] = value.strip()
         if name == LAST:
             break
     return fields
-
-
-def _check_once(path: Path) -> None:
-    """Check that no count is stated twice, so that ITK reads those that are checked.
-
-    Raises:
-        PatchMorphError: one that is.
-    """
-    text = "\n".join(header_lines(path))
-    for name in COUNTS:
-        if len(re.findall(rf"{name}\s*[=:]", text)) > 1:
-            raise unreadable(path, f"its header must state {name} once, got it twice", KIND)
 
 
 def _check_packed(path: Path, local: bool, most: int) -> None:
