@@ -1,11 +1,12 @@
 """A night of `batch` with random faults, in little: writes results/endurance.json.
 
-    python benchmarks/endurance.py [--pairs 3600] [--every 8] [--seed N]
+    python benchmarks/endurance.py [--pairs 3600] [--every 8] [--workers 2] [--minutes N] [--seed N]
 
 Pairs of small synthetic images (those of `kills.py`, in turn) stand for the scans of a night: eight hours at
 8 s a pair are 3600. While `batch` registers them, a fault comes every so many seconds: a worker is killed;
 the command is killed, or is sent SIGTERM, and is run again; an image is truncated for a while; the disk is
-full for the workers for a while (no file of theirs may grow). At the end the command runs until it is done.
+full for the workers for a while (no file of theirs may grow). At the end the command runs until it is done;
+after ``--minutes`` the pairs are only those that were begun until then.
 A pair is lost if any file of its results differs in a byte from that of the same pair in an undisturbed run,
 or is missing, or if the table has no row of it; what is left over is counted too. The resident memory of the
 command and of its workers is read every second: its growth is that of a straight line over the pairs of each
@@ -14,6 +15,7 @@ process, at its end against its beginning.
 
 import argparse
 import csv
+import math
 import os
 import random
 import resource
@@ -59,17 +61,20 @@ class Night:
     Args:
         folder: of the inputs, and of the cohort in ``output``.
         rng: draws the faults.
+        pairs: that are registered.
+        workers: of the command.
     """
 
-    def __init__(self, folder: Path, rng: random.Random):
-        self.folder, self.rng = folder, rng
+    def __init__(self, folder: Path, rng: random.Random, pairs: int, workers: int):
+        self.folder, self.rng, self.pairs, self.workers_wanted = folder, rng, pairs, workers
+        write_table(folder / "pairs.csv", pairs)
         self.faults: Counter[str] = Counter()
         self.resident: dict[int, list[float]] = defaultdict(list)
         self.command: list[int] = []
         self.process: subprocess.Popen | None = None
 
     def started(self) -> subprocess.Popen:
-        arguments = [sys.executable, "-m", "patchmorph", *kills.batch(self.folder)]
+        arguments = [sys.executable, "-m", "patchmorph", *kills.batch(self.folder, self.workers_wanted)]
         with (self.folder / "said.txt").open("ab") as said:
             self.process = subprocess.Popen(arguments, env=kills.ENVIRONMENT, stdout=said, stderr=said)
         self.command.append(self.process.pid)
@@ -119,8 +124,19 @@ class Night:
                     worker.rlimit(psutil.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
             time.sleep(WHILE if size == LONG else 0)
 
-    def run(self, every: float) -> int:
-        """Register all pairs, with a fault every so many seconds on average; the number of runs."""
+    def shorten(self) -> None:
+        """End the command, and keep only the pairs that were begun."""
+        assert self.process is not None
+        workers = self.workers()
+        self.process.terminate()
+        self.process.wait()
+        psutil.wait_procs(workers, timeout=60)
+        begun = (int(path.name[1:6]) for path in (self.folder / "output" / RESULTS).glob("p*"))
+        self.pairs = 1 + max(begun, default=0)
+        write_table(self.folder / "pairs.csv", self.pairs)
+
+    def run(self, every: float, minutes: float) -> int:
+        """Register the pairs, with a fault every so many seconds on average; the number of runs."""
         kinds: list[Callable[[], None]] = [
             self.kill_worker,
             self.kill_command,
@@ -129,12 +145,14 @@ class Night:
             self.fill_disk,
         ]
         self.started()
-        due = time.monotonic() + every
+        due, ends = time.monotonic() + every, time.monotonic() + 60 * minutes
         while self.process is not None and self.process.poll() is None:
             time.sleep(1)
             try:
                 self.read_memory()
-                if time.monotonic() > due:
+                if time.monotonic() > ends:
+                    self.shorten()
+                elif time.monotonic() > due:
                     fault = self.rng.choice(kinds)
                     fault()
                     self.faults[fault.__name__] += 1
@@ -173,8 +191,7 @@ def lost(folder: Path, expected: list[dict[str, str]], pairs: int) -> list[str]:
 
 def undisturbed(inputs: Path) -> list[dict[str, str]]:
     """The results of each different pair."""
-    write_table(inputs / "pairs.csv", kills.PAIRS)
-    night = Night(inputs, random.Random(0))
+    night = Night(inputs, random.Random(0), kills.PAIRS, 2)
     if night.started().wait():
         raise RuntimeError(f"batch must end well, got {(inputs / 'said.txt').read_text()[-600:]}")
     results = inputs / "output" / RESULTS
@@ -187,6 +204,8 @@ def main() -> None:
     )
     parser.add_argument("--pairs", type=int, default=NIGHT_PAIRS)
     parser.add_argument("--every", type=float, default=8.0, help="seconds between faults, on average")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="until the last fault, at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=machine.RESULTS)
     given = parser.parse_args()
@@ -197,13 +216,14 @@ def main() -> None:
             kills.write_inputs(folder)
             (folder / "output").mkdir()
         expected = undisturbed(folders[0])
-        write_table(folders[1] / "pairs.csv", given.pairs)
-        night, began = Night(folders[1], random.Random(given.seed)), time.monotonic()
-        runs = night.run(given.every)
-        missing = lost(folders[1], expected, given.pairs)
+        night = Night(folders[1], random.Random(given.seed), given.pairs, given.workers)
+        began = time.monotonic()
+        runs = night.run(given.every, given.minutes)
+        missing = lost(folders[1], expected, night.pairs)
     figures = {
-        "pairs": given.pairs,
-        "hours_at_8_s_a_pair": round(NIGHT_HOURS * given.pairs / NIGHT_PAIRS, 2),
+        "pairs": night.pairs,
+        "hours_at_8_s_a_pair": round(NIGHT_HOURS * night.pairs / NIGHT_PAIRS, 2),
+        "workers": given.workers,
         "minutes": round((time.monotonic() - began) / 60, 1),
         "runs": runs,
         "faults": dict(night.faults),

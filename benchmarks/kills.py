@@ -114,8 +114,17 @@ def write_inputs(folder: Path) -> None:
     (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG), encoding="utf-8")
 
 
-def batch(folder: Path) -> list[str]:
-    options = ["--workers", "2", "--transform", "rigid", "--initial-transform", "header", "--device", "cpu"]
+def batch(folder: Path, workers: int = 2) -> list[str]:
+    options = [
+        "--workers",
+        str(workers),
+        "--transform",
+        "rigid",
+        "--initial-transform",
+        "header",
+        "--device",
+        "cpu",
+    ]
     options += ["--model", str(folder / "model.safetensors"), "--save", "warped,itk,transform"]
     return ["batch", str(folder / "pairs.csv"), "-o", str(folder / "output"), *options]
 

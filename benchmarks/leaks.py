@@ -1,6 +1,6 @@
 """Whether memory grows over many registrations in one process: writes results/leaks.json.
 
-    OMP_NUM_THREADS=1 python benchmarks/leaks.py [--count 1000] [--warm-up 50]
+    OMP_NUM_THREADS=1 python benchmarks/leaks.py [--count 1000] [--warm-up 50] [--minutes N]
 
 Pairs of small images are registered one after the other, each with all its result files. The resident memory
 after the first ones, when libraries and caches have what they keep, is compared with that after the last.
@@ -8,6 +8,7 @@ after the first ones, when libraries and caches have what they keep, is compared
 
 import argparse
 import gc
+import math
 import os
 import tempfile
 import time
@@ -56,29 +57,32 @@ def make_image(seed: int) -> Image:
     return Image(torch.where(inside, 0.3 + 0.7 * texture, 0), grid)
 
 
-def register_all(folder: Path, count: int, warm_up: int) -> dict[str, float | int]:
-    """Register ``count`` pairs after ``warm_up`` ones."""
+def register_all(folder: Path, count: int, warm_up: int, minutes: float) -> dict[str, float | int]:
+    """Register ``count`` pairs after ``warm_up`` ones, or as many as end within the minutes."""
     torch.manual_seed(0)
     model = folder / "model.safetensors"
     catalogue.save_model(PatchMorphModel(ModelSpec.model_validate(MODEL)), model)
     for seed in range(2 * PAIRS):
         save_image(make_image(seed), folder / f"{seed}.nii.gz")
     method = Method(model=str(model), device="cpu", initial_transform="centers")
-    before, began = 0.0, time.perf_counter()
+    before, done, began = 0.0, 0, time.perf_counter()
     for number in range(warm_up + count):
         if number == warm_up:
             before = resident_mib()
         pair = number % PAIRS
         paths = PairPaths(folder / f"{2 * pair}.nii.gz", folder / f"{2 * pair + 1}.nii.gz")
         register_files(RegistrationRequest(paths, folder / "out", method, overwrite=True))
+        done = number + 1
+        if number >= warm_up and time.perf_counter() - began > 60 * minutes:
+            break
     after = resident_mib()
     return {
-        "registrations": count,
+        "registrations": done - warm_up,
         "warm_up": warm_up,
         "mib_after_warm_up": round(before, 1),
         "mib_at_the_end": round(after, 1),
         "growth_mib": round(after - before, 1),
-        "seconds_each": round((time.perf_counter() - began) / (warm_up + count), 3),
+        "seconds_each": round((time.perf_counter() - began) / done, 3),
     }
 
 
@@ -86,10 +90,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--warm-up", type=int, default=50)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="at most")
     parser.add_argument("--output", type=Path, default=machine.RESULTS, help="folder of leaks.json")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        figures = register_all(Path(folder), given.count, given.warm_up)
+        figures = register_all(Path(folder), given.count, given.warm_up, given.minutes)
     machine.write("leaks", figures, given.output)
 
 

@@ -32,7 +32,6 @@ from patchmorph.images.cache import CACHE
 from patchmorph.transforms.base import Transform
 from patchmorph.transforms.velocity import VelocityField
 
-
 SIDE = 128
 """Of the blocks by which images are made."""
 

@@ -70,7 +70,7 @@ def header_fields(path: Path) -> dict[str, str]:
             got = one_line(line[:80])
             raise unreadable(path, f"its header must be lines of a name, = and a value, got {got}", KIND)
         name, value = found["name"] or "", found["value"] or ""
-        if name in COUNTS and name in fields or re.search(rf"({'|'.join(COUNTS)})\s*[=:]", value):
+        if (name in COUNTS and name in fields) or re.search(rf"({'|'.join(COUNTS)})\s*[=:]", value):
             raise unreadable(path, f"its header must state {', '.join(COUNTS)} once each, got two", KIND)
         fields[name] = value.strip()
         if name == LAST:
