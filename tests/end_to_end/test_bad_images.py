@@ -121,6 +121,7 @@ BOTH = {
         meta().replace(b"NDims", b"NDims\n3 = 3\nNDims"),
         "must be lines of a name, = and a value",
     ),
+    "pattern.mha": (meta(ElementDataFile="x%s%n.raw 1 5 1"), "names of its files must have one %d"),
     "channels.mha": (meta(ElementNumberOfChannels="0"), "its sizes must be positive numbers"),
     "elsewhere.mha": (meta(ElementDataFile="/etc/passwd"), "must be in the folder of their header"),
     "name.mha": (meta(ElementDataFile="x" * 300), "voxels must be in an existing file"),

@@ -29,6 +29,8 @@ FIELD = re.compile(
     r"\s*|[ \t]*(?P<name>[!-9;<>-~][ -9;<>-~]*?)[ \t]*=(?P<value>[^\x00-\x08\x0a-\x1f]*)", re.ASCII
 )
 LAST, LOCAL = "ElementDataFile", "LOCAL"
+PATTERN = re.compile(r"[^%\s]*%\d{0,2}d[^%\s]*(\s+\d{1,9}){0,3}")
+"""Name of a file a slice, and the first number, the last and the step; C's ``printf`` fills it in."""
 KIND = "MetaImage"
 
 
@@ -44,6 +46,8 @@ def open_metaimage(path: Path) -> LibraryVolume:
     check_beside(path, rf"\s*{LAST}\s*=")
     packed = fields.get("CompressedData", "").lower() == "true"
     data, unit = fields.get(LAST, LOCAL), fields.get("DistanceUnits", "mm")
+    if "%" in data and not PATTERN.fullmatch(data):
+        raise unreadable(path, f"names of its files must have one %d, got {one_line(data)}", KIND)
     one, local = not re.search(r"%|^LIST", data), data.upper() == LOCAL
     voxels = path if local else path.parent / data
     check = (lambda: _check_packed(voxels, local, stated_size(volume))) if packed and one else None
