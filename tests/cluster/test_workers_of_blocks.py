@@ -3,6 +3,7 @@
 import os
 import pickle
 import re
+import shutil
 import signal
 import threading
 import time
@@ -12,17 +13,22 @@ import numpy as np
 import pytest
 import torch
 from distributed import Client, LocalCluster
-from synthetic import AFFINES, grid_around, rotation
+from synthetic import AFFINES, grid_around, rotation, smooth_velocity
 from zarrs import make_blocks_small, save_brain
 
+from patchmorph.cluster import blocks
 from patchmorph.cluster.blocks import spread_over
 from patchmorph.errors import PatchMorphError
+from patchmorph.io import blockwise
 from patchmorph.io.block_writer import BlockWriter, FileFrames
-from patchmorph.io.blockwise import Warping, warp_blocks
+from patchmorph.io.blockwise import Determinants, RoundTrips, Warping, warp_blocks
 from patchmorph.io.formats import ome_zarr_writing
 from patchmorph.io.formats.ome_zarr_writing import Block
 from patchmorph.io.images import load_image
 from patchmorph.io.stated import NOTHING
+from patchmorph.io.transforms.formats import save_transform
+from patchmorph.spatial.grid import Grid, VoxelBox
+from patchmorph.transforms.displacement import DisplacementField
 
 REFERENCE = grid_around((41, 37, 45), AFFINES["oblique"] * 3.7, (2.0, 1, -3))
 MAP = rotation(10)
@@ -96,7 +102,7 @@ def test_an_error_that_is_a_bug_is_one_line_too(scheduler, frames, tmp_path, mon
         raise KeyError("nobody expected this")
 
     monkeypatch.setattr(BlockWriter, "__call__", broken)
-    message = "workers must write every block, got KeyError: 'nobody expected this'"
+    message = "workers must compute every block, got KeyError: 'nobody expected this'"
     with spread_over(scheduler) as spread, pytest.raises(PatchMorphError, match=message):
         warp_blocks(frames, MAP, REFERENCE, tmp_path / "out.ome.zarr", *HOW, spread)
 
@@ -117,6 +123,69 @@ def test_a_writer_reaches_another_process_without_what_it_has_opened(frames, tmp
             file.unlink()
     there(first)
     assert chunks(tmp_path / "out.zarr") == expected
+
+
+@pytest.mark.parametrize("compute", [Determinants(MAP, "central", True), RoundTrips(MAP, MAP.inverse())])
+def test_what_a_block_is_computed_by_reaches_another_process(compute):
+    there = pickle.loads(pickle.dumps(compute))
+    block = Block(0, 0, VoxelBox.at((0, 0, 0), (8, 9, 10)))
+    local = REFERENCE.crop((4, 5, 6), (8, 9, 10))
+    assert np.array_equal(there(block, local), compute(block, local))
+
+
+@pytest.mark.parametrize(
+    ("command", "counted_blocks"),
+    [
+        (("jacobian", "--log", "--reference", "moving.ome.zarr", "-o", "image.ome.zarr"), 2 * 3 * 2),
+        (
+            ("invert", "--moving", "moving.ome.zarr", "-o", "back.safetensors", "--missed", "image.ome.zarr"),
+            0,
+        ),
+    ],
+    ids=["jacobian", "invert"],
+)
+def test_a_command_reports_and_writes_by_workers_what_it_does_alone(
+    run, scheduler, frames, tmp_path, monkeypatch, command, counted_blocks
+):
+    computed: list[None] = []
+    monkeypatch.setattr(blocks, "keep_freed_memory", lambda: computed.append(None))  # in every task
+    monkeypatch.setattr(blockwise, "FOLDING_SIDE", 20)
+    monkeypatch.chdir(tmp_path)
+    folds = smooth_velocity(Grid.centered((10, 10, 10), 16.0, torch.zeros(1, 3)), 90.0)
+    save_transform(DisplacementField(folds.velocity, folds.grid), Path("map.safetensors"))
+    code, alone, error = run(command[0], "map.safetensors", *command[1:])
+    assert (code, error) == (0, "")
+    assert re.search(r"voxels +│ [1-9]|misses .* at [1-9]", alone), "nothing to be counted"
+    image = Path("image.ome.zarr")
+    expected = chunks(image)
+    shutil.rmtree(image)
+    written = counted(monkeypatch, 100)
+    code, shared, error = run(command[0], "map.safetensors", *command[1:], "--scheduler", scheduler)
+    assert (code, error, shared) == (0, "", alone)
+    assert {block.level for block in written} == {0, 1, 2}
+    assert len(computed) == len(written) + counted_blocks
+    assert chunks(image) == expected
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (("jacobian", "--reference", "moving.ome.zarr", "-o", "a.nii.gz"), "result must end in .ome.zarr"),
+        (("invert", "-o", "a.safetensors"), "--missed must be a file that ends in .ome.zarr"),
+        (
+            ("invert", "--moving", "moving.ome.zarr", "-o", "a.safetensors", "--missed", "a.nii.gz"),
+            "result must end in .ome.zarr",
+        ),
+    ],
+)
+def test_workers_are_for_images_that_are_written_by_blocks(
+    run, frames, tmp_path, monkeypatch, command, message
+):
+    monkeypatch.chdir(tmp_path)
+    save_transform(MAP, Path("map.safetensors"))
+    code, _, error = run(command[0], "map.safetensors", *command[1:], "--scheduler", "tcp://127.0.0.1:1")
+    assert (code, len(error.splitlines())) == (2, 1)
+    assert message in error
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,20 @@ from patchmorph.errors import PatchMorphError
 from patchmorph.images.chunked import ChunkedImage
 from patchmorph.images.volume import Image
 from patchmorph.io import blockwise
-from patchmorph.io.blockwise import choice_of, jacobian_blocks, warp_blocks, written_figures
+from patchmorph.io.blockwise import (
+    choice_of,
+    folding_by_blocks,
+    jacobian_blocks,
+    warp_blocks,
+    written_figures,
+)
 from patchmorph.io.chunked import open_frames, open_image
 from patchmorph.io.formats import ome_zarr_writing
 from patchmorph.io.images import load_image, save_image
 from patchmorph.io.resumable import PARTIAL, Ledger, resumable
 from patchmorph.spatial.grid import Grid
-from patchmorph.transforms.jacobian import jacobian_determinant
+from patchmorph.transforms.displacement import DisplacementField
+from patchmorph.transforms.jacobian import folding, jacobian_determinant
 from patchmorph.transforms.resample import resample
 
 REFERENCE = grid_around((41, 37, 45), AFFINES["oblique"] * 3.7, (2.0, 1, -3))
@@ -105,6 +112,15 @@ def test_a_determinant_is_that_in_memory(tmp_path):
     assert figures == pytest.approx(
         {"smallest": float(expected.min()), "largest": float(expected.max())}, abs=1e-5
     )
+
+
+def test_inverted_cells_are_those_in_memory(monkeypatch):
+    monkeypatch.setattr(blockwise, "FOLDING_SIDE", 17)
+    folded = DisplacementField(12 * MAP.velocity, MAP.grid)
+    found, expected = folding_by_blocks(folded, REFERENCE), folding(folded, REFERENCE)
+    assert expected.voxels > 100
+    assert found[:2] == expected[:2]
+    assert found[2:] == pytest.approx(expected[2:], rel=1e-4)
 
 
 def killed_after(count: int, path, source) -> None:

@@ -9,6 +9,7 @@ import typer
 from torch import Tensor
 
 from patchmorph.cli.app import app, console, print_table
+from patchmorph.cli.checks import determinant_figures, folding_figures, print_misses
 from patchmorph.cli.groups import with_options
 from patchmorph.cli.images import (
     IMAGE_FORMATS,
@@ -35,7 +36,8 @@ from patchmorph.cli.transform_files import (
 from patchmorph.errors import PatchMorphError
 from patchmorph.images.volume import Image
 from patchmorph.io.atomic import check_outputs
-from patchmorph.io.blockwise import ENDING, jacobian_blocks, missed_blocks, written_figures
+from patchmorph.io.block_writer import Spread
+from patchmorph.io.blockwise import ENDING, folding_by_blocks, jacobian_blocks, missed_blocks, written_figures
 from patchmorph.io.chunked import open_frames
 from patchmorph.io.components import REORIENT
 from patchmorph.io.frames import Frames
@@ -58,7 +60,7 @@ from patchmorph.transforms.checks import (
     miss_blocks,
 )
 from patchmorph.transforms.inverse import round_trip_mm
-from patchmorph.transforms.jacobian import DIFFERENCES, Differences, Folding, folding, log_determinant
+from patchmorph.transforms.jacobian import DIFFERENCES, log_determinant
 
 Output = Annotated[
     Path, typer.Option("--output", "-o", help="Transform file; its ending determines the format.")
@@ -164,12 +166,16 @@ def invert(
         Path | None,
         typer.Option(help="Image of the inverse's round-trip error in mm, on the moving image's grid."),
     ] = None,
+    scheduler: BlockScheduler = None,
     *,
     options: SideOptions,
 ) -> None:
     """Write the inverse: exact for velocity fields, to 0.0002 mm at each point for displacement fields."""
-    outputs = [output] if missed is None else [output, missed]
-    check_outputs(outputs, [transform, reference, moving])
+    images = [] if missed is None else [missed]
+    check_outputs([output, *images], [transform, reference, moving])
+    if scheduler is not None and missed is None:
+        raise PatchMorphError(f"--missed must be a file that ends in {ENDING} for --scheduler, got none")
+    spread_by = spreading(scheduler, images)
     sides = options.sides()
     pair = read_pair(reference, moving, sides)
     form = format_of(output, to, writing=True)
@@ -183,10 +189,12 @@ def invert(
         assert grid is not None
         assert moving is not None
         job = {"transform": fingerprint(transform), "from": of}
-        _print_misses(InverseCheck.of(_missed(forward, inverse, grid, missed, space_code(moving), job)))
+        with spread_by as spread:
+            misses = _missed(forward, inverse, grid, missed, space_code(moving), job, spread)
+        print_misses(InverseCheck.of(misses))
         print_written(missed)
     elif grid is not None:
-        _print_misses(InverseCheck.of(miss_blocks(forward, inverse, grid)))
+        print_misses(InverseCheck.of(miss_blocks(forward, inverse, grid)))
     save(inverse, output, to, pair.swapped())
     if grid is not None:
         off = mean_distance_mm(load_transform(output, form.tool, pair.swapped()), inverse, grid)
@@ -197,22 +205,21 @@ def invert(
 
 
 def _missed(
-    forward: Transform, inverse: Transform, grid: Grid, path: Path, code: int, job: dict[str, Any]
+    forward: Transform,
+    inverse: Transform,
+    grid: Grid,
+    path: Path,
+    code: int,
+    job: dict[str, Any],
+    spread: Spread,
 ) -> Iterator[Tensor]:
     """Write the image of the round-trip error, and return its blocks."""
     if path.name.endswith(ENDING):
-        missed_blocks(forward, inverse, grid, path, job)
+        missed_blocks(forward, inverse, grid, path, job, spread)
         return (values for image in open_frames(path) for _, values in image.blocks())
     miss = round_trip_mm(forward, inverse, grid)
     save_image(Image(miss[None, None], grid), path, code)
     return iter([miss])
-
-
-def _print_misses(check: InverseCheck) -> None:
-    points = check.points
-    console.print(f"inverse misses by over {MAX_ERROR_MM} mm at {check.failed} of {points} points")
-    if check.unmapped:
-        console.print(f"{check.unmapped} of {points} points are not mapped")
 
 
 @app.command()
@@ -252,6 +259,7 @@ def jacobian(
     inverse: Inverse = False,
     moving: Moving = None,
     of: From = None,
+    scheduler: BlockScheduler = None,
     *,
     options: SideOptions,
 ) -> None:
@@ -260,6 +268,7 @@ def jacobian(
         raise PatchMorphError(f"differences must be {' or '.join(DIFFERENCES)}, got {differences}")
     check_ending(output)
     check_outputs([output], [transform, reference, moving])
+    spread_by = spreading(scheduler, [output])
     sides = options.sides()
     place = read_reference(reference, sides.fixed)
     grid = place.grid
@@ -267,9 +276,11 @@ def jacobian(
     chain = load_chain([transform], of and [of], inverse, pair.swapped() if inverse else pair)
     if output.name.endswith(ENDING):
         job = {"transform": fingerprint(transform), "inverse": inverse, "from": of}
-        jacobian_blocks(chain, grid, output, differences, log, job)
+        with spread_by as spread:
+            jacobian_blocks(chain, grid, output, differences, log, job, spread)
+            folded = folding_by_blocks(chain, grid, spread)
         print_written(output)
-        print_table(str(output), written_figures(output) | _folding_figures(folding(chain, grid)))
+        print_table(str(output), written_figures(output) | folding_figures(folded))
         return
     check = JacobianCheck.of(chain, grid)
     if not check.is_mapped:
@@ -278,23 +289,4 @@ def jacobian(
     determinant = log_determinant(determinant) if log else determinant
     save_image(Image(determinant[None, None], grid), output, place.code)
     print_written(output)
-    print_table(str(output), _figures(check, differences))
-
-
-def _figures(check: JacobianCheck, differences: Differences) -> dict[str, int | float]:
-    """What is printed of a Jacobian determinant, by name."""
-    mapped, unmapped = check.mapped(differences), check.unmapped(differences)
-    figures: dict[str, int | float] = {"smallest": float(mapped.min()), "largest": float(mapped.max())}
-    for name in DIFFERENCES:
-        figures[f"folding, % of voxels by {name} differences"] = check.folding_percent(name)
-    figures |= _folding_figures(check.folding)
-    return figures | ({"voxels that are not mapped": unmapped} if unmapped else {})
-
-
-def _folding_figures(found: Folding) -> dict[str, int | float]:
-    """What is printed of the cells that a transform inverts."""
-    return {
-        "non-diffeomorphic voxels": found.voxels,
-        "non-diffeomorphic tetrahedra": found.tetrahedra,
-        "non-diffeomorphic volume, %": 100 * found.volume_share,
-    }
+    print_table(str(output), determinant_figures(check, differences))

@@ -1,20 +1,22 @@
-"""The blocks of one large image, written by the workers of a Dask scheduler."""
+"""The blocks of one large image, computed by the workers of a Dask scheduler."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from patchmorph.cluster.connection import RETRIES, connected
 from patchmorph.errors import PatchMorphError, one_line
 from patchmorph.heap import keep_freed_memory
-from patchmorph.io.block_writer import Part, Spread
+from patchmorph.io.block_writer import Spread
 from patchmorph.io.extras import extra
-from patchmorph.io.formats.ome_zarr_writing import Block
+
+Part = TypeVar("Part")
+Result = TypeVar("Result")
 
 
 @contextlib.contextmanager
 def spread_over(scheduler: str) -> Iterator[Spread]:
-    """Where blocks are written: by the workers of a scheduler, which reach the same files by the same paths.
+    """Where blocks are computed: by the workers of a scheduler, which reach the same files by the same paths.
 
     Args:
         scheduler: see `connected`.
@@ -25,28 +27,30 @@ def spread_over(scheduler: str) -> Iterator[Spread]:
     """
     with connected(scheduler) as client:
 
-        def spread(write: Callable[[Block], None], parts: Sequence[Part]) -> Iterator[int]:
+        def spread(
+            compute: Callable[[Part], Result], parts: Sequence[tuple[int, Part]]
+        ) -> Iterator[tuple[int, Result]]:
             if not parts:
                 return
-            sent = client.scatter(write, broadcast=True, hash=False)
+            sent = client.scatter(compute, broadcast=True, hash=False)
             futures = {
-                client.submit(_written, sent, block, retries=RETRIES, pure=False): number
-                for number, block in parts
+                client.submit(_computed, sent, part, retries=RETRIES, pure=False): number
+                for number, part in parts
             }
             for future in extra("distributed", "large").as_completed(futures, loop=client.loop):
                 if (error := future.exception()) is not None:
                     raise _explained(error)
-                yield futures[future]
+                yield futures[future], future.result()
 
         yield spread
 
 
-def _written(write: Callable[[Block], None], block: Block) -> None:
+def _computed(compute: Callable[[Part], Result], part: Part) -> Result:
     keep_freed_memory()
-    write(block)
+    return compute(part)
 
 
 def _explained(error: Any) -> PatchMorphError:
     if isinstance(error, PatchMorphError):
         return error
-    return PatchMorphError(f"workers must write every block, got {type(error).__name__}: {one_line(error)}")
+    return PatchMorphError(f"workers must compute every block, got {type(error).__name__}: {one_line(error)}")

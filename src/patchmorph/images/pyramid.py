@@ -22,6 +22,10 @@ SLAB_VOXELS = 2**22
 SAME = 1.001
 """Ratio up to which two spacings are equal: headers round."""
 
+NEARLY = 1.05
+"""Ratio of a stored level's spacing to the requested one up to which the level serves: a twentieth of the
+frequencies is lacking, and the next finer level has eight times the voxels (docs/decisions/019)."""
+
 KEEP_RATIO = 1.25
 """Ratio of the requested spacing to an axis's own spacing up to which that axis is not resampled."""
 
@@ -32,7 +36,7 @@ def level_spacing(spacing_mm: tuple[float, ...], wanted_mm: float) -> tuple[floa
 
 
 def coarsest_sufficient(stored_mm: Sequence[tuple[float, ...]], wanted_mm: float) -> int:
-    """The coarsest of the stored levels that is no coarser than wanted, but along axes that stay as they are.
+    """The coarsest stored level that is hardly coarser than wanted, but along axes that stay as they are.
 
     Args:
         stored_mm: spacing of each level, the finest first.
@@ -40,7 +44,7 @@ def coarsest_sufficient(stored_mm: Sequence[tuple[float, ...]], wanted_mm: float
     """
 
     def suffices(own: float, finest: float) -> bool:
-        return own <= SAME * finest or own <= SAME * wanted_mm
+        return own <= SAME * finest or own <= NEARLY * wanted_mm
 
     levels = range(len(stored_mm))
     return max(k for k in levels if all(map(suffices, stored_mm[k], stored_mm[0])))

@@ -1,10 +1,10 @@
-"""Blocks of an image computed and written, by this process or by those that the writer is sent to."""
+"""Blocks of an image computed, and written, by this process or by those that the work is sent to."""
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 
@@ -14,19 +14,20 @@ from patchmorph.io.formats.ome_zarr_writing import Block, OmeZarrFile
 from patchmorph.io.stated import Stated
 from patchmorph.spatial.grid import Grid
 
-Part = tuple[int, Block]
-"""A block that is to be written, and its number."""
+Part = TypeVar("Part")
+Result = TypeVar("Result")
 
-Spread = Callable[[Callable[[Block], None], Sequence[Part]], Iterable[int]]
-"""Calls a function, which other processes may be sent, with blocks in any order, and yields the numbers of
-those that are done."""
+Spread = Callable[[Callable[[Any], Any], Sequence[tuple[int, Any]]], Iterable[tuple[int, Any]]]
+"""Calls a function, which other processes may be sent, with numbered parts of a work in any order, and yields
+the number and the result of each part as it is done."""
 
 
-def one_by_one(write: Callable[[Block], None], parts: Sequence[Part]) -> Iterator[int]:
-    """Blocks one after the other in this process (a `Spread`)."""
-    for number, block in parts:
-        write(block)
-        yield number
+def one_by_one(
+    compute: Callable[[Part], Result], parts: Sequence[tuple[int, Part]]
+) -> Iterator[tuple[int, Result]]:
+    """Parts one after the other in this process (a `Spread`)."""
+    for number, part in parts:
+        yield number, compute(part)
 
 
 class Sendable:

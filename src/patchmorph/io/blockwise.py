@@ -1,5 +1,6 @@
 """Images as large as their disks: resampled, or computed from a transform, and written block by block."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,11 +25,23 @@ from patchmorph.spatial.grid import Grid, VoxelBox, triple
 from patchmorph.spatial.sampling import Interpolation
 from patchmorph.transforms.base import Transform
 from patchmorph.transforms.inverse import round_trip_mm
-from patchmorph.transforms.jacobian import Differences, jacobian_determinant, log_determinant
+from patchmorph.transforms.jacobian import (
+    Differences,
+    Folding,
+    InvertedCells,
+    cells_inverted_by,
+    first_corners,
+    folding_of,
+    jacobian_determinant,
+    log_determinant,
+)
 from patchmorph.transforms.resample import resample
 
 ENDING = ".ome.zarr"
 """Of the names of files that are written block by block."""
+FLOAT = np.dtype(np.float32)
+FOLDING_SIDE = 256
+"""Voxels along each side of the blocks in which inverted cells are counted."""
 CHOICE_SIDE = 192
 """Voxels along each side of the part of an image from which its interpolation is chosen."""
 
@@ -47,6 +60,32 @@ class Warping:
         image = self.images[block.channel]
         warped = resample(image, self.transform, local, self.interpolation, self.background)
         return typed(warped.data[0, 0].numpy(), number_type(image))
+
+
+@dataclass(frozen=True)
+class Determinants:
+    """The Jacobian determinant at the voxels of a block; the attributes are those of `jacobian_blocks`."""
+
+    transform: Transform
+    differences: Differences
+    log: bool
+
+    def __call__(self, block: Block, local: Grid) -> np.ndarray:
+        """The voxels ``[x, y, z]`` of a block."""
+        determinant = jacobian_determinant(self.transform, local, self.differences)
+        return (log_determinant(determinant) if self.log else determinant).numpy()
+
+
+@dataclass(frozen=True)
+class RoundTrips:
+    """The round-trip error at the voxels of a block; the attributes are those of `missed_blocks`."""
+
+    transform: Transform
+    inverse: Transform
+
+    def __call__(self, block: Block, local: Grid) -> np.ndarray:
+        """The voxels ``[x, y, z]`` of a block."""
+        return round_trip_mm(self.transform, self.inverse, local).numpy()
 
 
 def write_blocks(
@@ -79,7 +118,7 @@ def write_blocks(
         with step(f"write {path.name}", len(parts)) as current:
             advance(current, len(ledger))
             for _, level in groupby(parts, lambda part: part[1].level):  # which is made of the one before
-                for number in spread(writer, [part for part in level if part[0] not in ledger]):
+                for number, _ in spread(writer, [part for part in level if part[0] not in ledger]):
                     ledger.add(number)
                     advance(current)
         writer.file.finish(path.name.removesuffix(ENDING))
@@ -117,31 +156,44 @@ def warp_blocks(
 
 
 def jacobian_blocks(
-    transform: Transform, grid: Grid, path: Path, differences: Differences, log: bool, job: Mapping[str, Any]
+    transform: Transform,
+    grid: Grid,
+    path: Path,
+    differences: Differences,
+    log: bool,
+    job: Mapping[str, Any],
+    spread: Spread = one_by_one,
 ) -> None:
     """Write the Jacobian determinant on ``grid`` (see `jacobian_determinant`), or its logarithm.
 
     Raises:
         PatchMorphError: see `write_blocks`.
     """
+    job = {**job, "differences": differences, "log": log}
+    write_blocks(path, grid, FLOAT, Determinants(transform, differences, log), job, spread=spread)
 
-    def compute(block: Block, local: Grid) -> np.ndarray:
-        determinant = jacobian_determinant(transform, local, differences)
-        return (log_determinant(determinant) if log else determinant).numpy()
 
-    write_blocks(path, grid, np.dtype(np.float32), compute, {**job, "differences": differences, "log": log})
+def folding_by_blocks(transform: Transform, grid: Grid, spread: Spread = one_by_one) -> Folding:
+    """`patchmorph.transforms.jacobian.folding` of a large ``grid``, whose blocks are spread."""
+    blocks = list(enumerate(block for _, block in first_corners(grid).blocks(FOLDING_SIDE)))
+    cells = [cells for _, cells in spread(functools.partial(cells_inverted_by, transform), blocks)]
+    return folding_of(functools.reduce(InvertedCells.plus, cells, InvertedCells()), grid)
 
 
 def missed_blocks(
-    transform: Transform, inverse: Transform, grid: Grid, path: Path, job: Mapping[str, Any]
+    transform: Transform,
+    inverse: Transform,
+    grid: Grid,
+    path: Path,
+    job: Mapping[str, Any],
+    spread: Spread = one_by_one,
 ) -> None:
     """Write the round-trip error of an inverse on ``grid`` in mm (see `round_trip_mm`).
 
     Raises:
         PatchMorphError: see `write_blocks`.
     """
-    compute = lambda _, local: round_trip_mm(transform, inverse, local).numpy()  # noqa: E731
-    write_blocks(path, grid, np.dtype(np.float32), compute, job)
+    write_blocks(path, grid, FLOAT, RoundTrips(transform, inverse), job, spread=spread)
 
 
 def written_figures(path: Path) -> dict[str, int | float]:

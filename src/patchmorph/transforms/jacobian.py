@@ -110,7 +110,6 @@ class InvertedCells(NamedTuple):
         )
 
 
-@torch.no_grad()
 def folding(transform: Transform, grid: Grid, region: Bool[Tensor, "x y z"] | None = None) -> Folding:
     """Cells of ``grid`` that ``transform`` inverts, wholly or in part (see `Folding`).
 
@@ -119,21 +118,32 @@ def folding(transform: Transform, grid: Grid, region: Bool[Tensor, "x y z"] | No
         grid: of batch size one.
         region: voxels of ``grid``; cells whose first corner lies outside are left out. By default all count.
     """
+    return folding_of(cells_inverted_by(transform, first_corners(grid), region), grid)
+
+
+def first_corners(grid: Grid) -> Grid:
+    """The first corner of each cell of ``grid``, as a grid."""
+    return grid.crop((0, 0, 0), triple(n - 1 for n in grid.shape))
+
+
+@torch.no_grad()
+def cells_inverted_by(
+    transform: Transform, corners: Grid, region: Bool[Tensor, "..."] | None = None
+) -> InvertedCells:
+    """The sums over the cells with their first corner in ``corners``, or in a ``region`` of its voxels."""
 
     def measure(block: MappedBlock) -> InvertedCells:
         inside = None if region is None else region[block.box.slices]
-        return inverted_cells(block.mapped[0, 1:, 1:, 1:], grid, inside)
+        return inverted_cells(block.mapped[0, 1:, 1:, 1:], corners, inside)
 
-    cells_only = grid.crop((0, 0, 0), triple(n - 1 for n in grid.shape))
-    blocks = over_blocks(measure, transform, cells_only, halo=1)
-    found, cell_mm3 = (
-        functools.reduce(InvertedCells.plus, blocks, InvertedCells()),
-        abs(float(_cell_mm3(grid))),
-    )
-    cells = max(found.cells, 1)
-    return Folding(
-        found.voxels, found.tetrahedra, found.volume * cell_mm3, found.voxels / cells, found.volume / cells
-    )
+    blocks = over_blocks(measure, transform, corners, halo=1)
+    return functools.reduce(InvertedCells.plus, blocks, InvertedCells())
+
+
+def folding_of(found: InvertedCells, grid: Grid) -> Folding:
+    """The folding that follows from sums over the cells of ``grid``."""
+    cells, volume_mm3 = max(found.cells, 1), found.volume * abs(float(_cell_mm3(grid)))
+    return Folding(found.voxels, found.tetrahedra, volume_mm3, found.voxels / cells, found.volume / cells)
 
 
 def inverted_cells(
