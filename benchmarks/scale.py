@@ -12,7 +12,6 @@ seconds kept. On 2 CPU cores ``--size 128`` takes a minute.
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -84,6 +83,7 @@ def measured(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     held = sum(store.nbytes for store in CACHE.bytes_read)
     cuda = arguments.device == "cuda"
     return {
+        "peak_gib": peak_gib(),
         "voxel_mm": min(found.fixed.spacing_mm),
         "seconds": seconds,
         "peak_gpu_gib": torch.cuda.max_memory_allocated() / 2**30 if cuda else None,
@@ -109,15 +109,19 @@ def stage(transform: Transform) -> dict[str, float | None]:
 
 
 def registered(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """`measured` in a process of its own, with its peak of memory."""
+    """`measured` in a process of its own."""
     command = [sys.executable, __file__, *sys.argv[1:], "--inside", str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout
-    text = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise RuntimeError(f"the registration must end well, got status {status}")
-    return {"peak_gib": usage.ru_maxrss / 2**20, **json.loads(text.splitlines()[-1])}
+    text = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return json.loads(text.splitlines()[-1])
+
+
+def peak_gib() -> float:
+    """Peak of this process's resident memory.
+
+    That of ``getrusage`` is no smaller than the peak of the process that started this one.
+    """
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 2**20
 
 
 def main() -> None:
