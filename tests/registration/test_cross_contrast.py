@@ -31,7 +31,7 @@ from patchmorph.registration.result import Registration
 from patchmorph.registration.schedule import RESTARTS
 from patchmorph.registration.stages import network
 from patchmorph.registration.stages.base import Stage
-from patchmorph.registration.stages.velocity_refinement import VelocityRefinementStage
+from patchmorph.registration.stages.velocity_refinement import REFINEMENT, VelocityRefinementStage
 from patchmorph.spatial.affine import from_translation
 from patchmorph.spatial.grid import Grid
 from patchmorph.transforms.base import AffineTransform, Transform
@@ -346,13 +346,26 @@ def test_the_last_map_of_two_contrasts_is_refined_by_what_they_share(candidates,
     assert errors[1] < 0.8 * errors[0]
 
 
-def test_two_contrasts_are_refined_by_ten_passes_each_of_what_they_share():
+@pytest.mark.parametrize(("voxel", "smoothness"), [(0.7, 1), (1.3, 1), (1.5, 1.5), (3, 3)])
+def test_two_contrasts_are_refined_by_what_they_share_and_smoother_between_voxels(voxel, smoothness):
+    """Sides of the moving image's voxels in those of the finest patches."""
     pair = inverted_pair()
+    finest = ANY.spec.spacings_for(pair.fixed.content.radius_mm)[-1]
+    images = [
+        Image(torch.ones(1, 1, 4, 4, 4), Grid.centered((4, 4, 4), side * finest, torch.zeros(1, 3)))
+        for side in (0.5, voxel)
+    ]
+    sides = (
+        replace(one, original=image) for one, image in zip((pair.fixed, pair.moving), images, strict=True)
+    )
+    pair = PreparedPair(*sides)
     stages = schedules.cross_contrast_refinement_schedule(ANY, pair, RegistrationOptions(seed=6))
     assert [(stage.objective.similarity, stage.passes) for stage in stages] == [("mi", 10), ("mind", 10)]
     assert [stage.generator.initial_seed() for stage in stages] == [6, 6]
-    finest = ANY.spec.spacings_for(pair.fixed.content.radius_mm)[-1]
     assert [stage.spacing_mm for stage in stages] == pytest.approx([finest] * 2)
+    weights = [stage.objective.diffusion for stage in stages]
+    assert weights == pytest.approx([smoothness * REFINEMENT.diffusion] * 2)
+    assert {stage.objective.folding for stage in stages} == {REFINEMENT.folding}
 
 
 @pytest.fixture(scope="module")

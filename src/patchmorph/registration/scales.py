@@ -74,3 +74,9 @@ def native_mm(pair: PreparedPair) -> float:
     That of a voxel that is longer along one axis is the side of a cube of its volume.
     """
     return max(math.prod(side.original.spacing_mm) ** (1 / 3) for side in (pair.fixed, pair.moving))
+
+
+def patches_per_voxel(spacing_mm: float, pair: PreparedPair) -> float:
+    """Voxels of patches along a voxel of the coarser image; one, where no coarser scale is nearer to that."""
+    count = native_mm(pair) / spacing_mm
+    return count if count > NEARER else 1.0

@@ -12,7 +12,7 @@ from patchmorph.patches.detail import MIN_DETAIL
 from patchmorph.registration.acceptance import AFFINE
 from patchmorph.registration.options import RIGID, RegistrationOptions
 from patchmorph.registration.pair import PreparedPair
-from patchmorph.registration.scales import Scale, scales_of
+from patchmorph.registration.scales import Scale, patches_per_voxel, scales_of
 from patchmorph.registration.stages.affine_refinement import AffineRefinementStage
 from patchmorph.registration.stages.base import GuardedStage, Stage
 from patchmorph.registration.stages.nearest_affine import NearestAffineStage
@@ -115,12 +115,19 @@ def detail_schedule(model: PatchMorphModel, pair: PreparedPair, options: Registr
 def cross_contrast_refinement_schedule(
     model: PatchMorphModel, pair: PreparedPair, options: RegistrationOptions
 ) -> list[Stage]:
-    """The refinement of a map between two contrasts by what they share (`CROSS_CONTRAST_PASSES`)."""
+    """The refinement of a map between two contrasts by what they share (`CROSS_CONTRAST_PASSES`).
+
+    Patches finer than the voxels of an image compare what is interpolated, so their maps are smoother by as
+    much (docs/decisions/019).
+    """
     finest = _refined_scale(model, pair, options)
+    finer = patches_per_voxel(finest[0], pair)
     return [
         stage
         for similarity, passes in CROSS_CONTRAST_PASSES
-        for stage in _refinement(finest, passes, torch.Generator().manual_seed(options.seed), similarity)
+        for stage in _refinement(
+            finest, passes, torch.Generator().manual_seed(options.seed), similarity, finer
+        )
     ]
 
 
@@ -203,9 +210,14 @@ def fitted(network: nn.Module, spec: ModelSpec) -> tuple[tuple[int, ...], float]
 
 
 def _refinement(
-    spacings_mm: Sequence[float], passes: int, generator: torch.Generator, similarity: str
+    spacings_mm: Sequence[float],
+    passes: int,
+    generator: torch.Generator,
+    similarity: str,
+    smoothness: float = 1.0,
 ) -> list[Stage]:
-    objective = REFINEMENT.comparing_by(similarity)
+    diffusion = smoothness * REFINEMENT.diffusion
+    objective = REFINEMENT.comparing_by(similarity).model_copy(update={"diffusion": diffusion})
     return [VelocityRefinementStage(mm, passes, generator, objective) for mm in spacings_mm if passes]
 
 
