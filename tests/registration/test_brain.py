@@ -86,6 +86,7 @@ def found(network: nn.Module, head: Image) -> Image | None:
     return find_brain(network, image, find_content(image))
 
 
+@ONE_GRID
 @pytest.mark.parametrize(
     ("kept", "logit", "is_brain"),
     [
