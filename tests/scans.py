@@ -61,12 +61,15 @@ class BrainAtTheMiddle(nn.Module):
         super().__init__()
         half_side_mm = PATCH_SIZE / 2 * 2.75 * find_content(image.normalized()).radius_mm / 85
         self.semi_axes = size * SEMI_AXES_MM / half_side_mm
+        self.answer: Tensor | None = None
 
     def forward(self, patch: Tensor) -> Tensor:
         """Logits."""
-        axis = torch.linspace(-1, 1, patch.shape[-1])
-        points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1)
-        return torch.where((points / self.semi_axes).norm(dim=-1) < 1, 8.0, -8.0).expand_as(patch)
+        if self.answer is None:
+            axis = torch.linspace(-1, 1, patch.shape[-1])
+            points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1)
+            self.answer = torch.where((points / self.semi_axes).norm(dim=-1) < 1, 8.0, -8.0)
+        return self.answer.expand_as(patch)
 
 
 def rician(values: Tensor, deviation: float) -> Tensor:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from estimators import NO_SEARCH
 from registered import registered
 
 import patchmorph
@@ -48,7 +49,7 @@ def register(run, files, tmp_path):
         folder = tmp_path / "out"
         pair = ("register", files.fixed, files.moving, "-o", folder)
         code, _, error = run(
-            *pair, "--model", files.model, "--overwrite", "--save", "transform,summary", *options
+            *pair, "--model", files.model, *NO_SEARCH, "--overwrite", "--save", "transform,summary", *options
         )
         return code, error if code else json.loads((folder / "summary.json").read_text())
 
@@ -155,7 +156,7 @@ def test_the_inputs_of_a_pair_include_its_channels():
 def test_python_takes_every_kind_of_image_as_a_channel(files, channels):
     def found(*images):
         channel = patchmorph.Channel(*images, weight=0.5)
-        options = {"initial_transform": "centers", "channels": [channel]}
+        options = {"transform": "affine", "initial_transform": "centers", "channels": [channel]}
         return patchmorph.register(files.fixed, files.moving, files.model, **options)
 
     images = [load_image(path) for path in channels.values()]

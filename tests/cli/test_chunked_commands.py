@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import zarr
+from estimators import NO_SEARCH
 
 from patchmorph.io import chunked
 from patchmorph.io.images import load_image, save_image
@@ -33,7 +34,7 @@ def opened(monkeypatch):
 
 def registered(run, folder, files, fixed, moving) -> dict:
     options = ("--model", files.model, "--device", "cpu", "-o", folder, "--save", "transform,warped,summary")
-    code, _, err = run("register", fixed, moving, *options)
+    code, _, err = run("register", fixed, moving, *NO_SEARCH, *options)
     assert (code, err) == (0, "")
     return json.loads((folder / "summary.json").read_text())
 

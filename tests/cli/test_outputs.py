@@ -7,6 +7,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from estimators import NO_SEARCH
 from synthetic import AFFINES, grid_around, smooth_image
 
 from patchmorph import jobs
@@ -148,7 +149,16 @@ def test_results_stay_unless_they_may_be_replaced(run, folder, name, monkeypatch
 
 
 def test_a_new_run_leaves_no_file_of_the_one_before(run, files, tmp_path):
-    command = ("register", files.fixed, files.moving, "--model", files.model, "-o", tmp_path / "out")
+    command = (
+        "register",
+        files.fixed,
+        files.moving,
+        "--model",
+        files.model,
+        *NO_SEARCH,
+        "-o",
+        tmp_path / "out",
+    )
     labels = ("--moving-labels", files.moving_mask)
     assert run(*command, *labels, "--save-uncertainty", "--save", "all")[0] == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {*FILES.values(), "warped_labels.nii.gz"}
@@ -164,7 +174,16 @@ def test_a_new_run_leaves_no_file_of_the_one_before(run, files, tmp_path):
 
 
 def test_images_are_written_in_the_format_that_was_chosen(run, files, tmp_path):
-    command = ("register", files.fixed, files.moving, "--model", files.model, "-o", tmp_path / "out")
+    command = (
+        "register",
+        files.fixed,
+        files.moving,
+        "--model",
+        files.model,
+        *NO_SEARCH,
+        "-o",
+        tmp_path / "out",
+    )
     assert run(*command, "--save", "warped,uncertainty")[0] == 0
     before = load_image(tmp_path / "out" / "warped.nii.gz")
     assert run(*command, "--save", "warped,uncertainty", "--format", "nrrd", "--overwrite")[0] == 0

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
+from estimators import NO_SEARCH
 from registered import registered
 
 import patchmorph
@@ -36,6 +37,7 @@ def register(run, files, tmp_path):
             "--model",
             files.model,
             "--overwrite",
+            *NO_SEARCH,
             *options,
         )
         return code, error if code else json.loads((folder / "summary.json").read_text())
@@ -119,7 +121,9 @@ def test_python_takes_a_matrix_or_a_transform_as_it_takes_a_file(files, tmp_path
     save_transform(start, tmp_path / "start.tfm")
     matrix = start.matrix[0]
     found = [
-        patchmorph.register(files.fixed, files.moving, files.model, initial_transform=given)
+        patchmorph.register(
+            files.fixed, files.moving, files.model, transform="affine", initial_transform=given
+        )
         for given in (matrix.numpy(), matrix, start, tmp_path / "start.tfm", str(tmp_path / "start.tfm"))
     ]
     first = found[0].transform(files.points)
@@ -209,8 +213,8 @@ def test_the_format_of_an_initial_file_without_a_file_is_refused(register, tmp_p
 
 @pytest.mark.parametrize(("save", "named"), [("report", "out/report.html"), ("warped", "out")])
 def test_a_command_names_the_report_only_where_there_is_one(run, files, tmp_path, save, named):
-    model = ("--model", files.model, "--save", save)
-    code, out, _ = run("register", files.fixed, files.moving, "-o", tmp_path / "out", *model)
+    options = ("--model", files.model, "--save", save, *NO_SEARCH)
+    code, out, _ = run("register", files.fixed, files.moving, "-o", tmp_path / "out", *options)
     assert code == 0
     assert f"{tmp_path / named}" in out.splitlines()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from estimators import TRUST, estimating_model
+from estimators import NO_SEARCH, TRUST, estimating_model
 
 import patchmorph
 from patchmorph import api, catalogue, demo, jobs
@@ -166,7 +166,7 @@ def test_a_known_map_is_found_and_the_summary_records_the_arguments(run, files, 
     assert summary["notes"] == []
     again = ("register", files.fixed, files.moving, "-o", tmp_path, "--model", files.model, *masks)
     assert run(*again)[0] == 2
-    assert run(*again, "--overwrite")[0] == 0
+    assert run(*again, "--overwrite", *NO_SEARCH)[0] == 0
     assert not (tmp_path / "uncertainty.nii.gz").exists()
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["arguments"]["fixed_mask"] == str(files.fixed_mask)
@@ -179,7 +179,7 @@ def test_a_known_map_is_found_and_the_summary_records_the_arguments(run, files, 
 def test_a_mask_is_that_of_its_image(files, side):
     """The other image is as it was, so the note names one image; the masks have the grids of both."""
     masks = {f"{side}_mask": files.folder / f"{side}_mask.nii.gz"}
-    found = api.register(files.fixed, files.moving, files.model, **masks)
+    found = api.register(files.fixed, files.moving, files.model, initial_transform="centers", **masks)
     path = files.folder / f"{side}.nii.gz"
     (note,) = [note for note in found.notes if "mask" in note]
     assert note.startswith(f"{path}: outside of its mask left out")
@@ -188,7 +188,7 @@ def test_a_mask_is_that_of_its_image(files, side):
 def test_a_path_and_an_image_are_the_same_and_a_brain_on_itself_stays(files):
     model = catalogue.load_model(files.model, "cpu")
     image = load_image(files.fixed)
-    found = patchmorph.register(str(files.fixed), image, model)
+    found = patchmorph.register(str(files.fixed), image, model, initial_transform="centers")
     assert (found.transform(files.points) - files.points).norm(dim=-1).mean() < 0.03  # a tenth of a voxel
     torch.testing.assert_close(found.fixed.data, found.moving.data)
 
@@ -217,7 +217,8 @@ def test_options_of_the_python_interface_change_the_map(files):
 
 def test_classes_of_a_model_file_run_only_if_each_is_trusted(run, files, tmp_path, monkeypatch):
     monkeypatch.delenv("PATCHMORPH_TRUST")
-    arguments = ("register", files.fixed, files.moving, "-o", tmp_path / "out", "--model", files.model)
+    named = ("-o", tmp_path / "out", "--model", files.model, "--transform", "rigid", *NO_SEARCH)
+    arguments = ("register", files.fixed, files.moving, *named)
     for trusted, refused in (((), TRUST[0]), (TRUST[:1], TRUST[1]), (TRUST[1:], TRUST[0])):
         code, _, error = run(*arguments, *(word for name in trusted for word in ("--trust", name)))
         assert (code, error.count("\n")) == (2, 1)
@@ -226,7 +227,8 @@ def test_classes_of_a_model_file_run_only_if_each_is_trusted(run, files, tmp_pat
     assert not (tmp_path / "out").exists()
     assert run(*arguments, *(word for name in TRUST for word in ("--trust", name)))[0] == 0
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["arguments"]["trust"] == [*TRUST]
-    assert patchmorph.register(files.fixed, files.moving, files.model, trust=TRUST).fixed is not None
+    options = {"trust": TRUST, "transform": "rigid", "initial_transform": "centers"}
+    assert patchmorph.register(files.fixed, files.moving, files.model, **options).fixed is not None
 
 
 @pytest.mark.parametrize("command", ["demo", "evaluate", "train"])
@@ -302,7 +304,7 @@ def test_a_cached_model_is_loaded_once(monkeypatch):
 
 def test_a_request_and_its_summary_travel_to_another_process(files, tmp_path):
     """As a cluster sends them: pickled, with plain data in and out."""
-    method = Method(str(files.model), "cpu", jitter=True, seed=2)
+    method = Method(str(files.model), "cpu", jitter=True, seed=2, initial_transform="centers")
     request = RegistrationRequest(PairPaths(files.fixed, files.moving), tmp_path / "out", method)
     there = pickle.loads(pickle.dumps(request))
     assert there == request

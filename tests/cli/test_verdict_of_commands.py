@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from estimators import NO_SEARCH
 from pages import text_of
 from registered import registered
 
@@ -94,6 +95,7 @@ def test_a_background_of_nan_is_refused_unless_it_is_named(run, files, tmp_path,
     save_image(Image(voxels, image.grid), tmp_path / f"{side}.nii.gz")
     pair = {"fixed": files.fixed, "moving": files.moving, side: tmp_path / f"{side}.nii.gz"}
     command = ("register", pair["fixed"], pair["moving"], "-o", tmp_path / "out", "--model", files.model)
+    command += NO_SEARCH
     code, _, error = run(*command)
     assert code == 2
     assert error.count("\n") == 1
@@ -123,7 +125,7 @@ def test_a_lesion_is_ignored_in_both_images(run, files, tmp_path):
         save_image(Image((away < 1.3).to(torch.uint8), image.grid), masks[side])
     command = ("register", pair["fixed"], pair["moving"], "-o", tmp_path / "out", "--model", files.model)
     options = ("--fixed-ignore", masks["fixed"], "--moving-ignore", masks["moving"])
-    assert run(*command, *options)[0] == 0
+    assert run(*command, *NO_SEARCH, *options)[0] == 0
     assert mean_error_mm(files, tmp_path / "out") < 0.2
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["notes"] == [f"{pair[side]}: {IGNORED}" for side in ("fixed", "moving")]

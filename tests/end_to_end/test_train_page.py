@@ -10,10 +10,11 @@ import yaml
 from synthetic import AFFINES, grid_around, smooth_image
 from tiny import MODEL
 
-from patchmorph import catalogue
+from patchmorph import api, catalogue
 from patchmorph.images.volume import Image
 from patchmorph.io.images import save_image
 from patchmorph.networks.model import ModelSpec, PatchMorphModel
+from patchmorph.registration.stages import pose
 from patchmorph.training.config import TrainingConfig
 from patchmorph.training.data.subjects import find_subjects
 
@@ -59,6 +60,13 @@ def folder(tmp_path_factory):
     (root / "pairs.csv").write_text(pairs)
     (root / "subjects.csv").write_text(subjects)
     return root
+
+
+@pytest.fixture(autouse=True)
+def quick_registrations(monkeypatch):
+    """No image shows a head, and none is turned: what would tell takes most of the time."""
+    monkeypatch.setattr(api, "load_brain_mask", lambda device: None)
+    monkeypatch.setattr(pose, "ROUNDS", 1)
 
 
 def test_from_a_folder_of_images_to_a_registered_pair(run, folder, monkeypatch):

@@ -19,11 +19,11 @@ MONAI = {
 
 
 @pytest.mark.parametrize("name", registry.DENSE)
-@pytest.mark.parametrize("size", [32, 64, 96])
-def test_dense_networks_keep_the_contract(name, size):
+@pytest.mark.parametrize(("size", "count"), [(32, 2), (64, 1), (96, 1)])
+def test_dense_networks_keep_the_contract(name, size, count):
     network = registry.build_dense(name, {})
-    velocity = predict(network, torch.rand(2, 2, size, size, size))
-    assert velocity.shape == (2, 3, *(size // VELOCITY_STRIDE,) * 3)
+    velocity = predict(network, torch.rand(count, 2, size, size, size))
+    assert velocity.shape == (count, 3, *(size // VELOCITY_STRIDE,) * 3)
     assert velocity.dtype == torch.float32
     assert 0 < velocity.abs().max() < 0.5  # starts near "nothing moves", in patch voxels
 
@@ -42,9 +42,9 @@ def test_every_parameter_of_a_network_gets_a_gradient():
         registry.build_dense("unet", {}),
         registry.build_dense("swin", {}),
         registry.build_dense("pyramid", {}),
-        registry.build_affine("affine-encoder", {}, 64),
+        registry.build_affine("affine-encoder", {}, 32),
     ):
-        predict(network, torch.rand(1, 2, 64, 64, 64)).square().sum().backward()
+        predict(network, torch.rand(1, 2, 32, 32, 32)).square().sum().backward()
         assert all(p.grad is not None and p.grad.abs().max() > 0 for p in network.parameters())
 
 

@@ -59,6 +59,10 @@ def refined(prepared: PreparedPair, passes: int = 12, start: Transform = IDENTIT
     return VelocityRefinementStage(SPACING, passes, generator, REFINEMENT, 32).refine(prepared, start)
 
 
+def nearly_refined(prepared: PreparedPair) -> Transform:
+    return refined(prepared, 4)
+
+
 def by_networks(prepared: PreparedPair) -> Transform:
     model = estimating_model(spacings_mm=[10.0, 5.0])
     return register_pair(prepared, (IDENTITY,), model).transform
@@ -100,13 +104,13 @@ def test_the_weights_of_the_similarities_add_up():
     assert distance_mm(twice, refined(pair(Channel(*RIGHT)), 2)) > 1e-2
 
 
-@pytest.mark.parametrize("find", [refined, by_networks])
+@pytest.mark.parametrize("find", [nearly_refined, by_networks])
 def test_the_order_of_further_channels_does_not_matter(find):
     channels = [Channel(*RIGHT, 0.7), Channel(*LEFT, 0.3), Channel(smooth_image(GRID), smooth_image(GRID))]
     assert distance_mm(find(pair(*channels)), find(pair(*reversed(channels)))) < 1e-3
 
 
-@pytest.mark.parametrize("find", [refined, by_networks])
+@pytest.mark.parametrize("find", [nearly_refined, by_networks])
 def test_a_channel_may_lie_on_any_grid(find):
     other = grid_around((60, 36, 44), AFFINES["LIA"] * 4.0, (2, -3, 1))
     fixed, moving = both_sides(True, other)
@@ -165,8 +169,8 @@ def test_an_affine_map_is_found_from_all_channels():
     moving = smooth_image(GRID)
     channel = Channel(resample(moving, shift, GRID), moving)
     prepared = prepare_pair(smooth, smooth, channels=[channel])
-    found = AffineRefinementStage(SPACING, 48, REFINEMENT).refine(prepared, IDENTITY)
-    alone = AffineRefinementStage(SPACING, 48, REFINEMENT).refine(prepare_pair(smooth, smooth), IDENTITY)
+    stage = AffineRefinementStage(SPACING, 48, REFINEMENT)
+    found, alone = (stage.refine(each, IDENTITY) for each in (prepared, prepare_pair(smooth, smooth)))
     assert distance_mm(alone, IDENTITY) < 0.5
     assert distance_mm(found, shift) < 0.75 * distance_mm(alone, shift)
 

@@ -36,9 +36,9 @@ def test_the_point_error_of_the_truth_counts_for_known_pairs_only(model, cohort)
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_training_lowers_the_loss(model, cohort, symmetric):
     configuration = config(model={"symmetric": symmetric})
-    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), 6e-3)
     losses = []
-    for _ in range(15):  # one draw again and again: any working step can fit it
+    for _ in range(11):  # one draw again and again: any working step can fit it
         optimizer.zero_grad()
         losses.append(add_gradients(model, cohort, draw(batch=1), configuration).losses.mean().item())
         optimizer.step()

@@ -1,7 +1,8 @@
 from itertools import pairwise
 
+import pytest
 import torch
-from synthetic import grid_around, rotation, smooth_velocity
+from synthetic import AFFINES, grid_around, rotation, smooth_velocity
 
 from patchmorph.spatial.grid import Grid
 from patchmorph.transforms.base import AffineTransform
@@ -51,8 +52,10 @@ def test_the_round_trip_is_how_far_an_inverse_misses(linear):
     assert round_trip_mm(chain, chain.inverse(), grid).max() < 1e-3
 
 
-def test_a_dense_field_with_a_pose_in_it_is_inverted(linear):
+@pytest.mark.parametrize("name", ["RAS", "LIA", "oblique"])
+def test_a_dense_field_with_a_pose_in_it_is_inverted(name):
     """As other tools' fields, zero outside the fixed grid: the moving image may lie anywhere."""
+    linear = AFFINES[name]
     grid = grid_around((30, 31, 32), linear * 4)
     flow = smooth_velocity(grid_around((20, 20, 20), linear * 5), 4.0)
     whole = AffineTransform.translation(torch.tensor([[150.0, -40, 20]])) @ rotation(30) @ flow

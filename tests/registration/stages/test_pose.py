@@ -58,8 +58,7 @@ def test_each_image_is_sampled_as_coarsely_as_its_own_size_asks(monkeypatch):
     assert max(spacings_mm["moving"]) == pytest.approx(2 * max(spacings_mm["fixed"]), rel=1e-3)
 
 
-@pytest.mark.parametrize("truncated", ["fixed", "moving"])
-@pytest.mark.parametrize(("axis", "side"), [(0, 1), (1, 0)])
+@pytest.mark.parametrize(("truncated", "axis", "side"), [("fixed", 0, 1), ("moving", 1, 0)])
 def test_the_pose_is_found_where_half_an_image_is_missing(truncated, axis, side):
     """What is left lies off the middle of the other, towards the face that is not truncated."""
     whole = lopsided(grid_around((50, 56, 46), AFFINES["RAS"] * 3.5))

@@ -194,6 +194,7 @@ def test_an_affine_descent_gives_its_map_at_any_time_and_takes_forty_steps_a_lev
     assert torch.equal(descent.run().matrix, matrices[-1])  # done: no further step
 
 
+@pytest.mark.slow  # the frozen outputs and the schedules have a registration without a model, too
 def test_registration_without_a_model(pair):
     fixed, moving, _ = pair
     result = register_images(fixed, moving, None, RegistrationOptions(refine=1))
