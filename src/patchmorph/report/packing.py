@@ -1,6 +1,7 @@
 """The layers of a registration as the viewer reads them: JSON, and zlib-compressed bytes in base64."""
 
 import base64
+import math
 import zlib
 from dataclasses import dataclass
 from typing import Any
@@ -59,7 +60,7 @@ def _pack_map(layers: Layers, blocks: dict[str, str]) -> dict[str, Any]:
     """Bytes of 1 to 255, and 0 outside the content; those of the remainder have 127 for 0."""
     maps = layers.map
     inside = coarse_content(layers)
-    largest = max(float(np.abs(maps.remainder).max()), 1e-3)
+    largest = max(math.ceil(1000 * float(np.abs(maps.remainder).max())), 1) / 1000  # µm: the last bits may differ
     blocks["remainder"] = _block(np.round(maps.remainder / largest * 127 + 127).astype(np.uint8))
     scalars = {"jacobian": (maps.log_jacobian, (-LOG_JACOBIAN_LIMIT, LOG_JACOBIAN_LIMIT), DIVERGING)}
     if maps.uncertainty is not None:
