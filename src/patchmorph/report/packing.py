@@ -60,7 +60,8 @@ def _pack_map(layers: Layers, blocks: dict[str, str]) -> dict[str, Any]:
     """Bytes of 1 to 255, and 0 outside the content; those of the remainder have 127 for 0."""
     maps = layers.map
     inside = coarse_content(layers)
-    largest = max(math.ceil(1000 * float(np.abs(maps.remainder).max())), 1) / 1000  # µm: the last bits may differ
+    micrometres = math.ceil(1000 * float(np.abs(maps.remainder).max()))  # last bits may differ the next time
+    largest = max(micrometres, 1) / 1000
     blocks["remainder"] = _block(np.round(maps.remainder / largest * 127 + 127).astype(np.uint8))
     scalars = {"jacobian": (maps.log_jacobian, (-LOG_JACOBIAN_LIMIT, LOG_JACOBIAN_LIMIT), DIVERGING)}
     if maps.uncertainty is not None:
