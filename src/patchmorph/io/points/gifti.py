@@ -63,7 +63,7 @@ def read_gifti(path: Path) -> PointFile:
     """
     root, arrays = _parse(path)
     elements = _point_sets(root)
-    if not elements or len(elements) != len(arrays):
+    if not elements or len(elements) != len(arrays) or any(array is None for array in arrays):
         raise PatchMorphError(f"surface must have points, got none in {path}")
     if any(array.ndim != 2 or array.shape[1] != 3 for array in arrays):
         raise PatchMorphError(f"points must have shape (n, 3), got {[a.shape for a in arrays]} in {path}")
@@ -98,9 +98,10 @@ def _check_size(element: ElementTree.Element) -> None:
     Raises:
         ValueError: it has another one.
     """
-    shape = [int(element.get(f"Dim{k}", "0")) for k in range(int(element.get("Dimensionality", "0")))]
-    if min(shape, default=0) < 0 or len(shape) > MAX_AXES:
-        raise ValueError(f"an array has the shape {shape}")
+    count = int(element.get("Dimensionality", "0"))
+    shape = [int(element.get(f"Dim{k}", "0")) for k in range(min(count, MAX_AXES))]
+    if min(shape, default=0) < 0 or count > MAX_AXES:
+        raise ValueError(f"an array has {count} dimensions, the first {shape}")
     if element.get("Encoding") != "GZipBase64Binary":
         return
     kind: Any = data_type_codes.dtype[element.get("DataType")]
