@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 from h5py import h5o  # pyright: ignore[reportAttributeAccessIssue]
 
 from patchmorph.errors import PatchMorphError, one_line
@@ -60,10 +61,11 @@ def check_room(path: Path, size: int) -> None:
 
 @contextmanager
 def open_hdf5(path: Path) -> Iterator[h5py.File]:
-    """An open file, all of whose data sets are checked before one is read.
+    """An open file, all of whose data sets and attributes are checked before one is read.
 
     Raises:
-        PatchMorphError: data in other files, numbers that the file cannot hold, or too many objects.
+        PatchMorphError: data in other files or of a kind that HDF5 may crash on, numbers that the file cannot
+            hold, or too many objects.
         OSError: no HDF5.
     """
     with h5py.File(path) as file:
@@ -108,6 +110,7 @@ def _ends(data: mmap.mmap, start: int, wide: int) -> bool:
 
 def _check(file: h5py.File, path: Path) -> None:
     seen, groups = set[Any](), [file["/"]]
+    check_attributes(file["/"], path)
     while groups:
         group: Any = groups.pop()
         for name in group:
@@ -117,6 +120,7 @@ def _check(file: h5py.File, path: Path) -> None:
             if not isinstance(link, h5py.HardLink):
                 continue  # a soft link leads to an object of this file, which has a hard link
             found = group[name]
+            check_attributes(found, path)
             identity = h5o.get_info(found.id).addr
             if identity not in seen and isinstance(found, h5py.Group):
                 groups.append(found)
@@ -132,12 +136,26 @@ def _check_data(data: Any, path: Path) -> None:
         raise _elsewhere(f"numbers in {data.external[0][0]}", path)
     if data.is_virtual:
         raise _elsewhere("a virtual data set", path)
-    if data.dtype.hasobject and h5py.check_string_dtype(data.dtype) is None:
-        got = f"another kind in {one_line(data.name)}"
-        raise PatchMorphError(f"HDF5 file must hold numbers and texts, got {got} of {path}")
+    _check_kind(data.dtype, data.name, path)
     size = math.prod(data.shape or ()) * data.dtype.itemsize
     if size > MOST_PER_BYTE * max(data.id.get_storage_size(), 1):
         raise PatchMorphError(f"HDF5 file must be whole, got {data.size} numbers that are not in {path}")
+
+
+def check_attributes(found: Any, path: Path) -> None:
+    """Check the kinds of the attributes of a group or a data set.
+
+    Raises:
+        PatchMorphError: one that HDF5 may crash on.
+    """
+    for name in found.attrs:
+        _check_kind(found.attrs.get_id(name).dtype, f"{name} of {found.name}", path)
+
+
+def _check_kind(kind: np.dtype, name: str, path: Path) -> None:
+    if kind.hasobject and h5py.check_string_dtype(kind) is None:
+        got = f"another kind in {one_line(name)}"
+        raise PatchMorphError(f"HDF5 file must hold numbers and texts, got {got} of {path}")
 
 
 def _elsewhere(what: str, path: Path) -> PatchMorphError:

@@ -98,10 +98,12 @@ def _check_size(element: ElementTree.Element) -> None:
     Raises:
         ValueError: it has another one.
     """
-    count = int(element.get("Dimensionality", "0"))
-    shape = [int(element.get(f"Dim{k}", "0")) for k in range(min(count, MAX_AXES))]
-    if min(shape, default=0) < 0 or count > MAX_AXES:
-        raise ValueError(f"an array has {count} dimensions, the first {shape}")
+    axes = int(element.get("Dimensionality", "0"))
+    if axes > MAX_AXES:
+        raise ValueError(f"an array has {axes} dimensions")
+    shape = [int(element.get(f"Dim{k}", "0")) for k in range(axes)]
+    if min(shape, default=0) < 0:
+        raise ValueError(f"an array has the shape {shape}")
     if element.get("Encoding") != "GZipBase64Binary":
         return
     kind: Any = data_type_codes.dtype[element.get("DataType")]
