@@ -110,7 +110,7 @@ def _ends(data: mmap.mmap, start: int, wide: int) -> bool:
 
 def _check(file: h5py.File, path: Path) -> None:
     seen, groups = set[Any](), [file["/"]]
-    check_attributes(file["/"], path)
+    _check_attributes(file["/"], path)
     while groups:
         group: Any = groups.pop()
         for name in group:
@@ -120,7 +120,7 @@ def _check(file: h5py.File, path: Path) -> None:
             if not isinstance(link, h5py.HardLink):
                 continue  # a soft link leads to an object of this file, which has a hard link
             found = group[name]
-            check_attributes(found, path)
+            _check_attributes(found, path)
             identity = h5o.get_info(found.id).addr
             if identity not in seen and isinstance(found, h5py.Group):
                 groups.append(found)
@@ -136,23 +136,23 @@ def _check_data(data: Any, path: Path) -> None:
         raise _elsewhere(f"numbers in {data.external[0][0]}", path)
     if data.is_virtual:
         raise _elsewhere("a virtual data set", path)
-    _check_kind(data.dtype, data.name, path)
+    check_kind(data.dtype, data.name, path)
     size = math.prod(data.shape or ()) * data.dtype.itemsize
     if size > MOST_PER_BYTE * max(data.id.get_storage_size(), 1):
         raise PatchMorphError(f"HDF5 file must be whole, got {data.size} numbers that are not in {path}")
 
 
-def check_attributes(found: Any, path: Path) -> None:
-    """Check the kinds of the attributes of a group or a data set.
+def _check_attributes(found: Any, path: Path) -> None:
+    for name in found.attrs:
+        check_kind(found.attrs.get_id(name).dtype, f"{name} of {found.name}", path)
+
+
+def check_kind(kind: np.dtype, name: str, path: Path | str) -> None:
+    """Check that HDF5 does not crash on what has this type, whatever its bytes are.
 
     Raises:
-        PatchMorphError: one that HDF5 may crash on.
+        PatchMorphError: neither numbers nor texts.
     """
-    for name in found.attrs:
-        _check_kind(found.attrs.get_id(name).dtype, f"{name} of {found.name}", path)
-
-
-def _check_kind(kind: np.dtype, name: str, path: Path) -> None:
     if kind.hasobject and h5py.check_string_dtype(kind) is None:
         got = f"another kind in {one_line(name)}"
         raise PatchMorphError(f"HDF5 file must hold numbers and texts, got {got} of {path}")

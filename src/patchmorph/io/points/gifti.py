@@ -63,7 +63,7 @@ def read_gifti(path: Path) -> PointFile:
     """
     root, arrays = _parse(path)
     elements = _point_sets(root)
-    if not elements or len(elements) != len(arrays) or any(array is None for array in arrays):
+    if not elements or len(elements) != len(arrays):
         raise PatchMorphError(f"surface must have points, got none in {path}")
     if any(array.ndim != 2 or array.shape[1] != 3 for array in arrays):
         raise PatchMorphError(f"points must have shape (n, 3), got {[a.shape for a in arrays]} in {path}")
@@ -77,7 +77,7 @@ def read_gifti(path: Path) -> PointFile:
 
 
 def _parse(path: Path) -> tuple[ElementTree.Element, list[np.ndarray]]:
-    """The tree of a file, and the data of its point sets."""
+    """The tree of a file, and the data of those of its point sets that have some."""
     try:
         root = ElementTree.fromstring(path.read_bytes())
         for element in root.iter("DataArray"):
@@ -89,7 +89,7 @@ def _parse(path: Path) -> tuple[ElementTree.Element, list[np.ndarray]]:
         raise PatchMorphError(f"surface must be a GIFTI file, got {path}: {one_line(error)}") from None
     if any(element.get("Encoding") == "ExternalFileBinary" for element in root.iter("DataArray")):
         raise PatchMorphError(f"surface must hold its data itself, got data in another file in {path}")
-    return root, [array.data for array in arrays]
+    return root, [array.data for array in arrays if array.data is not None]
 
 
 def _check_size(element: ElementTree.Element) -> None:
