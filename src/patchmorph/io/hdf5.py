@@ -5,8 +5,8 @@ file from elsewhere would so put any file of this computer into a result.
 
 HDF5 crashes when it closes a file that it could not write. So its files are made in memory, or on a disk that
 has room for them. It loops for ever over a global heap, which holds texts, with free space of no size or
-objects beyond its end. So heaps are checked before a text is read. It crashes on sequences and references that
-do not lead into a heap. So there may be texts, but nothing else of that kind.
+objects beyond its end. So heaps are checked before a text is read. It crashes on sequences and references
+whose places are those of no heap. So there may be texts, but nothing else of that kind.
 """
 
 import math

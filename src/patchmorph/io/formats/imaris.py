@@ -140,7 +140,8 @@ def _text(group: Any, name: str) -> str:
     if group is None or name not in group.attrs:
         return ""
     check_kind(group.attrs.get_id(name).dtype, name, group.file.filename)
-    return b"".join(np.asarray(group.attrs[name], "S1").ravel().tolist()).decode("utf-8", "replace").strip("\0 ")
+    letters = np.asarray(group.attrs[name], "S1").ravel().tolist()
+    return b"".join(letters).decode("utf-8", "replace").strip("\0 ")
 
 
 def _recognises(path: Path, start: bytes) -> bool:
