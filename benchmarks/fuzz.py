@@ -14,6 +14,7 @@ failed `MOST_FAILURES` times. Readers of other runs stay in the result file.
 import argparse
 import gzip
 import importlib
+import itertools
 import json
 import os
 import random
@@ -36,6 +37,9 @@ SECONDS = 10
 """That a reader may take for a file of some kB; it may also have a GiB more than before."""
 RSS_MIB = 2500
 """Of the process, which holds the libraries and the corpus."""
+RUNS_OF_A_LIMIT = 1000
+"""After which the limit of memory is set anew: threads and caches of libraries grow, over a hundred thousand
+runs by more than one run may have."""
 MOST_FAILURES = 20
 """Of a reader, after which it is not started again."""
 ODD: tuple[Any, ...] = (
@@ -116,7 +120,11 @@ def fuzz(name: str, folder: Path, options: list[str]) -> None:
     warnings.simplefilter("ignore")
     has_json = mutated(seeds[0], reader, random.Random(0)) is not None
 
+    runs = itertools.count()
+
     def once(data: bytes) -> None:
+        if next(runs) % RUNS_OF_A_LIMIT == 0:
+            limit_memory()
         try:
             read_one(reader, path, folder, data)
         except PatchMorphError as error:
@@ -128,7 +136,6 @@ def fuzz(name: str, folder: Path, options: list[str]) -> None:
         changed = mutated(data, reader, rng) if rng.random() < 0.7 else None
         return changed[:size] if changed is not None else atheris.Mutate(data, size)
 
-    limit_memory()
     atheris.Setup([sys.argv[0], *options], once, **({"custom_mutator": mutate} if has_json else {}))
     atheris.Fuzz()
 

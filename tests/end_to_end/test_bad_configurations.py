@@ -67,6 +67,7 @@ TABLES = {
     "short": ("fixed,moving\ngood.nii.gz\n", "rows must be as long as the head, got fewer in line 2"),
     "missing": ("fixed,moving\ngood.nii.gz,no.nii\n", "moving must be an existing file, got no.nii"),
     "column": ("fixed,moving,evil\ngood.nii.gz,good.nii.gz,1\n", "columns must be"),
+    "long_file": (f"fixed,moving\n{'n' * 300},good.nii.gz\n", "fixed must be an existing file"),
     "nul": ("fixed,moving\na\0b,good.nii.gz\n", "fixed must be an existing file"),
     "one_label": (
         "fixed,moving,fixed_labels\ngood.nii.gz,good.nii.gz,good.nii.gz\n",

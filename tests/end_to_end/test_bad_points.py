@@ -107,7 +107,12 @@ CASES = {
     "deep.vtp": (b"<a>" * 10**5, "nested 50 deep at most"),
     "dimension.gii": (gifti('Dim0="3"', 'Dim0="-3"'), "an array has the shape [-3, 3]"),
     "sizes.gii": (gifti('Dim0="3"', 'Dim0="1000000000000"'), "has another number of values"),
-    "axes.gii": (gifti('Dimensionality="2"', 'Dimensionality="99"'), "an array has the shape"),
+    "axes.gii": (gifti('Dimensionality="2"', 'Dimensionality="99"'), "an array has 99 dimensions"),
+    "axes_many.gii": (gifti('Dimensionality="2"', f'Dimensionality="{10**99}"'), "an array has 1000"),
+    "no_data.gii": (
+        b'<GIFTI><DataArray Intent="NIFTI_INTENT_POINTSET" DataType="NIFTI_TYPE_FLOAT32"/></GIFTI>',
+        "must have points, got none",
+    ),
     "columns.gii": (gifti('Dim1="3"', 'Dim1="2"'), "has another number of values"),
     "type.gii": (gifti("NIFTI_TYPE_FLOAT32", "NIFTI_TYPE_EVIL"), "must be a GIFTI file"),
     "encoding.gii": (gifti("GZipBase64Binary", "Evil"), "must be a GIFTI file"),

@@ -98,15 +98,48 @@ def test_hdf5_takes_nothing_from_other_files(refused, tmp_path, elsewhere, messa
     refused(message, "apply", transform, "good.nii.gz", "--reference", "good.nii.gz", "-o", "out.nii.gz")
 
 
-def test_a_heap_of_hdf5_with_free_space_of_no_size_is_no_endless_loop(refused, tmp_path):
+HEAPS = {
+    "no_size": {16: bytes(16)},
+    "reserved": {5: b"\1", 16: bytes(16)},
+    "beyond_its_end": {9: b"\x18"},
+}
+"""Bytes of a global heap of HDF5 that are others: the first object is free space of no size; the same where
+bytes have a value that should have none; the heap ends within other things."""
+
+
+@pytest.mark.parametrize("name", HEAPS)
+def test_a_heap_of_hdf5_that_does_not_end_is_no_endless_loop(refused, tmp_path, name):
     path = tmp_path / "x.h5"
     composite(path, COMPOSITE, (FIELD, ZEROS, PLACE))
+    with h5py.File(path, "r+") as file:
+        file["further"] = np.zeros(5000)  # so that the heap is not the last part of the file
     data = bytearray(path.read_bytes())
-    first = data.index(b"GCOL") + 16
-    data[first : first + 16] = bytes(16)
+    for place, new in HEAPS[name].items():
+        start = data.index(b"GCOL") + place
+        data[start : start + len(new)] = new
     path.write_bytes(data)
     message = "HDF5 file must be whole, got texts that do not end in"
     refused(message, "apply", "x.h5", "good.nii.gz", "--reference", "good.nii.gz", "-o", "out.nii.gz")
+
+
+SEQUENCES = np.array([np.arange(2), np.arange(3)], object), h5py.vlen_dtype(np.int64)
+"""HDF5 crashes on sequences whose places are those of no heap."""
+
+
+@pytest.mark.parametrize("ending", ["h5", "x5"])
+def test_hdf5_holds_no_sequences_of_any_length(refused, tmp_path, ending):
+    command = ("apply", f"x.{ending}", "good.nii.gz", "--reference", "good.nii.gz", "-o", "out.nii.gz")
+    message = "must hold numbers and texts, got another kind in"
+    values, kind = SEQUENCES
+    for place, add in {
+        "/TransformGroup/0/x": lambda group: group.create_dataset("x", data=values, dtype=kind),
+        "x of /TransformGroup/0": lambda group: group.attrs.create("x", values, dtype=kind),
+        "x of /": lambda group: group.file.attrs.create("x", values, dtype=kind),
+    }.items():
+        composite(tmp_path / f"x.{ending}", COMPOSITE, (FIELD, ZEROS, PLACE))
+        with h5py.File(tmp_path / f"x.{ending}", "r+") as file:
+            add(file["TransformGroup/0"])
+        refused(f"{message} {place} of x.{ending}", *command)
 
 
 @pytest.mark.parametrize("order", ["-1", "0/0", "1", "a"])

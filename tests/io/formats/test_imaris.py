@@ -85,6 +85,14 @@ def test_what_is_missing_is_one_line(tmp_path):
     refused(tmp_path / "cut.ims", "must be a readable Imaris file")
 
 
+def test_attributes_of_a_kind_that_hdf5_crashes_on_are_refused(tmp_path):
+    path = write_ims(tmp_path / "a.ims")
+    with h5py.File(path, "r+") as file:
+        sequence = np.array([np.arange(2), np.arange(3)], object)
+        file["DataSetInfo/Image"].attrs.create("Unit", sequence, dtype=h5py.vlen_dtype(np.int32))
+    refused(path, "must hold numbers and texts, got another kind in Unit of .*a.ims")
+
+
 def test_a_damaged_chunk_is_one_line(tmp_path):
     path = write_ims(tmp_path / "brain.ims")
     with h5py.File(path) as file:

@@ -201,6 +201,15 @@ def test_a_damaged_chunk_is_one_line(tmp_path):
         refused(path, r"chunks must be readable, got voxels \(.*of 0 in .*brain.zarr", read=read)
 
 
+def test_chunks_of_no_side_are_refused(tmp_path):
+    path = image_at(tmp_path / "brain.zarr")
+    head = path / "0" / "zarr.json"
+    content = json.loads(head.read_text())
+    content["chunk_grid"]["configuration"]["chunk_shape"][2] = 0
+    head.write_text(json.dumps(content))
+    refused(path, r"chunks must have voxels, got sides of \[0, 16, 14\] in .*brain.zarr")
+
+
 def test_small_chunks_are_read_together(tmp_path):
     array = zarr.create_array(tmp_path / "a.zarr", shape=(70, 60, 50), chunks=(7, 16, 50), dtype="u1")
     store = ZarrStore(array, (2, 1, 0), {}, tmp_path)

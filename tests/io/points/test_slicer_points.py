@@ -86,7 +86,7 @@ def markups(path, system="LPS", points=POINTS, kind="Curve", **more):
     controls = [
         {
             "id": str(k),
-            "label": f"é-{k}",
+            "label": f"é-{k}\ud800",
             "position": position,
             "orientation": orientation,
             "selected": True,

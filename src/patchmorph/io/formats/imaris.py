@@ -15,6 +15,7 @@ from patchmorph.io.formats.base import ImageFormat, unreadable
 from patchmorph.io.formats.chosen import chosen, index_of
 from patchmorph.io.formats.chunked_file import ChunkedFile, FileLevel
 from patchmorph.io.grids import LPS
+from patchmorph.io.hdf5 import check_kind
 from patchmorph.io.stated import unit_mm
 from patchmorph.spatial.grid import VoxelBox, triple
 
@@ -136,10 +137,11 @@ def _numbered(group: Any, start: str) -> list[str]:
 
 def _text(group: Any, name: str) -> str:
     """An attribute, which Imaris writes as an array of single characters; empty if it is not there."""
-    value = None if group is None else group.attrs.get(name)
-    if value is None:
+    if group is None or name not in group.attrs:
         return ""
-    return b"".join(np.asarray(value, "S1").ravel().tolist()).decode("utf-8", "replace").strip("\0 ")
+    check_kind(group.attrs.get_id(name).dtype, name, group.file.filename)
+    letters = np.asarray(group.attrs[name], "S1").ravel().tolist()
+    return b"".join(letters).decode("utf-8", "replace").strip("\0 ")
 
 
 def _recognises(path: Path, start: bytes) -> bool:

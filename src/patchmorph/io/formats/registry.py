@@ -1,5 +1,6 @@
 """The registry of image formats: a module a format; the content of a file decides which one it is."""
 
+import os
 from io import BufferedIOBase
 from pathlib import Path
 
@@ -58,12 +59,12 @@ def _start(stream: BufferedIOBase) -> bytes:
 def is_folder(path: Path) -> bool:
     """Whether a path names a folder, a series or a channel in one, or a URL."""
     place = chosen(path)
-    return place.is_url or place.path.is_dir() or split_series(path)[0].is_dir()
+    return place.is_url or os.path.isdir(place.path) or os.path.isdir(split_series(path)[0])
 
 
 def is_image(path: Path) -> bool:
     """Whether a path names something that could be an image: a file, a folder, or a series in one."""
-    return chosen(path).path.is_file() or is_folder(path)
+    return os.path.isfile(chosen(path).path) or is_folder(path)  # also of a name that no file can have
 
 
 def writer_of(path: Path) -> Write:

@@ -32,7 +32,9 @@ class ZarrStore(VoxelStore):
         self.array, self.axes, self.fixed, self.name = array, axes, dict(fixed), str(path)
         self.dtype = np.dtype(array.dtype)
         self.shape = triple(array.shape[axis] for axis in axes)
-        sides = (array.chunks[axis] for axis in axes)
+        sides = [array.chunks[axis] for axis in axes]
+        if min(sides) < 1:
+            raise PatchMorphError(f"chunks must have voxels, got sides of {sides} in {path}")
         self.chunk = triple(
             min(side * -(-MIN_SIDE // side), count) for side, count in zip(sides, self.shape, strict=True)
         )

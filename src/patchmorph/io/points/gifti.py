@@ -77,7 +77,7 @@ def read_gifti(path: Path) -> PointFile:
 
 
 def _parse(path: Path) -> tuple[ElementTree.Element, list[np.ndarray]]:
-    """The tree of a file, and the data of its point sets."""
+    """The tree of a file, and the data of those of its point sets that have some."""
     try:
         root = ElementTree.fromstring(path.read_bytes())
         for element in root.iter("DataArray"):
@@ -89,7 +89,7 @@ def _parse(path: Path) -> tuple[ElementTree.Element, list[np.ndarray]]:
         raise PatchMorphError(f"surface must be a GIFTI file, got {path}: {one_line(error)}") from None
     if any(element.get("Encoding") == "ExternalFileBinary" for element in root.iter("DataArray")):
         raise PatchMorphError(f"surface must hold its data itself, got data in another file in {path}")
-    return root, [array.data for array in arrays]
+    return root, [array.data for array in arrays if array.data is not None]
 
 
 def _check_size(element: ElementTree.Element) -> None:
@@ -98,8 +98,11 @@ def _check_size(element: ElementTree.Element) -> None:
     Raises:
         ValueError: it has another one.
     """
-    shape = [int(element.get(f"Dim{k}", "0")) for k in range(int(element.get("Dimensionality", "0")))]
-    if min(shape, default=0) < 0 or len(shape) > MAX_AXES:
+    axes = int(element.get("Dimensionality", "0"))
+    if axes > MAX_AXES:
+        raise ValueError(f"an array has {axes} dimensions")
+    shape = [int(element.get(f"Dim{k}", "0")) for k in range(axes)]
+    if min(shape, default=0) < 0:
         raise ValueError(f"an array has the shape {shape}")
     if element.get("Encoding") != "GZipBase64Binary":
         return

@@ -98,7 +98,8 @@ def _save(
         markup["coordinateSystem"] = space
         if target is not source:
             markup["coordinateUnits"] = "mm"
-    path.write_text(json.dumps(content, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(content, indent=4, ensure_ascii=False) + "\n"
+    path.write_bytes(text.encode(errors="backslashreplace"))  # half a pair of surrogates, as it was given
 
 
 def _place(point: dict[str, Any], position: list[float]) -> None:
