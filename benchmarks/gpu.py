@@ -1,4 +1,4 @@
-"""Registration on a GPU: writes results/gpu.json.
+"""Registration on a GPU: writes results/gpu-packaged.json; gpu.json is of the U-Nets packaged before.
 
     python benchmarks/gpu.py [--data FOLDER] [--parts network command refined cube]
 
@@ -133,7 +133,9 @@ def main() -> None:
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS))
     parser.add_argument("--output", type=Path, default=machine.RESULTS)
     arguments = parser.parse_args()
-    machine.write("gpu", {"registration": registration(arguments.data, arguments.parts)}, arguments.output)
+    machine.write(
+        "gpu-packaged", {"registration": registration(arguments.data, arguments.parts)}, arguments.output
+    )
 
 
 if __name__ == "__main__":

@@ -110,6 +110,7 @@ def test_the_figures_are_those_of_the_result_files():
         assert row in card, row
     greedy = overlap(results, "greedy", "peers")
     files, gpu = results["registration"], results["gpu"]["registration"]
+    on_gpu = results["gpu-packaged"]["registration"]["network"]
     megabytes = results["daily"]["files_megabytes"]
     seconds = results["transforms"]["seconds"]
     for row in (
@@ -121,6 +122,7 @@ def test_the_figures_are_those_of_the_result_files():
                 ("fold", "folding_percent", " %"),
             )
         ),
+        f"| {on_gpu['seconds_median']:.2f} s, {on_gpu['peak_allocated_gib']:.1f} GiB "
         f"| {gpu['network']['seconds_median']:.2f} s, {gpu['network']['peak_allocated_gib']:.1f} GiB "
         f"| {gpu['refined']['seconds_median']:.1f} s, {gpu['refined']['peak_allocated_gib']:.1f} GiB |",
         f"| {files['command_seconds_median']:.1f} s, {files['command_peak_gib']:.1f} GiB "
