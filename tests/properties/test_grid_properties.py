@@ -15,7 +15,7 @@ def test_voxels_of_world_points_are_where_they_were(grid, seed):
     voxels = grid.to_voxel(points)
     back = apply_affine(grid.voxel_to_world, voxels.double())
     # float32 coordinates of up to 200 mm have steps of 2e-5 mm
-    assert float((back - points).norm(dim=-1).max()) < 2e-4
+    assert float((back - points).norm(dim=-1).max()) < 4e-4
     indices = grid.to_voxel(grid.points_world().double())
     steepest = float(torch.linalg.matrix_norm(grid.world_to_voxel[0, :3, :3], 2))  # voxels per mm
     assert float((indices - grid.points_voxel()).abs().max()) < 5e-5 * steepest
