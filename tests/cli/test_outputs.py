@@ -148,17 +148,14 @@ def test_results_stay_unless_they_may_be_replaced(run, folder, name, monkeypatch
     assert (folder / "out" / name).read_text() == "an earlier run's"
 
 
+def register_into(folder, files):
+    """A registration of the small pair into ``out``."""
+    images = (files.fixed, files.moving)
+    return ("register", *images, "--model", files.model, *NO_SEARCH, "-o", folder / "out")
+
+
 def test_a_new_run_leaves_no_file_of_the_one_before(run, files, tmp_path):
-    command = (
-        "register",
-        files.fixed,
-        files.moving,
-        "--model",
-        files.model,
-        *NO_SEARCH,
-        "-o",
-        tmp_path / "out",
-    )
+    command = register_into(tmp_path, files)
     labels = ("--moving-labels", files.moving_mask)
     assert run(*command, *labels, "--save-uncertainty", "--save", "all")[0] == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {*FILES.values(), "warped_labels.nii.gz"}
@@ -174,16 +171,7 @@ def test_a_new_run_leaves_no_file_of_the_one_before(run, files, tmp_path):
 
 
 def test_images_are_written_in_the_format_that_was_chosen(run, files, tmp_path):
-    command = (
-        "register",
-        files.fixed,
-        files.moving,
-        "--model",
-        files.model,
-        *NO_SEARCH,
-        "-o",
-        tmp_path / "out",
-    )
+    command = register_into(tmp_path, files)
     assert run(*command, "--save", "warped,uncertainty")[0] == 0
     before = load_image(tmp_path / "out" / "warped.nii.gz")
     assert run(*command, "--save", "warped,uncertainty", "--format", "nrrd", "--overwrite")[0] == 0

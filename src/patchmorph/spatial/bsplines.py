@@ -44,7 +44,7 @@ BASIS: dict[SplineDegree, tuple[tuple[int, ...], ...]] = {
 """β times the factorial of its degree at the voxels around a point (columns), as polynomials (rows: powers)
 of its place between two."""
 POINTS, CUDA_POINTS = 2**14, 2**19
-"""Points that are computed at a time: what a CPU has caches for, and on CUDA 0.2 GiB."""
+"""Points that are computed at a time: what a CPU has caches for, and on CUDA 0.3 GiB."""
 SLAB = 32
 """Planes of an array that are filtered at a time in place."""
 EULERIAN = {

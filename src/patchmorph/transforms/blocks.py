@@ -110,7 +110,7 @@ def _step(transform: Transform, grid: Grid) -> int:
 def mapped_points(transform: Transform, grid: Grid) -> Float[Tensor, "1 x y z 3"]:
     """All points of a small ``grid`` under a transform (RAS+ mm), slab by slab."""
     count = grid.shape[0]
-    if grid.device.type == "cuda":  # where 64 neighbours of a point take less time than launches
+    if grid.device.type == "cuda":  # where 216 neighbours of a point take less time than launches
         return transform.at_grid(grid)
     transform, planes = with_merged_splines(transform, math.prod(grid.shape)), SLAB
     starts = range(0, count, planes)

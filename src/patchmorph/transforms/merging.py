@@ -1,4 +1,4 @@
-"""Several splines as one, for maps of many points: a spline takes 64 neighbours of every point."""
+"""Several splines as one, for maps of many points: a spline takes 216 neighbours of every point."""
 
 import math
 import threading

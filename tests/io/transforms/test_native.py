@@ -89,6 +89,15 @@ def test_splines_come_back_with_their_degree_and_only_their_files_have_version_3
     assert difference > 0.01  # so that one read for the other would show
 
 
+def test_a_degree_may_be_written_with_a_point(tmp_path, chain):
+    flow, file = spline_of(chain.parts()[1], 5), tmp_path / "field.safetensors"
+    save_transform(flow, file)
+    tensors, metadata = read_tensors(file, "transform")
+    metadata["parts"][0]["degree"] = 5.0
+    save_file(tensors, file, {"patchmorph": json.dumps(metadata)})
+    torch.testing.assert_close(load_transform(file)(points()), flow(points()), atol=2e-3, rtol=0)
+
+
 def test_files_of_version_2_have_cubic_splines(tmp_path, chain):
     flow, file = spline_of(chain.parts()[1], 3), tmp_path / "field.safetensors"
     save_transform(flow, file)

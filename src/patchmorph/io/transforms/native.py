@@ -130,4 +130,4 @@ def _restore(entry: dict[str, Any], name: str, tensors: dict[str, Tensor]) -> Tr
 def _one_of(choices: tuple[Any, ...], value: Any) -> Any:
     if value not in choices:
         raise ValueError(f"{value} where one of {', '.join(map(str, choices))} belongs")
-    return value
+    return choices[choices.index(value)]  # 5 for 5.0
