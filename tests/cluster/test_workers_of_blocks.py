@@ -157,14 +157,18 @@ def test_a_command_reports_and_writes_by_workers_what_it_does_alone(
     assert (code, error) == (0, "")
     assert re.search(r"voxels +│ [1-9]|misses .* at [1-9]", alone), "nothing to be counted"
     image = Path("image.ome.zarr")
-    expected = chunks(image)
+    names, expected = chunks(image).keys(), load_image(image).data
     shutil.rmtree(image)
     written = counted(monkeypatch, 100)
     code, shared, error = run(command[0], "map.safetensors", *command[1:], "--scheduler", scheduler)
     assert (code, error, shared) == (0, "", alone)
     assert {block.level for block in written} == {0, 1, 2}
     assert len(computed) == len(written) + counted_blocks
-    assert chunks(image) == expected
+    assert chunks(image).keys() == names
+    found = load_image(image).data
+    # The last bit may depend on the thread that computes. With another one everywhere, 98.6 % of an inverse
+    # are within 2e-5 mm, since a few points take another step; with one block in another's place, 96 %.
+    assert torch.isclose(found, expected, atol=2e-5, equal_nan=True).float().mean() > 0.975
 
 
 @pytest.mark.parametrize(
