@@ -11,11 +11,13 @@ from zarrs import axes_of, scaled, write_zarr
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.chunked import open_frames, open_image
+from patchmorph.io.formats import zarr_stores
 from patchmorph.io.formats.zarr_stores import ZarrStore
 from patchmorph.io.frames import Frames
 from patchmorph.io.grids import matrix_of
 from patchmorph.io.images import load_grid, load_image, load_reference
 from patchmorph.io.stated import Stated
+from patchmorph.spatial.grid import VoxelBox
 
 VALUES = np.random.default_rng(0).integers(0, 60000, (20, 17, 14)).astype(np.uint16)  # x, y, z
 STACK = VALUES.T  # z, y, x
@@ -208,6 +210,31 @@ def test_chunks_of_no_side_are_refused(tmp_path):
     content["chunk_grid"]["configuration"]["chunk_shape"][2] = 0
     head.write_text(json.dumps(content))
     refused(path, r"chunks must have voxels, got sides of \[0, 16, 14\] in .*brain.zarr")
+
+
+def test_many_small_chunks_that_are_not_stored_are_refused(tmp_path, monkeypatch):
+    """A header of 500 bytes may claim a million of them, which zarr takes minutes to find missing."""
+    sparse = zarr.create_array(tmp_path / "a.zarr", shape=(5_000_000, 4, 3), chunks=(5, 4, 3), dtype="f4")
+    sparse[:5] = 1
+    with pytest.raises(PatchMorphError, match=r"^chunks must be stored, got 1 of 1000000 in .*a\.zarr$"):
+        ZarrStore(sparse, (2, 1, 0), {}, tmp_path / "a.zarr")
+    sparse.resize((5_000_000, 4_000_000, 3))
+    with pytest.raises(PatchMorphError, match=r"^chunks must be larger .* got 1000000000000 in"):
+        ZarrStore(sparse, (2, 1, 0), {}, tmp_path / "a.zarr")
+    monkeypatch.setattr(zarr_stores, "MANY_CHUNKS", 8)
+    values = np.zeros((50, 4, 3), "f4")
+    values[15:20] = 1
+    stored = zarr.create_array(tmp_path / "b.zarr", data=values, chunks=(5, 4, 3))
+    assert stored.nchunks_initialized == 1  # of ten: one in a hundred is enough
+    assert np.array_equal(
+        ZarrStore(stored, (2, 1, 0), {}, tmp_path).read(VoxelBox.at((0, 0, 0), (3, 4, 50))),
+        values.transpose(2, 1, 0),
+    )
+    monkeypatch.setattr(zarr_stores, "MIN_STORED", 0.2)
+    with pytest.raises(PatchMorphError, match="got 1 of 10 in"):
+        ZarrStore(stored, (2, 1, 0), {}, tmp_path)
+    monkeypatch.setattr(zarr_stores, "SMALL_CHUNK", 60)
+    ZarrStore(stored, (2, 1, 0), {}, tmp_path)  # larger chunks are soon read, stored or not
 
 
 def test_small_chunks_are_read_together(tmp_path):

@@ -1,5 +1,6 @@
 """Zarr arrays as stores of voxels, on a disk or behind a URL."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ from patchmorph.spatial.grid import VoxelBox, triple
 KIND = "Zarr"
 MIN_SIDE = 32
 """Voxels along each side of what is read at a time, at least: smaller chunks are read together."""
+MANY_CHUNKS, MOST_CHUNKS, SMALL_CHUNK, MIN_STORED = 2**15, 2**22, 2**13, 0.01
+"""An array of many small chunks (voxels) of which fewer than this part are stored is refused, and one of
+still more in any case: zarr takes 0.2 ms for each chunk, stored or not, so that a few bytes of a header would
+take hours."""
 
 
 class ZarrStore(VoxelStore):
@@ -35,11 +40,23 @@ class ZarrStore(VoxelStore):
         sides = [array.chunks[axis] for axis in axes]
         if min(sides) < 1:
             raise PatchMorphError(f"chunks must have voxels, got sides of {sides} in {path}")
+        self._check_stored(path)
         self.chunk = triple(
             min(side * -(-MIN_SIDE // side), count) for side, count in zip(sides, self.shape, strict=True)
         )
         kept = sorted(axes)
         self._order = [kept.index(axis) for axis in axes]
+
+    def _check_stored(self, path: Path) -> None:
+        count = math.prod(
+            -(-size // side) for size, side in zip(self.array.shape, self.array.chunks, strict=True)
+        )
+        if count <= MANY_CHUNKS or math.prod(self.array.chunks) >= SMALL_CHUNK:
+            return
+        if count > MOST_CHUNKS:
+            raise PatchMorphError(f"chunks must be larger in so large an array, got {count} in {path}")
+        if (stored := self.array.nchunks_initialized) < MIN_STORED * count:
+            raise PatchMorphError(f"chunks must be stored, got {stored} of {count} in {path}")
 
     def read(self, box: VoxelBox) -> np.ndarray:
         """The voxels of ``box``; chunks that are not stored have the array's fill value."""
