@@ -86,6 +86,16 @@ def test_an_initial_transform_file_of_another_tool_is_part_of_the_result(registe
     assert error_mm(files, found) < 0.1 < error_mm(files, files.truth @ NEAR)
 
 
+def test_a_rigid_map_keeps_the_size_that_an_initial_transform_file_gives(register, files, tmp_path):
+    """Which a search, were the file ignored, would not find."""
+    larger = AffineTransform(torch.diag(torch.tensor([1.02, 1.02, 1.02, 1.0])).double()[None])
+    save_transform(files.truth @ larger, tmp_path / "larger.tfm")
+    assert register("--transform", "rigid", "--initial-transform", tmp_path / "larger.tfm")[0] == 0
+    matrix = load_transform(tmp_path / "out" / "transform.safetensors").affine_part().matrix
+    expected = torch.linalg.det((files.truth @ larger).affine_part().matrix[0, :3, :3])
+    torch.testing.assert_close(torch.linalg.det(matrix[0, :3, :3]), expected, atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
