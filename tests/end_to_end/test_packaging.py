@@ -1,5 +1,6 @@
 """Files for containers, conda and citation state what the package is."""
 
+import csv
 import re
 import tomllib
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from patchmorph.doctor import EXTRAS
 from patchmorph.version import VERSION
 
 REPOSITORY = Path(__file__).parents[2]
@@ -32,6 +34,35 @@ def test_containers_are_of_a_python_that_the_package_supports(name):
 def test_containers_install_extras_that_exist(name):
     (extras,) = re.findall(r"'\.\[(.+)\]'", (REPOSITORY / name).read_text())
     assert set(extras.split(",")) <= PROJECT["optional-dependencies"].keys()
+
+
+def test_a_release_uses_each_extra_alone():
+    release = (REPOSITORY / "packaging/release.sh").read_text()
+    (extras,) = re.findall(r"^for extra in (.+); do$", release, re.M)
+    assert extras.split() == list(EXTRAS)
+    assert PROJECT["optional-dependencies"].keys() == {*EXTRAS, "docs", "dev"}
+
+
+def test_an_audit_names_versions_that_are_older_than_the_fix(tmp_path):
+    table = tmp_path / "advisories.csv"
+    table.write_text(
+        "package,fixed,advisory,what,accepted\none,2.10,CVE-1,it breaks,\ntwo,,CVE-2,it leaks,never called\n"
+        "three,,CVE-3,it hangs,\n"
+    )
+    source = (REPOSITORY / "packaging/audit.py").read_text()
+    names = {"__name__": "audit", "__file__": str(REPOSITORY / "packaging/audit.py")}
+    exec(compile(source, "audit.py", "exec"), names)
+    concerned = names["concerned"]
+    assert concerned({"one": "2.10", "two": "1", "four": "0"}, table) == []
+    assert concerned({"one": "2.9"}, table) == ["one must be 2.10 or newer (CVE-1: it breaks), got 2.9"]
+    assert len(concerned({"one": "2.10rc1", "three": "9"}, table)) == 2
+    assert concerned({"pillow": "12.2.0", "torch": "2.13.0+cpu"}) == [
+        "pillow must be 13.0.0 or newer (CVE-2026-112403: the heap overflows while a JPEG is decoded), "
+        "got 12.2.0"
+    ]
+    assert all(
+        row["fixed"] or row["accepted"] for row in csv.DictReader(names["TABLE"].read_text().splitlines())
+    )
 
 
 def test_files_that_go_into_containers_exist():

@@ -209,7 +209,7 @@ def test_chunks_of_no_side_are_refused(tmp_path):
     content = json.loads(head.read_text())
     content["chunk_grid"]["configuration"]["chunk_shape"][2] = 0
     head.write_text(json.dumps(content))
-    refused(path, r"chunks must have voxels, got sides of \[0, 16, 14\] in .*brain.zarr")
+    refused(path, r"chunks must have voxels, got sides of \[14, 16, 0\] in .*brain.zarr")
 
 
 def test_many_small_chunks_that_are_not_stored_are_refused(tmp_path, monkeypatch):
@@ -218,6 +218,9 @@ def test_many_small_chunks_that_are_not_stored_are_refused(tmp_path, monkeypatch
     sparse[:5] = 1
     with pytest.raises(PatchMorphError, match=r"^chunks must be stored, got 1 of 1000000 in .*a\.zarr$"):
         ZarrStore(sparse, (2, 1, 0), {}, tmp_path / "a.zarr")
+    longer = zarr.create_array(tmp_path / "c.zarr", shape=(5_000_000, 4, 3), chunks=(5, 4, 9999), dtype="f4")
+    with pytest.raises(PatchMorphError, match=r"^chunks must be stored, got 0 of 1000000 in"):
+        ZarrStore(longer, (2, 1, 0), {}, tmp_path / "c.zarr")
     sparse.resize((5_000_000, 4_000_000, 3))
     with pytest.raises(PatchMorphError, match=r"^chunks must be larger .* got 1000000000000 in"):
         ZarrStore(sparse, (2, 1, 0), {}, tmp_path / "a.zarr")

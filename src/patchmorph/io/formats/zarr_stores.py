@@ -37,10 +37,10 @@ class ZarrStore(VoxelStore):
         self.array, self.axes, self.fixed, self.name = array, axes, dict(fixed), str(path)
         self.dtype = np.dtype(array.dtype)
         self.shape = triple(array.shape[axis] for axis in axes)
-        sides = [array.chunks[axis] for axis in axes]
-        if min(sides) < 1:
-            raise PatchMorphError(f"chunks must have voxels, got sides of {sides} in {path}")
+        if min(array.chunks) < 1:
+            raise PatchMorphError(f"chunks must have voxels, got sides of {list(array.chunks)} in {path}")
         self._check_stored(path)
+        sides = (array.chunks[axis] for axis in axes)
         self.chunk = triple(
             min(side * -(-MIN_SIDE // side), count) for side, count in zip(sides, self.shape, strict=True)
         )
@@ -48,10 +48,10 @@ class ZarrStore(VoxelStore):
         self._order = [kept.index(axis) for axis in axes]
 
     def _check_stored(self, path: Path) -> None:
-        count = math.prod(
-            -(-size // side) for size, side in zip(self.array.shape, self.array.chunks, strict=True)
-        )
-        if count <= MANY_CHUNKS or math.prod(self.array.chunks) >= SMALL_CHUNK:
+        """A chunk may claim to be longer than the array, so that only the part of it in there counts."""
+        sides = list(zip(self.array.shape, self.array.chunks, strict=True))
+        count = math.prod(-(-size // side) for size, side in sides)
+        if count <= MANY_CHUNKS or math.prod(min(size, side) for size, side in sides) >= SMALL_CHUNK:
             return
         if count > MOST_CHUNKS:
             raise PatchMorphError(f"chunks must be larger in so large an array, got {count} in {path}")
