@@ -66,6 +66,7 @@ MODEL = {
     "affine": {"name": "affine-encoder", "options": {"channels": [2, 4], "hidden": 2}},
     "dense": {"name": "unet", "options": {"encoder": [2, 4], "decoder": [4, 2]}},
 }
+ATLAS = '{"name": "a", "version": "1.2", "resolution": [25, 25, 25], "orientation": "asr", "symmetric": true}'
 LOG = '{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.4}\n'
 
 
@@ -164,6 +165,65 @@ def written_history(folder: Path) -> list[bytes]:
     return [LOG.encode()]
 
 
+def written_imaris(folder: Path) -> list[bytes]:
+    """As Imaris writes it: each attribute is an array of characters."""
+    import h5py
+    import numpy as np
+
+    def text(value: object) -> np.ndarray:
+        return np.frombuffer(str(value).encode(), "S1")
+
+    with h5py.File(folder / "x.ims", "w") as file:
+        image = file.create_group("DataSetInfo/Image")
+        image.attrs["Unit"] = text("um")
+        channel = file.create_group("DataSet/ResolutionLevel 0/TimePoint 0/Channel 0")
+        for axis, count in enumerate((3, 4, 5)):
+            image.attrs[f"ExtMin{axis}"], image.attrs[f"ExtMax{axis}"] = text(0), text(20 * count)
+            channel.attrs[f"ImageSize{'XYZ'[axis]}"] = text(count)
+        channel.create_dataset("Data", data=np.arange(60, dtype="u2").reshape(5, 4, 3), chunks=(5, 4, 3))
+    return content(folder / "x.ims")
+
+
+def written_atlas(folder: Path) -> list[bytes]:
+    import numpy as np
+    import tifffile
+
+    (folder / "a_v1.2").mkdir()
+    tifffile.imwrite(folder / "a_v1.2" / "reference.tiff", np.zeros((3, 4, 5), np.uint16))
+    (folder / "bg_config.conf").write_text(f"[default_dirs]\nbrainglobe_dir = {folder}\n")
+    return [ATLAS.encode()]
+
+
+def written_summary(folder: Path) -> list[bytes]:
+    from patchmorph.results.summary import Summary
+
+    summary = Summary(
+        *("a", "b", "doubtful", ["too rough"], 0.2, 0.9, 0.01, 0.3, {"agreement": 0.9}, ["a note"], 0.0),
+        *({"model": "auto"}, {"torch": "2"}, "cpu", None, {"load": 1.0}),
+    )
+    summary.save(folder)
+    return content(folder / "summary.json")
+
+
+def checkpoint():
+    import torch
+
+    from patchmorph.networks.model import ModelSpec, PatchMorphModel
+    from patchmorph.training.checkpoint import TrainingState
+
+    model = PatchMorphModel(ModelSpec.model_validate(MODEL))
+    return TrainingState(model, torch.optim.AdamW(model.parameters()), torch.Generator())
+
+
+def written_checkpoint(folder: Path) -> list[bytes]:
+    one = checkpoint()
+    for parameter in one.model.parameters():
+        parameter.grad = parameter.detach().clone()
+    one.optimizer.step()
+    one.save(folder)
+    return content(folder / "checkpoint.safetensors")
+
+
 def read_transform(tool: str, file: str, folder: Path) -> object:
     from patchmorph.io.transforms.formats import load_transform
 
@@ -184,7 +244,7 @@ def read_points(file: str, folder: Path) -> object:
 def read_image(file: str, folder: Path) -> object:
     from patchmorph.io.images import load_grid, load_image
 
-    stated = "psl" if file.endswith(".tif") else None
+    stated = "psl" if file.endswith((".tif", ".ims")) else None
     load_grid(folder / file, stated)
     return load_image(folder / file, stated)
 
@@ -219,6 +279,26 @@ def read_log(folder: Path) -> object:
     return read_history(folder)
 
 
+def read_atlas(folder: Path) -> object:
+    import os
+
+    from patchmorph.io.brainglobe import Atlas, atlas_image
+
+    os.environ |= {"BRAINGLOBE_CONFIG_DIR": str(folder), "PATCHMORPH_CACHE": str(folder)}
+    Atlas.find("a").is_symmetric()
+    return atlas_image("a")
+
+
+def read_summary(folder: Path) -> object:
+    from patchmorph.results.summary import Summary
+
+    return Summary.load(folder)
+
+
+def read_checkpoint(folder: Path) -> object:
+    return checkpoint().load(folder)
+
+
 def readers() -> dict[str, Reader]:
     """All readers by name."""
     found = {
@@ -239,6 +319,12 @@ def readers() -> dict[str, Reader]:
     found["image-array"] = Reader(
         array, partial(written_image, "x.ome.zarr", array), partial(read_image, "x.ome.zarr")
     )
+    found["image-x.ims"] = Reader("x.ims", written_imaris, partial(read_image, "x.ims"))
+    for file in ("x.nhdr", "x.mhd"):  # whose voxels are in another file
+        found[f"image-{file}"] = Reader(file, partial(written_image, file, file), partial(read_image, file))
+    found["atlas-metadata.json"] = Reader("a_v1.2/metadata.json", written_atlas, read_atlas)
+    found["summary-summary.json"] = Reader("summary.json", written_summary, read_summary)
+    found["checkpoint-x.safetensors"] = Reader("checkpoint.safetensors", written_checkpoint, read_checkpoint)
     for file, text in NAMES_OF_REGIONS.items():
         read = partial(read_regions, file)
         found[f"regions-{file}"] = Reader(file, lambda folder, text=text: [text.encode()], read)

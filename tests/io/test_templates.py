@@ -229,12 +229,53 @@ def test_an_atlas_whose_image_is_not_downloaded_is_one_line(tmp_path):
         image_path("brainglobe:toy_20um")
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"resolution": [1, 2]}', '{"resolution": ["x", 1, 2]}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"resolution": [1, 2]}', '{"resolution": ["x", 1, 2]}', 2000 * "["]
+)
 def test_a_broken_atlas_is_one_line(tmp_path, text):
     pyramid(tmp_path / "brainglobe")
     (manifest,) = (tmp_path / "brainglobe").rglob("manifest.json")
     manifest.write_text(text)
     with pytest.raises(PatchMorphError, match="atlas must be whole"):
+        image_path("brainglobe:toy_20um")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("resolution", [40.0, 30.0, 0.0], "resolution must be numbers above 0"),
+        ("resolution", [40.0, 30.0, float("nan")], "resolution must be numbers above 0"),
+        ("resolution", [40.0, 30.0, 10**400], "int too large"),
+        ("orientation", "ass", "orientation must name three axes, got ass"),
+        ("orientation", ["a", {}, "r"], "unhashable"),
+    ],
+)
+def test_an_atlas_with_impossible_geometry_is_one_line(tmp_path, key, value, message):
+    tiff(tmp_path / "brainglobe")
+    (manifest,) = (tmp_path / "brainglobe").rglob("metadata.json")
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), key: value}))
+    with pytest.raises(PatchMorphError, match=f"atlas must be whole, got .*{message}"):
+        image_path("brainglobe:toy_20um")
+
+
+def test_parts_of_an_atlas_lie_in_its_folder(tmp_path):
+    pyramid(tmp_path / "brainglobe")
+    (manifest,) = (tmp_path / "brainglobe").rglob("manifest.json")
+    content = json.loads(manifest.read_text())
+    content["annotation_set"]["template"]["location"] = "/../../elsewhere"
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(PatchMorphError, match=r"its parts must lie in .*, got \.\./\.\./elsewhere"):
+        image_path("brainglobe:toy_20um")
+
+
+@pytest.mark.parametrize(
+    "text", [b"brainglobe_dir = /x", b"[default_dirs]\nbrainglobe_dir = %(x", b"\xff\xfe"]
+)
+def test_a_broken_configuration_of_brainglobe_is_one_line(tmp_path, text):
+    (tmp_path / "config" / "bg_config.conf").write_bytes(text)
+    with pytest.raises(
+        PatchMorphError, match=r"BrainGlobe's configuration must be readable, got .*bg_config"
+    ):
         image_path("brainglobe:toy_20um")
 
 

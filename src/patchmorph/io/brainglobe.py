@@ -9,6 +9,7 @@ The middle of the image is at the origin.
 
 import configparser
 import json
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -32,6 +33,8 @@ V3_ORIENTATION = "asr"
 OLD = "metadata.json"
 """Name of the manifest in versions 1 and 2."""
 UM = 1e-3
+BROKEN = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""Errors while an atlas is read whose files hold something else."""
 
 
 class Stack(NamedTuple):
@@ -134,7 +137,7 @@ class Atlas:
     def _reading(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError, LookupError, TypeError) as error:
+        except BROKEN as error:
             if isinstance(error, PatchMorphError):
                 raise
             raise PatchMorphError(f"atlas must be whole, got {self.manifest}: {one_line(error)}") from None
@@ -163,11 +166,20 @@ def _to_download(name: str, attribute: str = "reference") -> str:
 
 
 def brainglobe_folder() -> Path:
-    """The folder that BrainGlobe's configuration names, or its default."""
+    """The folder that BrainGlobe's configuration names, or its default.
+
+    Raises:
+        PatchMorphError: a configuration that cannot be read.
+    """
     config = Path(os.environ.get("BRAINGLOBE_CONFIG_DIR") or Path.home() / ".config" / "brainglobe")
-    parser = configparser.ConfigParser()
-    parser.read(config / "bg_config.conf")
-    return Path(parser.get("default_dirs", "brainglobe_dir", fallback=str(Path.home() / ".brainglobe")))
+    path, parser = config / "bg_config.conf", configparser.ConfigParser()
+    try:
+        parser.read(path, encoding="utf-8")
+        return Path(parser.get("default_dirs", "brainglobe_dir", fallback=str(Path.home() / ".brainglobe")))
+    except (configparser.Error, UnicodeDecodeError, OSError) as error:
+        raise PatchMorphError(
+            f"BrainGlobe's configuration must be readable, got {path}: {one_line(error)}"
+        ) from None
 
 
 def cache_folder() -> Path:
@@ -191,12 +203,26 @@ def _place(manifest: Path, keys: tuple[str, ...]) -> Path:
     part = _content(manifest)
     for key in keys:
         part = part[key]
-    return manifest.parents[3] / part["location"].lstrip("/")
+    return _below(manifest.parents[3], part["location"].lstrip("/"))
+
+
+def _below(folder: Path, name: str) -> Path:
+    """A place in a folder, by a name in a file that comes from elsewhere.
+
+    Raises:
+        ValueError: it lies outside.
+    """
+    path = Path(os.path.normpath(folder / name))
+    if not path.is_relative_to(os.path.normpath(folder)):
+        raise ValueError(f"its parts must lie in {folder}, got {name}")
+    return path
 
 
 def _read(manifest: Path, stack: Stack) -> Image:
     content = _content(manifest)
     sizes = [float(size) * UM for size in content["resolution"]]
+    if not all(0 < size < math.inf for size in sizes):
+        raise ValueError(f"its resolution must be numbers above 0, got {content['resolution']}")
     if manifest.name == OLD:
         array = extra("tifffile").imread(manifest.parent / stack.tiff)
         letters = content["orientation"]
@@ -204,6 +230,8 @@ def _read(manifest: Path, stack: Stack) -> Image:
         array, letters = _pyramid_level(manifest, stack, sizes), V3_ORIENTATION
     if array.ndim != 3 or len(sizes) != 3:
         raise ValueError(f"its image must have three axes, got shape {array.shape}")
+    if sorted(AXES[letter][0] for letter in letters) != [0, 1, 2]:
+        raise ValueError(f"its orientation must name three axes, got {letters}")
     matrix = np.eye(4)
     for axis, (letter, size) in enumerate(zip(letters, sizes, strict=True)):
         world, sign = AXES[letter]
@@ -226,6 +254,7 @@ def _pyramid_level(manifest: Path, stack: Stack, sizes: list[float]) -> np.ndarr
     attributes = json.loads((pyramid / "zarr.json").read_text(encoding="utf-8"))["attributes"]
     for level in attributes["ome"]["multiscales"][0]["datasets"]:
         (scale,) = [t["scale"] for t in level["coordinateTransformations"] if t["type"] == "scale"]
-        if np.allclose(scale[-3:], sizes) and (pyramid / level["path"] / "c").is_dir():
-            return np.asarray(zarr.open_array(pyramid / level["path"], mode="r")[...])
+        array = _below(pyramid, level["path"])
+        if np.allclose(scale[-3:], sizes) and (array / "c").is_dir():
+            return np.asarray(zarr.open_array(array, mode="r")[...])
     raise ValueError(f"its {stack.attribute} at {sizes} mm must be downloaded, got none in {pyramid}")
