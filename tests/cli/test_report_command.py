@@ -118,6 +118,22 @@ def test_a_summary_of_something_else_is_one_line(run, study, content):
     assert_one_line(run("report", study / "out"), "summary must be that of a registration", str(path))
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("background", {"a": 1}, "background must be a number, got {'a': 1} in"),
+        ("save", [[]], "argument save must be one of a registration, got [[]]"),
+        ("save", None, "argument save must be one of a registration, got None"),
+        ("fixed_spacing", "0.1", "argument fixed_spacing must be one of a registration, got '0.1'"),
+    ],
+)
+def test_an_argument_of_another_kind_is_one_line(run, study, name, value, message):
+    path = study / "out" / "summary.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"arguments": content["arguments"] | {name: value}}))
+    assert_one_line(run("report", study / "out"), message)
+
+
 @pytest.mark.parametrize("name", ["fixed.nii.gz", "out/transform.safetensors"])
 def test_files_that_cannot_be_read_are_one_line(run, study, name):
     (study / name).write_bytes(b"broken")

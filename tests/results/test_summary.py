@@ -77,6 +77,30 @@ def test_a_file_that_is_no_summary_is_rejected(tmp_path, content):
         Summary.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("fixed", 1),
+        ("reasons", "a sentence"),
+        ("notes", 1),
+        ("similarity_after", "0.9"),
+        ("folding_percent", True),
+        ("evidence", {"agreement": "high"}),
+        ("seconds", [1.0]),
+        ("files", {"fixed": None}),
+        ("dice", math.nan),
+        ("versions", {"torch": 2}),
+    ],
+)
+def test_a_figure_or_text_of_another_kind_is_rejected(summary, tmp_path, field, value):
+    summary.save(tmp_path)
+    path = tmp_path / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(PatchMorphError, match=rf"got .*summary\.json: {field}") as error:
+        Summary.load(tmp_path)
+    assert "\n" not in str(error.value)
+
+
 def test_a_folder_without_a_summary_is_rejected(tmp_path):
     with pytest.raises(PatchMorphError, match=r"must hold summary\.json, got none in .*missing"):
         Summary.load(tmp_path / "missing")

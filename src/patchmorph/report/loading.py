@@ -15,7 +15,7 @@ from patchmorph.io.stated import stated_of
 from patchmorph.io.transforms.formats import load_transform
 from patchmorph.report.layers import PairView
 from patchmorph.results.folder import FORMATS, TRANSFORM, UNCERTAINTY, WARPED, WARPED_LABELS
-from patchmorph.results.summary import Summary
+from patchmorph.results.summary import SUMMARY, Summary
 from patchmorph.spatial.grid import Grid
 from patchmorph.transforms.merging import with_merged_splines
 from patchmorph.transforms.resample import resample
@@ -51,8 +51,10 @@ def _source(folder: Path, summary: Summary, side: str) -> StoredImage:
         raise PatchMorphError(
             f"{side} image must be where the summary says, got nothing at {path} (of {folder})"
         )
-    image = open_image(path, stated_of(summary.arguments, side))
-    return image.with_background(summary.arguments.get("background"))
+    background = summary.arguments.get("background")
+    if not isinstance(background, float | int | None):
+        raise PatchMorphError(f"background must be a number, got {background!r:.80} in {folder / SUMMARY}")
+    return open_image(path, stated_of(summary.arguments, side)).with_background(background)
 
 
 def _on_grids(image: Image) -> Callable[[Grid], Image]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from patchmorph.api import Method
+from patchmorph.errors import PatchMorphError
 from patchmorph.evaluation.pairs import REQUIRED, TRANSFORM
 from patchmorph.registration.acceptance import LINEAR_VERDICT, VERDICT, Limit
 from patchmorph.registration.options import BEST, DEFORMABLE, FAST
@@ -107,23 +108,36 @@ def affine_words(layers: Layers) -> str:
 
 
 def command(summary: Summary) -> str:
-    """The command that makes the result again, in the folder ``again`` beside the page."""
+    """The command that makes the result again, in the folder ``again`` beside the page.
+
+    Raises:
+        PatchMorphError: an argument that is none of a registration.
+    """
     images = [_path(summary, side, getattr(summary, side)) for side in REQUIRED]
     if given := summary.files.get(TRANSFORM):  # made elsewhere
         words = ["patchmorph", "apply", given, images[1], "--reference", images[0], "-o", "again.nii.gz"]
         return shlex.join(words)
     words = ["patchmorph", "register", *images, "-o", "again"]
-    usual = vars(Method())
     for name, value in summary.arguments.items():
-        if name == "preset":
-            words += [f"--{value}"] if value in PRESETS else []
-        elif name == "save":
-            words += ["--save", ",".join(value)] if tuple(value) != DEFAULT else []
-        elif name in FLAGS:
-            words += [f"--{'save-uncertainty' if name == 'uncertainty' else name}"] if value else []
-        elif value not in (None, [], usual.get(name)) and not (name == "seed" and value == 0):
-            words += _option(summary, name, value)
+        try:
+            words += _argument(summary, name, value)
+        except (TypeError, ValueError):  # in a summary that was edited
+            got = f"{value!r:.80}"
+            raise PatchMorphError(f"argument {name} must be one of a registration, got {got}") from None
     return shlex.join(words)
+
+
+def _argument(summary: Summary, name: str, value: Any) -> list[str]:
+    """The words of an argument; none where it is the usual one."""
+    if name == "preset":
+        return [f"--{value}"] if value in PRESETS else []
+    if name == "save":
+        return ["--save", ",".join(value)] if tuple(value) != DEFAULT else []
+    if name in FLAGS:
+        return [f"--{'save-uncertainty' if name == 'uncertainty' else name}"] if value else []
+    if value in (None, [], vars(Method()).get(name)) or (name == "seed" and value == 0):
+        return []
+    return _option(summary, name, value)
 
 
 def _option(summary: Summary, name: str, value: Any) -> list[str]:

@@ -3,13 +3,14 @@
 import json
 import platform
 import sys
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 
-from patchmorph.errors import PatchMorphError
+from patchmorph.errors import PatchMorphError, problems
 from patchmorph.version import VERSION
 
 SUMMARY = "summary.json"
@@ -75,11 +76,10 @@ class Summary:
         if not path.is_file():
             raise PatchMorphError(f"results folder must hold {SUMMARY}, got none in {folder}")
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            known = {f.name for f in fields(cls)}
-            return cls(**{key: value for key, value in content.items() if key in known})
-        except (json.JSONDecodeError, UnicodeDecodeError, TypeError, AttributeError) as error:
-            raise PatchMorphError(f"summary must be that of a registration, got {path}: {error}") from None
+            return TypeAdapter(cls).validate_json(path.read_bytes(), strict=True)
+        except ValidationError as error:
+            got = f"{path}: {problems(error)}"
+            raise PatchMorphError(f"summary must be that of a registration, got {got}") from None
 
 
 def versions() -> dict[str, str]:
