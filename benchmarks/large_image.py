@@ -28,6 +28,12 @@ from patchmorph.transforms.base import AffineTransform
 from patchmorph.transforms.resample import resample
 
 SHAPE = (435, 420, 555)
+COMMAND = """
+import atexit, importlib
+from patchmorph.cli import main  # before torch, which `machine` loads
+atexit.register(lambda: print(importlib.import_module("machine").peak_gib()))
+main()
+"""
 
 
 def enlarged(image: Image, dtype: str) -> Image:
@@ -41,20 +47,19 @@ def enlarged(image: Image, dtype: str) -> Image:
 
 def measured(fixed: Path, moving: Path, output: Path, source: Path | None) -> dict[str, float]:
     """Peak GiB of the process, its seconds, and those that the summary has."""
-    environment = {**os.environ, **({"PYTHONPATH": str(source / "src")} if source else {})}
-    command = "from patchmorph.cli import main; main()"
+    paths = [Path(__file__).parent, *([source / "src"] if source else [])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
     began = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-c", command, "register", str(fixed), str(moving), "-o", str(output)],
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, "register", str(fixed), str(moving), "-o", str(output)],
         env=environment,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
     )
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise RuntimeError(f"patchmorph register must end well, got status {status}")
+    seconds = time.perf_counter() - began
     summary = json.loads((output / "summary.json").read_text(encoding="utf-8"))
-    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 2**30
-    return {"peak_gib": peak, "seconds": time.perf_counter() - began, **summary["seconds"]}
+    return {"peak_gib": float(done.stdout.split()[-1]), "seconds": seconds, **summary["seconds"]}
 
 
 def main() -> None:

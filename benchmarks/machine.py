@@ -47,6 +47,15 @@ def write(name: str, figures: dict[str, Any], folder: Path = RESULTS, quiet: boo
         print(text)
 
 
+def peak_gib() -> float:
+    """Peak of this process's resident memory.
+
+    That of ``getrusage`` is no smaller than the peak of the process that started this one.
+    """
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 2**20
+
+
 def seconds(function: Callable[[], object], runs: int) -> float:
     """Mean over ``runs`` of the time that the GPU takes."""
     torch.cuda.synchronize()

@@ -83,7 +83,7 @@ def measured(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     held = sum(store.nbytes for store in CACHE.bytes_read)
     cuda = arguments.device == "cuda"
     return {
-        "peak_gib": peak_gib(),
+        "peak_gib": machine.peak_gib(),
         "voxel_mm": min(found.fixed.spacing_mm),
         "seconds": seconds,
         "peak_gpu_gib": torch.cuda.max_memory_allocated() / 2**30 if cuda else None,
@@ -113,15 +113,6 @@ def registered(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     command = [sys.executable, __file__, *sys.argv[1:], "--inside", str(folder)]
     text = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     return json.loads(text.splitlines()[-1])
-
-
-def peak_gib() -> float:
-    """Peak of this process's resident memory.
-
-    That of ``getrusage`` is no smaller than the peak of the process that started this one.
-    """
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 2**20
 
 
 def main() -> None:

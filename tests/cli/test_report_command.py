@@ -124,7 +124,6 @@ def test_a_summary_of_something_else_is_one_line(run, study, content):
         ("background", {"a": 1}, "background must be a number, got {'a': 1} in"),
         ("save", [[]], "argument save must be one of a registration, got [[]]"),
         ("save", None, "argument save must be one of a registration, got None"),
-        ("fixed_spacing", "0.1", "argument fixed_spacing must be one of a registration, got '0.1'"),
     ],
 )
 def test_an_argument_of_another_kind_is_one_line(run, study, name, value, message):
