@@ -193,6 +193,15 @@ def test_a_line_that_a_kill_cut_is_no_finished_part(tmp_path):
     assert 8 in Ledger(tmp_path, "job")
 
 
+def test_a_damaged_ledger_begins_anew(tmp_path):
+    Ledger(tmp_path, "job").add(7)
+    (tmp_path / "finished.txt").write_bytes(b"\xff\xfe7\n")
+    again = Ledger(tmp_path, "job")
+    assert len(again) == 0
+    again.add(8)
+    assert 8 in Ledger(tmp_path, "job")
+
+
 def test_a_failure_before_any_part_leaves_nothing(tmp_path):
     with pytest.raises(PatchMorphError), resumable(tmp_path / "out.ome.zarr", {}):
         raise PatchMorphError("nothing")

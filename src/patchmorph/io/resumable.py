@@ -35,7 +35,8 @@ class Ledger:
 
     def __init__(self, folder: Path, job: str):
         self.data, self._path = folder / DATA, folder / LEDGER
-        lines = self._path.read_text().splitlines(keepends=True) if self._path.exists() else []
+        text = self._path.read_text("utf-8", "replace") if self._path.exists() else ""
+        lines = text.splitlines(keepends=True)
         if not lines or lines[0] != f"{job}\n":
             shutil.rmtree(self.data, ignore_errors=True)
             self._path.write_text(f"{job}\n")
