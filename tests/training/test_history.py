@@ -4,10 +4,11 @@ import json
 import shutil
 
 import pytest
+import torch
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.training.history import read_history
-from patchmorph.training.record import LOG
+from patchmorph.training.record import LOG, Record
 
 
 def test_every_figure_of_the_log_is_a_series(trained):
@@ -30,7 +31,7 @@ def test_a_line_that_is_being_written_is_left_out(trained):
 
 def test_values_that_are_not_finite_are_left_out(trained):
     with (trained / LOG).open("a") as log:
-        log.write('{"step": 99999, "loss": NaN, "odd": "text"}\n')
+        log.write('{"step": 99999, "loss": NaN, "odd": "text", "large": 1' + 400 * "0" + "}\n")
     assert read_history(trained).step < 99999
 
 
@@ -47,6 +48,12 @@ def test_paths_are_relative_to_the_folder_around_the_run_wherever_it_is(trained,
     [
         (LOG, "text\nmore\n", "log must be that of a training, got another line 1 in"),
         (LOG, '{"step": 1}\n[2]\n{"step": 3}\n', "log must be that of a training, got another line 2 in"),
+        (LOG, '{"step": -1}\n{"step": 3}\n', "log must be that of a training, got another line 1 in"),
+        (
+            LOG,
+            f'{{"step": {2**53}}}\n{{"step": 3}}\n',
+            "log must be that of a training, got another line 1 in",
+        ),
         (LOG, "{}\n", "log must be that of a training, got another line 1 in"),
         ("config.json", "{}", r"config\.json must be that of a training, got .*: data: Field required"),
         ("config.json", "\x00", r"config\.json must be that of a training"),
@@ -62,3 +69,20 @@ def test_a_training_without_its_configuration_is_named(trained):
     (trained / "config.json").unlink()
     with pytest.raises(PatchMorphError, match=r"must hold config\.json, got none in"):
         read_history(trained)
+
+
+def test_a_training_that_goes_on_keeps_the_lines_of_its_steps_only(tmp_path):
+    lines = [
+        b'{"step": 1}',
+        b"[1]",
+        b"5",
+        b'{"step": "2"}',
+        b"\xff\xfe",
+        9999 * b"[",
+        b'{"step": 2}',
+        b'{"step": 3}',
+    ]
+    (tmp_path / LOG).write_bytes(b"\n".join(lines) + b'\n{"st')
+    with Record(tmp_path, step=2, steps=5, device=torch.device("cpu")):
+        pass
+    assert (tmp_path / LOG).read_text() == '{"step": 1}\n{"step": 2}\n'

@@ -1,7 +1,7 @@
 """What a training has written of its progress, read back."""
 
 import json
-import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from patchmorph.training.record import LOG
 
 CONFIG = "config.json"
 STEP = "step"
+MOST_STEPS = 2**53
+"""Of which a float knows each."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def read_history(folder: Path) -> History:
     points: dict[str, list[tuple[int, float]]] = {}
     for line in _lines(folder / LOG):
         for name, value in line.items():
-            if name != STEP and isinstance(value, int | float) and math.isfinite(value):
+            if name != STEP and isinstance(value, int | float) and abs(value) <= sys.float_info.max:
                 points.setdefault(name, []).append((line[STEP], float(value)))
     series = {name: Series(*zip(*found, strict=True)) for name, found in points.items()}
     return History(_config(folder), series)
@@ -72,7 +74,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(text, 1):
         try:
             entry = json.loads(line)
-            if not isinstance(entry[STEP], int):
+            if not isinstance(entry[STEP], int) or not 0 <= entry[STEP] < MOST_STEPS:
                 raise TypeError
         except (ValueError, TypeError, KeyError, IndexError, RecursionError):
             if number == len(text) and number > 1:

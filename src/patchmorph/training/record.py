@@ -113,15 +113,15 @@ class Record:
 
 
 def _trim(path: Path, step: int) -> None:
-    """Keep the lines up to ``step``; an incomplete last line is dropped."""
+    """Keep the lines up to ``step``; an incomplete last line is dropped, as is any that is none of a log."""
     if not path.exists():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text("utf-8", "replace").splitlines():
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line + "\n")
-        except (json.JSONDecodeError, KeyError):
+        except (ValueError, LookupError, TypeError, RecursionError):
             continue
     with whole_file(path) as temporary:  # keeps the log if the disk is full
         temporary.write_text("".join(kept), encoding="utf-8")
