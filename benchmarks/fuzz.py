@@ -88,12 +88,19 @@ def mutated_json(value: Any, rng: random.Random) -> Any:
 def mutated(data: bytes, reader: Reader, rng: random.Random) -> bytes | None:
     """A file with another value in its JSON; ``None``: it has none."""
     head, body, rest = b"", data, b""
+    if reader.target.endswith(".jsonl"):  # of a line
+        lines = data.splitlines(keepends=True)
+        number = rng.randrange(max(1, len(lines)))
+        head, body, rest = (
+            b"".join(part) for part in (lines[:number], lines[number : number + 1], lines[number + 1 :])
+        )
+        rest = b"\n" + rest
     if reader.target.endswith(".safetensors"):
         size = struct.unpack("<Q", data[:8])[0] if len(data) > 8 else 0
         body, rest = data[8 : 8 + size], data[8 + size :]
     try:
         value = json.loads(body)
-        metadata = value.get("__metadata__") if rest or body is not data else None
+        metadata = value.get("__metadata__") if body is not data else None
         if isinstance(metadata, dict) and metadata and rng.random() < 0.7:  # JSON within JSON
             key = rng.choice(list(metadata))
             metadata[key] = json.dumps(mutated_json(json.loads(metadata[key]), rng))
