@@ -38,8 +38,8 @@ from patchmorph.cluster.ledger import RESULTS, TABLE
 NIGHT_HOURS, NIGHT_PAIRS = 8, 3600
 LONG = 200
 """Bytes that files may have where the disk is full."""
-WARM = 20
-"""Readings of a process that are left out: it loads libraries."""
+WARM = 60
+"""Seconds of a process that are left out: it loads libraries, and caches take what they keep."""
 WHILE = 4.0
 """Seconds that a damaged image and a full disk stay so."""
 

@@ -7,15 +7,21 @@ import shutil
 import signal
 import threading
 import time
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+import dask
+import distributed
 import pytest
 from distributed import Client, LocalCluster
 
 from patchmorph.cluster import batch, connection
+from patchmorph.cluster.cohort import Task
 from patchmorph.cluster.ledger import Ledger, Outcome
 from patchmorph.errors import PatchMorphError
+from patchmorph.evaluation.pairs import PairPaths
 from patchmorph.io.transforms.formats import load_transform
+from patchmorph.jobs import RegistrationRequest
 from patchmorph.results.summary import Summary
 
 
@@ -289,6 +295,26 @@ def test_what_a_killed_worker_left_is_removed(command, registered, folder):
         (path / "warped.nii.gz").write_text("half of it")
     assert command()[0] == 0
     assert not any(path.exists() for path in left)
+
+
+def test_workers_of_this_computer_write_no_profiles(monkeypatch, folder):
+    """Which they would keep for an hour: Dask hands them the configuration that it has when they start."""
+    found = []
+
+    @contextmanager
+    def cluster(**_):
+        found.append(dask.config.get("distributed.worker.profile.enabled"))
+        yield None
+
+    monkeypatch.setattr(distributed, "LocalCluster", cluster)
+    monkeypatch.setattr(distributed, "Client", lambda *_, **__: nullcontext())
+    request = RegistrationRequest(
+        PairPaths(folder / "fixed.nii.gz", folder / "moving0.nii.gz"), folder / "out"
+    )
+    with batch._client(batch.Workers(count=1), [Task("a", request, "f", {})]):
+        pass
+    assert found == [False]
+    assert dask.config.get("distributed.worker.profile.enabled")
 
 
 def kill_a_busy_worker(address: str, killed: list[int]) -> None:
