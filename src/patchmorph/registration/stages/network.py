@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from patchmorph.images.foreground import foreground
+from patchmorph.memory import memory_limit
 from patchmorph.networks.batches import PATCH_VOXELS, Batches
 from patchmorph.networks.contract import VELOCITY_STRIDE, Precision, device_of, predict
 from patchmorph.patches.blending import Blend, smooth
 from patchmorph.patches.detail import detail
 from patchmorph.patches.extraction import extract, extract_pair, matrix_to_world, velocity_to_world
 from patchmorph.patches.lattice import PatchLattice, fitted_patch
-from patchmorph.patches.rows import LATTICE_ORDER, Row, divided, lines, merged_rows, swept
+from patchmorph.patches.rows import LATTICE_ORDER, Row, divided, lines, merged_rows, shortened, swept
 from patchmorph.progress import advance, step
 from patchmorph.registration.pair import PreparedPair
 from patchmorph.registration.stages.base import Stage
@@ -50,6 +51,14 @@ CORRECTION_VARIANCE = 0.1
 
 MAX_MERGED = 64
 """Patches of `PATCH_VOXELS` for which images are sampled at a time on CUDA, at most; fewer of larger ones."""
+
+SAMPLING_SHARE = 64
+"""Part of the memory that the images of a line of patches may take while they are sampled, as one over this
+number, whatever the number of cores, each of which samples one: results do not depend on it. Longer lines are
+sampled in parts."""
+
+VOXEL_BYTES = 72
+"""Memory of a voxel of a line while it is sampled: points, mapped points and what both are computed from."""
 
 FEW = 16
 """Patches up to which images are sampled for each by itself on a CPU, so that every core has some."""
@@ -233,7 +242,9 @@ class DenseNetworkStage(Stage):
             return merged_rows((part for row in rows if row for part in divided(row, most, axes)), most)
         if len(lattice.starts) <= FEW:
             return [[start] for row in rows for start in row]
-        return [line for row in rows for line in lines(row, axes)]
+        voxels = VELOCITY_STRIDE**3 * math.prod(lattice.patch)
+        most = max(1, memory_limit() // SAMPLING_SHARE // (VOXEL_BYTES * voxels))
+        return [part for row in rows for line in lines(row, axes) for part in shortened(line, most)]
 
     def _occupied(self, pair: PreparedPair, lattice: PatchLattice) -> np.ndarray:
         """Where in the lattice, ``[X, Y, Z]``, there is content of the fixed image or some not far away."""
