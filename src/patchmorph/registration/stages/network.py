@@ -14,8 +14,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from patchmorph.heap import return_freed_memory
 from patchmorph.images.foreground import foreground
-from patchmorph.memory import memory_limit
+from patchmorph.memory import FREED_SHARE, memory_limit
 from patchmorph.networks.batches import PATCH_VOXELS, Batches
 from patchmorph.networks.contract import VELOCITY_STRIDE, Precision, device_of, predict
 from patchmorph.patches.blending import Blend, smooth
@@ -29,7 +30,7 @@ from patchmorph.registration.stages.base import Stage
 from patchmorph.spatial.affine import exponential
 from patchmorph.spatial.grid import Grid, Shape, VoxelIndex, cube, triple
 from patchmorph.transforms.base import AffineTransform, Transform, compose
-from patchmorph.transforms.steps import rounded
+from patchmorph.transforms.steps import to_whole_steps
 from patchmorph.transforms.velocity import FLOW_DEGREE, VelocityField, merged
 from patchmorph.workers import in_order, one_core
 
@@ -56,6 +57,9 @@ SAMPLING_SHARE = 64
 """Part of the memory that the images of a line of patches may take while they are sampled, as one over this
 number, whatever the number of cores, each of which samples one: results do not depend on it. Longer lines are
 sampled in parts."""
+
+ROWS_KEPT = 64
+"""Rows of patches after which memory of freed arrays is returned to the system where it is much."""
 
 VOXEL_BYTES = 72
 """Memory of a voxel of a line while it is sampled: points, mapped points and what both are computed from."""
@@ -180,16 +184,20 @@ class DenseNetworkStage(Stage):
         blend, rows = Blend(lattice, self.with_variance), list(self._rows(pair, lattice))
         shape = [VELOCITY_STRIDE * n for n in lattice.patch]
         batches = Batches(device_of(self.network, lattice.grid.device), shape)
+        transform.at_grid(lattice.grid.crop((0, 0, 0), (1, 1, 1)))  # finds its flows once, on all cores
         predict = functools.partial(self._predicted, pair, transform, lattice, batches)
         with step("patches", sum(map(len, rows))) as patches:
             concurrent = getattr(self.network, "is_static", False)  # others may keep a state
             found = in_order(predict, rows, lattice.grid.device) if concurrent else map(predict, rows)
-            for row, predicted in zip(rows, found, strict=True):
+            for index, (row, predicted) in enumerate(zip(rows, found, strict=True)):
                 for starts, velocities in predicted:
                     blend.add(starts, velocities)
+                if index % ROWS_KEPT == ROWS_KEPT - 1:
+                    return_freed_memory(memory_limit() // FREED_SHARE)
                 advance(patches, len(row))
         box, grid = lattice.trim(content.box_world)
-        velocity = rounded(blend.smoothed(self.smoothing, box, margin - inset, inset))
+        velocity = blend.smoothed(self.smoothing, box, margin - inset, inset)
+        to_whole_steps(velocity)
         variance = velocity_variance(blend)[(..., *box.slices)] if self.with_variance else None
         del blend
         return _followed(transform, VelocityField(velocity, grid, self.steps, variance, FLOW_DEGREE))
