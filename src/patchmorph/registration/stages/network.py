@@ -58,7 +58,7 @@ SAMPLING_SHARE = 64
 number, whatever the number of cores, each of which samples one: results do not depend on it. Longer lines are
 sampled in parts."""
 
-ROWS_KEPT = 64
+ROWS_KEPT = 16
 """Rows of patches after which memory of freed arrays is returned to the system where it is much."""
 
 VOXEL_BYTES = 72
@@ -195,6 +195,7 @@ class DenseNetworkStage(Stage):
                 if index % ROWS_KEPT == ROWS_KEPT - 1:
                     return_freed_memory(memory_limit() // FREED_SHARE)
                 advance(patches, len(row))
+        return_freed_memory(memory_limit() // FREED_SHARE)
         box, grid = lattice.trim(content.box_world)
         velocity = blend.smoothed(self.smoothing, box, margin - inset, inset)
         to_whole_steps(velocity)
