@@ -185,6 +185,7 @@ class DenseNetworkStage(Stage):
         shape = [VELOCITY_STRIDE * n for n in lattice.patch]
         batches = Batches(device_of(self.network, lattice.grid.device), shape)
         transform.at_grid(lattice.grid.crop((0, 0, 0), (1, 1, 1)))  # finds its flows once, on all cores
+        return_freed_memory(memory_limit() // FREED_SHARE)
         predict = functools.partial(self._predicted, pair, transform, lattice, batches)
         with step("patches", sum(map(len, rows))) as patches:
             concurrent = getattr(self.network, "is_static", False)  # others may keep a state
