@@ -36,3 +36,30 @@ def test_arrays_after_the_first_take_the_memory_of_freed_ones():
     if freed < 100 * 128:
         pytest.skip("this C library returns nothing anyway")
     assert page_faults(keep=True) < freed / 50
+
+
+RETURNED = """
+import numpy as np
+from patchmorph.heap import keep_freed_memory, return_freed_memory
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+keep_freed_memory()
+arrays = [np.ones(2**17) for _ in range(200)]
+used = arrays[::10]
+del arrays
+full = resident()
+return_freed_memory({above})
+print(full - resident(), all(one.all() for one in used))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no glibc")
+@pytest.mark.parametrize(("above", "least", "most"), [(2**24, 0.8, 1.0), (2**30, 0.0, 0.1)])
+def test_much_freed_memory_between_used_arrays_is_returned(above, least, most):
+    code = RETURNED.format(above=above)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    returned, kept = done.stdout.split()
+    assert least <= int(returned) / (200 * 2**20) <= most
+    assert kept == "True"

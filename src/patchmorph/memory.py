@@ -22,6 +22,9 @@ SHARE = 8
 IMAGES_SHARE, MAX_IMAGES = 4, 2 * GIB
 """Part of a GPU's memory that images may take, likewise, and bytes in any case; larger ones stay outside."""
 
+FREED_SHARE = 32
+"""Part of the memory that freed arrays may take, likewise, before it is returned to the system."""
+
 UNKNOWN = 8 * GIB
 
 

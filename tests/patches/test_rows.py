@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from patchmorph.patches.lattice import PatchLattice
-from patchmorph.patches.rows import divided, lines, merged_rows, swept
+from patchmorph.patches.rows import divided, lines, merged_rows, shortened, swept
 
 
 def test_rows_are_merged_in_their_order_up_to_a_number_of_patches():
@@ -37,3 +37,12 @@ def test_rows_go_along_the_first_axis_and_lines_along_the_last(axes):
     for line in lines(rows[1], axes):
         assert {len({start[axis] for start in line}) for axis in axes[:2]} == {1}
         assert len(line) == len({start[axes[2]] for start in lattice.starts})
+
+
+def test_long_lines_are_sampled_in_parts_of_about_as_many_patches():
+    line = [(0, 0, n) for n in range(7)]
+    for most, counts in ((9, [7]), (7, [7]), (6, [3, 4]), (3, [2, 2, 3]), (1, [1] * 7)):
+        parts = list(shortened(line, most))
+        assert [len(part) for part in parts] == counts
+        assert [*itertools.chain(*parts)] == line
+    assert not list(shortened([], 3))

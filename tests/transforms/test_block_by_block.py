@@ -1,5 +1,8 @@
 """Large velocities are integrated and merged block by block, with the result of the whole."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from synthetic import smooth_velocity
@@ -73,3 +76,19 @@ def test_velocities_are_merged_by_blocks_as_in_one(monkeypatch):
     monkeypatch.setattr(module, "SIDE", 7)
     torch.testing.assert_close(merged(*pair).velocity, expected, atol=1e-5, rtol=0)
     assert float((expected - pair[0].velocity - pair[1].velocity).abs().max()) > 0.5
+
+
+def test_threads_that_need_a_flow_at_once_wait_for_one_integration(monkeypatch):
+    seen = []
+
+    def counted(velocity, grid, steps):
+        seen.append(steps)
+        time.sleep(0.05)
+        return integrate(velocity, grid, steps)
+
+    monkeypatch.setattr(module, "integrate", counted)
+    one = field(3)
+    with ThreadPoolExecutor(4) as pool:
+        flows = [asked.result() for asked in [pool.submit(lambda: one.flow) for _ in range(4)]]
+    assert seen == [6]
+    assert all(flow is one.flow for flow in flows)

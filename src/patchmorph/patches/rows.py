@@ -32,6 +32,13 @@ def divided(row: Row, most: int, axes: Shape = LATTICE_ORDER) -> Iterable[Row]:
     return [row] if len(row) <= most else merged_rows(lines(row, axes), most)
 
 
+def shortened(line: Row, most: int) -> Iterator[Row]:
+    """A line in parts of as many patches each as far as possible, at most ``most``."""
+    count = -(-len(line) // most)
+    for k in range(count):
+        yield line[k * len(line) // count : (k + 1) * len(line) // count]
+
+
 def merged_rows(rows: Iterable[Row], most: int) -> Iterator[Row]:
     """Consecutive rows as one, of at most ``most`` patches unless a single row has more."""
     merged: list[VoxelIndex] = []

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 import torch
 
+from patchmorph.heap import return_freed_memory
 from patchmorph.images.chunked import StoredImage
+from patchmorph.memory import FREED_SHARE, memory_limit
 from patchmorph.networks.model import PatchMorphModel
 from patchmorph.progress import step
 from patchmorph.registration.options import RegistrationOptions
@@ -81,4 +83,5 @@ def refine(pair: PreparedPair, history: History, stages: Sequence[Stage]) -> His
     for stage in stages:
         with step(stage.label):
             history = (*history, stage.refine(pair, history[-1]))
+        return_freed_memory(memory_limit() // FREED_SHARE)
     return history

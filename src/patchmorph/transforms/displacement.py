@@ -86,7 +86,7 @@ class DisplacementField(Transform):
 
     @functools.cached_property
     def _is_finite(self) -> bool:
-        return bool(self.displacement.isfinite().all())
+        return all(bool(end.isfinite()) for end in self.displacement.aminmax())  # without a copy
 
     @functools.cached_property
     def fades(self) -> bool:

@@ -2,21 +2,40 @@
 
 import math
 
+import torch
 from jaxtyping import Float, Int16
 from torch import Tensor
 
+from patchmorph.memory import release
+
 INT16_MAX = 2**15 - 1
+PLANES = 16
+"""Planes of a field that are rounded at a time."""
 
 
 def in_steps(values: Float[Tensor, "*n"]) -> tuple[Int16[Tensor, "*n"], float]:
     """``values`` in steps, and the step: the smallest power of two for which 16 bits suffice."""
-    largest = float(values.abs().max()) / INT16_MAX
+    step = _step(values)
+    return _counted(values, step), step
+
+
+def to_whole_steps(values: Float[Tensor, "1 c x y z"]) -> None:
+    """Round a field to whole steps in place, part by part; those of one up to 16 mm are 2⁻¹¹ mm.
+
+    Exact in float32.
+    """
+    step = _step(values)
+    for part in values.split(PLANES, dim=2):
+        part.copy_(_counted(part, step).double() * step)
+        release()
+
+
+def _step(values: Float[Tensor, "*n"]) -> float:
+    low, high = values.aminmax()
+    largest = float(torch.maximum(-low, high)) / INT16_MAX
     mantissa, exponent = math.frexp(largest)
-    step = math.ldexp(1.0, exponent - (mantissa == 0.5)) if math.isfinite(largest) and largest > 0 else 1.0
-    return (values.double() / step).round().short(), step
+    return math.ldexp(1.0, exponent - (mantissa == 0.5)) if math.isfinite(largest) and largest > 0 else 1.0
 
 
-def rounded(values: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-    """``values`` as whole steps; those of a field up to 16 mm are 2⁻¹¹ mm. Exact in float32."""
-    steps, step = in_steps(values)
-    return (steps.double() * step).to(values.dtype)
+def _counted(values: Float[Tensor, "*n"], step: float) -> Int16[Tensor, "*n"]:
+    return (values.double() / step).round_().short()

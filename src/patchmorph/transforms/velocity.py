@@ -2,6 +2,7 @@
 
 import functools
 import math
+import threading
 
 import torch
 from jaxtyping import Float
@@ -26,6 +27,8 @@ SIDE = 96
 """Grid points along each side of these blocks."""
 MARGIN = 2
 """Grid points around a block, besides those that a flow may cross, from which its integral is computed."""
+
+_integrating = threading.Lock()
 
 
 class VelocityField(Transform):
@@ -60,7 +63,13 @@ class VelocityField(Transform):
 
     @functools.cached_property
     def flow(self) -> DisplacementField:
-        """The displacement field of φ on the velocity's grid."""
+        """The displacement field of φ on the velocity's grid; threads that need it at once wait for one."""
+        with _integrating:  # a cached property has no lock from Python 3.12 on
+            if "flow" not in vars(self):
+                vars(self)["flow"] = self._found_flow()
+            return vars(self)["flow"]
+
+    def _found_flow(self) -> DisplacementField:
         if len(self.velocity) > 1 or math.prod(self.grid.shape) <= WHOLE:
             return self._flow(self.velocity, self.grid)
         return DisplacementField(self._by_blocks(), self.grid, degree=self.degree)

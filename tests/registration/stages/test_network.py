@@ -3,6 +3,8 @@
 import math
 import threading
 import time
+import weakref
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 from estimators import Scripted, Wave, estimating_model
 from pairs import given_pair, normalized
 from synthetic import AFFINES, grid_around, lopsided, rotation, smooth_velocity
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from patchmorph import memory, workers
 from patchmorph.images.cache import ChunkCache
@@ -17,7 +20,7 @@ from patchmorph.images.chunked import ChunkedImage, StoredLevel
 from patchmorph.images.foreground import Content
 from patchmorph.images.stores import ArrayStore
 from patchmorph.images.volume import Image
-from patchmorph.memory import limited
+from patchmorph.memory import GIB, limited
 from patchmorph.networks.batches import CUDA_BATCH, Batches
 from patchmorph.networks.model import ModelSpec, NetworkSpec, PatchMorphModel
 from patchmorph.patches.blending import Blend
@@ -295,6 +298,75 @@ def test_a_map_does_not_depend_on_the_number_of_threads(moving):
     assert found[0][2].abs().max() > 0.5
     for one in found[1:]:
         assert all(torch.equal(*both) for both in zip(one, found[0], strict=True))
+
+
+class Held(TorchDispatchMode):
+    """The bytes of tensors that operations inside the block left, at most at once, those of views once."""
+
+    def __init__(self):
+        super().__init__()
+        self.most, self._held, self._counts = 0, 0, Counter[int]()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        for one in found if isinstance(found, tuple | list) else [found]:
+            if isinstance(one, torch.Tensor):
+                storage = one.untyped_storage()
+                self._count(storage.data_ptr(), storage.nbytes(), 1)
+                weakref.finalize(one, self._count, storage.data_ptr(), storage.nbytes(), -1)
+        return found
+
+    def _count(self, place: int, size: int, change: int) -> None:
+        before = self._counts[place]
+        self._counts[place] += change
+        self._held += size * ((before + change > 0) - (before > 0))
+        self.most = max(self.most, self._held)
+
+
+@torch.no_grad()
+def test_images_of_long_lines_are_sampled_within_a_share_of_the_memory(moving, monkeypatch):
+    """Each core samples one part of a line, and whatever their size, the map is the same."""
+    pair = given_pair(moving, moving, box_content(-60, 60, 6.0))
+    stage = DenseNetworkStage(Wave(0, 1, 2.0), 2.0, (32,), 0.25, 0.5, 6, precision="fp32")
+    start = stage.refine(pair, stage.refine(pair, shifted(1, 0, 0)))
+    held, sizes, inner = [], [], network.extract_pair
+
+    def watched(fixed, moving, region, spacing_mm, transform):
+        sizes.append(math.prod(region.shape))
+        with Held() as mode:
+            images = inner(fixed, moving, region, spacing_mm, transform)
+        held.append(mode.most)
+        return images
+
+    monkeypatch.setattr(network, "extract_pair", watched)
+    whole = stage.refine(pair, start).parts()[-1].velocity
+    longest = max(sizes)
+    assert longest > 1.8 * 32**3
+    # Crops of images and fields are large for such small patches.
+    assert max(one / size for one, size in zip(held, sizes, strict=True)) < 1.3 * network.VOXEL_BYTES
+    sizes.clear()
+    with limited(network.SAMPLING_SHARE * network.VOXEL_BYTES * 1.1 * 32**3 / GIB):
+        found = stage.refine(pair, start).parts()[-1].velocity
+    assert max(sizes) == 32**3
+    torch.testing.assert_close(found, whole, atol=1e-3, rtol=0)
+
+
+@torch.no_grad()
+def test_flows_are_found_before_the_threads_that_need_them_begin(moving, monkeypatch):
+    """By the caller, on all cores; not by each thread."""
+    pair = given_pair(moving, moving, box_content(-60, 60, 6.0))
+    stage = DenseNetworkStage(Wave(0, 1, 2.0), 3.0, (32,), 0.25, 0.0, 6, precision="fp32")
+    start, threads, inner = stage.refine(pair, IDENTITY), [], velocity.integrate
+
+    def watched(*arguments):
+        threads.append(threading.get_ident())
+        return inner(*arguments)
+
+    monkeypatch.setattr(velocity, "integrate", watched)
+    monkeypatch.setattr(network, "FEW", 0)
+    monkeypatch.setattr(workers.torch, "get_num_threads", lambda: 3)
+    stage.refine(pair, start)
+    assert threads == [threading.get_ident()]
 
 
 def test_the_velocity_fades_over_the_margin_and_is_whole_inside(moving):

@@ -14,21 +14,23 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from patchmorph.heap import return_freed_memory
 from patchmorph.images.foreground import foreground
+from patchmorph.memory import FREED_SHARE, memory_limit
 from patchmorph.networks.batches import PATCH_VOXELS, Batches
 from patchmorph.networks.contract import VELOCITY_STRIDE, Precision, device_of, predict
 from patchmorph.patches.blending import Blend, smooth
 from patchmorph.patches.detail import detail
 from patchmorph.patches.extraction import extract, extract_pair, matrix_to_world, velocity_to_world
 from patchmorph.patches.lattice import PatchLattice, fitted_patch
-from patchmorph.patches.rows import LATTICE_ORDER, Row, divided, lines, merged_rows, swept
+from patchmorph.patches.rows import LATTICE_ORDER, Row, divided, lines, merged_rows, shortened, swept
 from patchmorph.progress import advance, step
 from patchmorph.registration.pair import PreparedPair
 from patchmorph.registration.stages.base import Stage
 from patchmorph.spatial.affine import exponential
 from patchmorph.spatial.grid import Grid, Shape, VoxelIndex, cube, triple
 from patchmorph.transforms.base import AffineTransform, Transform, compose
-from patchmorph.transforms.steps import rounded
+from patchmorph.transforms.steps import to_whole_steps
 from patchmorph.transforms.velocity import FLOW_DEGREE, VelocityField, merged
 from patchmorph.workers import in_order, one_core
 
@@ -50,6 +52,17 @@ CORRECTION_VARIANCE = 0.1
 
 MAX_MERGED = 64
 """Patches of `PATCH_VOXELS` for which images are sampled at a time on CUDA, at most; fewer of larger ones."""
+
+SAMPLING_SHARE = 64
+"""Part of the memory that the images of a line of patches may take while they are sampled, as one over this
+number, whatever the number of cores, each of which samples one: results do not depend on it. Longer lines are
+sampled in parts."""
+
+ROWS_KEPT = 16
+"""Rows of patches after which memory of freed arrays is returned to the system where it is much."""
+
+VOXEL_BYTES = 72
+"""Memory of a voxel of a line while it is sampled: points, mapped points and what both are computed from."""
 
 FEW = 16
 """Patches up to which images are sampled for each by itself on a CPU, so that every core has some."""
@@ -171,16 +184,22 @@ class DenseNetworkStage(Stage):
         blend, rows = Blend(lattice, self.with_variance), list(self._rows(pair, lattice))
         shape = [VELOCITY_STRIDE * n for n in lattice.patch]
         batches = Batches(device_of(self.network, lattice.grid.device), shape)
+        transform.at_grid(lattice.grid.crop((0, 0, 0), (1, 1, 1)))  # finds its flows once, on all cores
+        return_freed_memory(memory_limit() // FREED_SHARE)
         predict = functools.partial(self._predicted, pair, transform, lattice, batches)
         with step("patches", sum(map(len, rows))) as patches:
             concurrent = getattr(self.network, "is_static", False)  # others may keep a state
             found = in_order(predict, rows, lattice.grid.device) if concurrent else map(predict, rows)
-            for row, predicted in zip(rows, found, strict=True):
+            for index, (row, predicted) in enumerate(zip(rows, found, strict=True)):
                 for starts, velocities in predicted:
                     blend.add(starts, velocities)
+                if index % ROWS_KEPT == ROWS_KEPT - 1:
+                    return_freed_memory(memory_limit() // FREED_SHARE)
                 advance(patches, len(row))
+        return_freed_memory(memory_limit() // FREED_SHARE)
         box, grid = lattice.trim(content.box_world)
-        velocity = rounded(blend.smoothed(self.smoothing, box, margin - inset, inset))
+        velocity = blend.smoothed(self.smoothing, box, margin - inset, inset)
+        to_whole_steps(velocity)
         variance = velocity_variance(blend)[(..., *box.slices)] if self.with_variance else None
         del blend
         return _followed(transform, VelocityField(velocity, grid, self.steps, variance, FLOW_DEGREE))
@@ -233,7 +252,9 @@ class DenseNetworkStage(Stage):
             return merged_rows((part for row in rows if row for part in divided(row, most, axes)), most)
         if len(lattice.starts) <= FEW:
             return [[start] for row in rows for start in row]
-        return [line for row in rows for line in lines(row, axes)]
+        voxels = VELOCITY_STRIDE**3 * math.prod(lattice.patch)
+        most = max(1, memory_limit() // SAMPLING_SHARE // (VOXEL_BYTES * voxels))
+        return [part for row in rows for line in lines(row, axes) for part in shortened(line, most)]
 
     def _occupied(self, pair: PreparedPair, lattice: PatchLattice) -> np.ndarray:
         """Where in the lattice, ``[X, Y, Z]``, there is content of the fixed image or some not far away."""
