@@ -184,7 +184,9 @@ class DenseNetworkStage(Stage):
         blend, rows = Blend(lattice, self.with_variance), list(self._rows(pair, lattice))
         shape = [VELOCITY_STRIDE * n for n in lattice.patch]
         batches = Batches(device_of(self.network, lattice.grid.device), shape)
-        transform.at_grid(lattice.grid.crop((0, 0, 0), (1, 1, 1)))  # finds its flows once, on all cores
+        for part in transform.parts():
+            if isinstance(part, VelocityField):
+                _ = part.flow  # integrated now, on all cores
         return_freed_memory(memory_limit() // FREED_SHARE)
         predict = functools.partial(self._predicted, pair, transform, lattice, batches)
         with step("patches", sum(map(len, rows))) as patches:
