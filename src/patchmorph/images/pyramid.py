@@ -88,8 +88,7 @@ class Coarsening:
             for fine, factor, coarse in zip(grid.shape, self._factors, shape, strict=True)
         ]
         shift = torch.tensor(offset, dtype=torch.float64)
-        matrix = from_linear(linear[None], shift[None]).to(grid.device)
-        self.grid = Grid(shape, grid.voxel_to_world @ matrix)
+        self.grid = grid.framed(shape, from_linear(linear[None], shift[None]))
 
     def weights(self, axis: int, device: torch.device) -> Float[Tensor, "m n"] | None:
         """Rows of weights along an axis; ``None`` if it stays."""

@@ -44,7 +44,7 @@ def sample_linear(
         to_voxel: float64; combined with the conversion to ``grid_sample``'s units, so that points are mapped
             only once.
     """
-    to_unit = _voxel_to_unit(tuple(data.shape[2:]), data.device)
+    to_unit = _voxel_to_unit(tuple(data.shape[2:]), data.device if to_voxel is None else to_voxel.device)
     unit = apply_affine(to_unit if to_voxel is None else to_unit @ to_voxel, points)
     batch, size = max(len(data), len(unit)), points.shape[1:-1]
     if len(data) > 1:

@@ -156,7 +156,7 @@ class InverseDisplacement(Transform):
         points = grid.points_world()[:, ::x, ::y, ::z].reshape(len(grid.voxel_to_world), -1, 3)
         nearest = AffineTransform.nearest(points, self.forward(points))
         singular = torch.linalg.det(nearest.matrix[:, :3, :3]).abs().min() < MIN_DETERMINANT
-        return AffineTransform.identity(grid.device) if singular else nearest.inverse()
+        return AffineTransform.identity() if singular else nearest.inverse()
 
     def within(self, tolerance_mm: float) -> "InverseDisplacement":
         """The same map with another tolerance."""
