@@ -109,6 +109,8 @@ def _is_bright(border: Float[Tensor, " n"]) -> bool:
     """Whether relative intensities on the faces are those of a bright background."""
     if len(border) == 0:
         return False
+    if 2 * int((border > BRIGHT_BACKGROUND).sum()) < len(border):
+        return False
     median = border.clamp(0, 1).median()
     uniform = ((border.clamp(0, 1) - median).abs() <= UNIFORM).float().mean()
     return bool(median > BRIGHT_BACKGROUND) and bool(uniform >= UNIFORM_FRACTION)

@@ -4,6 +4,7 @@ import functools
 from abc import abstractmethod
 from collections.abc import Iterator
 
+import torch
 from jaxtyping import Num
 from torch import Tensor
 
@@ -75,7 +76,11 @@ class Windowed(Exportable):
             voxels = lambda: (values for _, values in self.blocks())  # noqa: E731
             counted = sorted_or_counted(voxels, self.dtype, self.grid.device)
             self._statistics[background] = voxel_statistics(*counted, background)
-        return normalizing_window(self._statistics[background], self._faces, self.name, background, widest)
+        known = (background, widest)
+        if known not in self._windows:
+            statistics = self._statistics[background]
+            self._windows[known] = normalizing_window(statistics, self._faces, self.name, background, widest)
+        return self._windows[known]
 
     def _range(self) -> tuple[float, float]:
         low, high = self.overview.values().aminmax()
@@ -83,10 +88,14 @@ class Windowed(Exportable):
 
     @functools.cached_property
     def _faces(self) -> list[Tensor]:
-        return [self.face(face).float().cpu() for face in FACES]
+        return [torch.cat([self.face(face) for face in FACES]).float().cpu()]
 
     @functools.cached_property
     def _statistics(self) -> dict[float | None, OrderStatistics]:
+        return {}
+
+    @functools.cached_property
+    def _windows(self) -> dict[tuple[float | None, float], Window]:
         return {}
 
     @functools.cached_property
