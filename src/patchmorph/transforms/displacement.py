@@ -71,10 +71,10 @@ class DisplacementField(Transform):
     def along_axes(self, grid: Grid) -> Float[Tensor, "1 3 x y z"] | None:
         """u at the points of ``grid``, interpolated along one axis after the other.
 
-        ``None`` where the axes of ``grid`` are not those of the field, or there are several of either; and on
-        CUDA, where the points themselves take fewer launches.
+        ``None`` where the axes of ``grid`` are not those of the field, or there are several of either; and in
+        a training step, whose matrices are on the GPU.
         """
-        if self.displacement.is_cuda or len(self.displacement) > 1 or len(grid.voxel_to_world) > 1:
+        if self.grid.voxel_to_world.is_cuda or len(self.displacement) > 1 or len(grid.voxel_to_world) > 1:
             return None
         if not self._is_finite:
             return None
