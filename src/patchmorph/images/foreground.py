@@ -142,9 +142,10 @@ def _longest_mm(image: AbstractVolume) -> float:
 
 def find_truncated_faces(image: AbstractVolume) -> tuple[Face, ...]:
     """The faces of the array that cut through the content of a normalised image."""
-    fractions = torch.stack([foreground(image.overview.face(face).float()).float().mean() for face in FACES])
-    cut = (fractions > MIN_TRUNCATED_FRACTION).tolist()
-    return tuple(face for face, is_cut in zip(FACES, cut, strict=True) if is_cut)
+    faces = [image.overview.face(face) for face in FACES]
+    shown = foreground(torch.cat(faces).float()).cpu().split([len(face) for face in faces])
+    fractions = [float(one.float().mean()) for one in shown]
+    return tuple(face for face, part in zip(FACES, fractions, strict=True) if part > MIN_TRUNCATED_FRACTION)
 
 
 def foreground(values: Float[Tensor, "*n"]) -> Bool[Tensor, "*n"]:

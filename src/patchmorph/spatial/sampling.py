@@ -50,8 +50,9 @@ def sample_linear(
     if len(data) > 1:
         chunks, unit = batch, unit.expand(batch, *size, 3)
     else:  # a single array: one launch on CUDA, several chunks on a CPU (one thread per batch entry)
-        chunks = 1 if data.is_cuda else CPU_CHUNKS
-        unit = functional.pad(unit.reshape(-1, 3), (0, 0, 0, -(unit.numel() // 3) % chunks))
+        chunks, unit = 1 if data.is_cuda else CPU_CHUNKS, unit.reshape(-1, 3)
+        if len(unit) % chunks:
+            unit = functional.pad(unit, (0, 0, 0, -len(unit) % chunks))
     values = functional.grid_sample(
         data.expand(chunks, -1, -1, -1, -1),
         unit.reshape(chunks, -1, 1, 1, 3),

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from patchmorph.images.abstract import AbstractImage
 from patchmorph.images.foreground import foreground
-from patchmorph.objective.similarity import correlation_ratio
+from patchmorph.objective.similarity import bin_memberships, explained_fraction
 from patchmorph.registration.acceptance import MIN_COMMON_FRACTION, ROTATION_PENALTY
 from patchmorph.registration.pair import PreparedPair
 from patchmorph.registration.stages.base import Stage
@@ -107,7 +107,8 @@ class _Comparison:
         spacing_mm = 2 * REACH * content.radius_mm / side
         grid = Grid.centered(cube(side), spacing_mm, content.center_world).to(content.device)
         self.points = grid.points_world().reshape(1, -1, 3)
-        self.fixed_values = pair.fixed.image.sample(self.points, spacing_mm)[:, 0]
+        fixed_values = pair.fixed.image.sample(self.points, spacing_mm)[:, 0]
+        self.memberships, self.content = bin_memberships(fixed_values), foreground(fixed_values).float()
         self.fixed_visible = pair.fixed.image.in_field_of_view(self.points)
         self.moving: AbstractImage = pair.moving.image
         self.matrix, self.center = transform.matrix, content.center_world
@@ -130,11 +131,10 @@ class _Comparison:
         """The correlation ratio where both images show something, weighted down where that is little."""
         masks = [mask for mask in (self.fixed_visible, visible) if mask is not None]
         if not masks:
-            return correlation_ratio(self.fixed_values, warped)
+            return explained_fraction(self.memberships, warped)
         weight = functools.reduce(torch.logical_and, masks).float()
-        content = foreground(self.fixed_values).float()
-        common = (weight * content).sum(1) / content.sum().clamp(min=1)
-        ratio = correlation_ratio(self.fixed_values, warped, weight)
+        common = (weight * self.content).sum(1) / self.content.sum().clamp(min=1)
+        ratio = explained_fraction(self.memberships, warped, weight)
         return ratio * (common / MIN_COMMON_FRACTION).clamp(max=1)
 
 
