@@ -89,10 +89,13 @@ def background_within(window: Window, faces: Sequence[Float[Tensor, " _"]]) -> f
     Such are the zeros around a brain whose intensities were standardised to a mean of 0.
     """
     border = torch.cat(list(faces))
-    value = border.median()
-    is_constant = bool((border == value).float().mean() >= UNIFORM_FRACTION)
     lower, upper = (window.low + part * (window.high - window.low) for part in INNER_BACKGROUND)
-    return float(value) if is_constant and lower < float(value) < upper else None
+    inner = border[(border > lower) & (border < upper)]
+    if len(inner) < UNIFORM_FRACTION * len(border):
+        return None
+    value = inner.median()
+    is_constant = bool((border == value).float().mean() >= UNIFORM_FRACTION)
+    return float(value) if is_constant else None
 
 
 def _shown(values: Float[Tensor, "*n"], background: float | None) -> Float[Tensor, "*n"]:

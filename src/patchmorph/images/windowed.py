@@ -67,20 +67,18 @@ class Windowed(Exportable):
         """
         if self.overview is not self:
             return self.overview.window(widest)
-        window = self._window_above(self.background, widest)
-        within = background_within(window, self._faces) if self.background is None else None
-        return window if within is None else self._window_above(within, widest)
+        if widest not in self._windows:
+            window = self._window_above(self.background, widest)
+            within = background_within(window, self._faces) if self.background is None else None
+            self._windows[widest] = window if within is None else self._window_above(within, widest)
+        return self._windows[widest]
 
     def _window_above(self, background: float | None, widest: float) -> Window:
         if background not in self._statistics:
             voxels = lambda: (values for _, values in self.blocks())  # noqa: E731
             counted = sorted_or_counted(voxels, self.dtype, self.grid.device)
             self._statistics[background] = voxel_statistics(*counted, background)
-        known = (background, widest)
-        if known not in self._windows:
-            statistics = self._statistics[background]
-            self._windows[known] = normalizing_window(statistics, self._faces, self.name, background, widest)
-        return self._windows[known]
+        return normalizing_window(self._statistics[background], self._faces, self.name, background, widest)
 
     def _range(self) -> tuple[float, float]:
         low, high = self.overview.values().aminmax()
@@ -95,7 +93,7 @@ class Windowed(Exportable):
         return {}
 
     @functools.cached_property
-    def _windows(self) -> dict[tuple[float | None, float], Window]:
+    def _windows(self) -> dict[float, Window]:
         return {}
 
     @functools.cached_property

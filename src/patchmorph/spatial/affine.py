@@ -76,19 +76,18 @@ def rotate_vectors(
 
 def invert_affine(matrix: Matrix) -> Matrix:
     """Invert by cofactors: accurate enough in float64, and without the host synchronisation of ``inv``."""
-    rows = matrix[:, :3, :3].unbind(1)
-    cofactors = torch.stack([torch.linalg.cross(rows[k - 2], rows[k - 1]) for k in range(3)], dim=-1)
-    determinant = (rows[0] * cofactors[..., 0]).sum(-1)
-    linear = cofactors / determinant[:, None, None]
+    rows = matrix[:, :3, :3]
+    cofactors = torch.linalg.cross(rows.roll(-1, 1), rows.roll(-2, 1))
+    determinant = (rows[:, 0] * cofactors[:, 0]).sum(-1)
+    linear = cofactors.mT.contiguous() / determinant[:, None, None]
     return from_linear(linear, -(linear @ matrix[:, :3, 3:])[..., 0])
 
 
 def from_linear(linear: Float[Tensor, "b 3 3"], translation: Float[Tensor, "b 3"]) -> Matrix:
     """Homogeneous matrix of ``x ↦ linear x + translation``."""
     top = torch.cat([linear, translation[..., None]], dim=-1)
-    bottom = torch.zeros_like(top[:, :1])
-    bottom[..., 3] = 1
-    return torch.cat([top, bottom], dim=1)
+    bottom = constant((0, 0, 0, 1), top.device).to(top.dtype)
+    return torch.cat([top, bottom.expand(len(top), 1, 4)], dim=1)
 
 
 def from_translation(translation: Float[Tensor, "b 3"]) -> Matrix:

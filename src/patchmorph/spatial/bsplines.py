@@ -197,7 +197,8 @@ def _sampled(
     inside = voxel.clamp(torch.zeros_like(last), last)
     lower, upper = torch.aminmax(inside.nan_to_num(0), dim=0)
     start, stop = lower.floor().int() - degree // 2, upper.floor().int() + degree // 2 + 2
-    table, shape = _table(coefficients, *torch.stack([start, stop]).tolist(), ends, degree + 1)
+    first, beyond = torch.stack([start, stop]).tolist()
+    table, shape = _table(coefficients, first, beyond, ends, degree + 1)
     plane, row = shape[1] * shape[2], shape[2]
     taps = torch.arange(degree + 1, dtype=torch.int32, device=device)
     neighbours = (taps[:, None] * plane + taps * row).reshape(-1)

@@ -131,7 +131,7 @@ class Grid:
         """Device of the points."""
         return self.points_device or self.voxel_to_world.device
 
-    @property
+    @functools.cached_property
     def spacing_mm(self) -> Float[Tensor, "b 3"]:
         """Voxel size along each array axis."""
         return self.voxel_to_world[:, :3, :3].norm(dim=1)
