@@ -62,9 +62,9 @@ class AffineTransform(Transform):
         self.matrix = matrix.double()
 
     @classmethod
-    def identity(cls, device: torch.device | str = "cpu") -> "AffineTransform":
+    def identity(cls) -> "AffineTransform":
         """The identity."""
-        return cls(torch.eye(4, dtype=torch.float64, device=device)[None])
+        return cls(torch.eye(4, dtype=torch.float64)[None])
 
     @classmethod
     def translation(cls, shift_mm: Float[Tensor, "b 3"]) -> "AffineTransform":
