@@ -28,8 +28,8 @@ def constant(values: tuple[int | float, ...], device: torch.device) -> Float[Ten
 
 
 def on_device(small: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
-    """A small tensor on ``device``, without a wait for what a GPU still computes."""
-    return small.to(device, dtype or small.dtype, non_blocking=small.device.type == "cpu")
+    """A small tensor on ``device``, without a wait for what a GPU still computes; converted where it is."""
+    return small.to(dtype or small.dtype).to(device, non_blocking=small.device.type == "cpu")
 
 
 def apply_affine(
