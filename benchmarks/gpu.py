@@ -55,7 +55,7 @@ def on_cube(image: Image, side: int = 256) -> Image:
     """The same image on a grid of ``side``³ voxels around it."""
     extent = max(n * mm for n, mm in zip(image.grid.shape, image.grid.spacing_mm[0].tolist(), strict=True))
     grid = Grid.centered((side, side, side), extent / side, image.grid.center_world)
-    return resample(image, AffineTransform.identity(image.grid.device), grid)
+    return resample(image, AffineTransform.identity(), grid)
 
 
 def as_loaded(image: Image) -> Image:

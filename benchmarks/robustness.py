@@ -160,7 +160,7 @@ def overlap(fixed: Brain, moving: Brain, model: str, device: str) -> Overlap:
     found = api.register(fixed.image, moving.image, model, device)
     seconds = time.perf_counter() - began
     grid = found.fixed.grid
-    labels = resample(fixed.labels.to(grid.device), AffineTransform.identity(grid.device), grid, "nearest")
+    labels = resample(fixed.labels.to(grid.device), AffineTransform.identity(), grid, "nearest")
     warped = found.warped(moving.labels, "nearest")
     return Overlap(labels.data[0, 0].long(), warped.data[0, 0].long(), seconds, found)
 

@@ -178,9 +178,7 @@ def measured(pair: Pair, device: str) -> dict[str, object]:
     dice = float("nan")
     if pair.labels is not None:
         grid = found.fixed.grid
-        fixed = resample(
-            pair.labels[0].to(grid.device), AffineTransform.identity(grid.device), grid, "nearest"
-        )
+        fixed = resample(pair.labels[0].to(grid.device), AffineTransform.identity(), grid, "nearest")
         warped = found.warped(pair.labels[1], "nearest")
         dice = label_groups(fixed.data[0, 0].long(), warped.data[0, 0].long())["dice_aseg"]
     return {

@@ -10,6 +10,7 @@ from synthetic import AFFINES, grid_around, rotation
 
 from patchmorph.images.volume import Image
 from patchmorph.io.grids import GridPair
+from patchmorph.spatial.grid import Grid
 from patchmorph.transforms.base import Transform
 from patchmorph.transforms.displacement import DisplacementField
 from patchmorph.transforms.velocity import VelocityField
@@ -39,9 +40,16 @@ MOVABLE = {
 
 
 def described(value, device=None):
-    """All that an object is made of, but for the numbers; tensors with their device (or ``device``)."""
+    """All that an object is made of, but for the numbers; tensors with their device (or ``device``).
+
+    Matrices stay in the processor's memory, and a grid says where its points are.
+    """
     if isinstance(value, torch.Tensor):
-        return tuple(value.shape), value.dtype, device or value.device.type
+        is_matrix = value.dtype == torch.float64 and value.shape[1:] == (4, 4)
+        moved = value.device.type if is_matrix else device or value.device.type
+        return tuple(value.shape), value.dtype, moved
+    if isinstance(value, Grid):
+        return value.shape, described(value.voxel_to_world), device or value.device.type
     if isinstance(value, tuple | list):
         return [described(item, device) for item in value]
     if hasattr(value, "__dict__"):

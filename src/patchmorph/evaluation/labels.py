@@ -93,7 +93,7 @@ class PairLabels:
         fixed = self.fixed.to(grid.device)
         if fixed.grid.equals(grid):
             return fixed
-        return resample(fixed, AffineTransform.identity(grid.device), grid, "nearest")
+        return resample(fixed, AffineTransform.identity(), grid, "nearest")
 
     def warped(self, registration: Registration, interpolation: Interpolation = "label") -> Image:
         """The moving labels on the fixed grid."""

@@ -47,10 +47,10 @@ def canonical(image: StoredImage) -> StoredImage:
 def rounded(grid: Grid) -> Grid:
     """``grid`` without the last digits of its numbers."""
     unit = 2.0 ** round(math.log2(float(grid.spacing_mm.min())))
-    axes = _multiple(grid.voxel_to_world[:, :3, :3].cpu(), AXES_STEP * unit)
-    center = _multiple(grid.center_world.cpu(), CENTER_STEP * unit)
+    axes = _multiple(grid.voxel_to_world[:, :3, :3], AXES_STEP * unit)
+    center = _multiple(grid.center_world, CENTER_STEP * unit)
     middle = (torch.tensor(grid.shape, dtype=torch.float64) - 1) / 2
-    return Grid(grid.shape, from_linear(axes, center - (axes @ middle)).to(grid.device))
+    return Grid(grid.shape, from_linear(axes, center - (axes @ middle)), grid.points_device)
 
 
 def _multiple(values: torch.Tensor, step: float) -> torch.Tensor:

@@ -71,7 +71,7 @@ class ChunkedImage(AbstractVolume):
         self.levels, self.cache, self.name = tuple(levels), cache, name
         self.store, self.grid, self._turn = self.levels[0]
         chunk = torch.tensor(self._turn.shape(self.store.chunk), dtype=torch.float64)
-        x, y, z = (self.grid.voxel_to_world[0, :3, :3].abs().cpu() @ chunk).tolist()
+        x, y, z = (self.grid.voxel_to_world[0, :3, :3].abs() @ chunk).tolist()
         self.chunk_mm = (x, y, z)
         own = self.store.dtype.newbyteorder("=")
         self._dtype = WIDER.get(own, np.dtype(np.float32) if own.kind == "f" else own)
@@ -124,11 +124,11 @@ class ChunkedImage(AbstractVolume):
     def turned(self, turn: Turn, grid: Grid, faces: tuple[Face, ...]) -> "ChunkedImage":
         """The same image with its voxels in another order; see `Image.turned` for the arguments."""
         moved = grid.voxel_to_world @ invert_affine(turn.grid(self.grid).voxel_to_world)
-        turned = [(level, turn.grid(level.grid)) for level in self.levels]
-        levels = [
-            StoredLevel(level.store, Grid(own.shape, moved @ own.voxel_to_world), level.turn.then(turn))
-            for level, own in turned
-        ]
+        levels = []
+        for level in self.levels:
+            own = turn.grid(level.grid)
+            placed = Grid(own.shape, moved @ own.voxel_to_world, grid.points_device)
+            levels.append(StoredLevel(level.store, placed, level.turn.then(turn)))
         levels[0] = levels[0]._replace(grid=grid)
         return self._copy(levels, faces, grid)
 

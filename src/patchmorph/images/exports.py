@@ -66,7 +66,8 @@ class Exportable(AbstractImage):
         return f"{type(self).__name__}({self.name!r}, {self.grid.description}, {values})"
 
     def _repr_png_(self) -> bytes:
-        return png(side_by_side([stretched(sampled_planes(self, plane_grids(box_around(self.grid))))]))
+        grids = plane_grids(box_around(self.grid), device=self.grid.device)
+        return png(side_by_side([stretched(sampled_planes(self, grids))]))
 
     def _range(self) -> tuple[float, float]:
         low, high = self.values().aminmax()

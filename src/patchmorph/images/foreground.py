@@ -1,5 +1,6 @@
 """Foreground and background of normalised images, and the position of the foreground in the world."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,28 +45,33 @@ MAX_DEFECT_FRACTION = 0.03
 """Size of one defect inside an object, as a fraction of the array."""
 
 
+CPU = torch.device("cpu")
+
+
 @dataclass(frozen=True)
 class Content:
-    """The foreground of an image, in RAS+ mm.
+    """The foreground of an image, in RAS+ mm, as numbers in the processor's memory.
 
     Attributes:
         center_world: float64 ``[1, 3]``, centre of mass of the foreground intensities.
         box_world: float64 ``[2, 3]``, corners of the box around the foreground, with a margin.
         radius_mm: root mean square distance of the foreground from its centroid: a size independent of pose.
         margin_mm: margin of the box around the foreground.
+        device: of the image.
     """
 
     center_world: Float[Tensor, "1 3"]
     box_world: Float[Tensor, "2 3"]
     radius_mm: float
     margin_mm: float
+    device: torch.device = CPU
 
     def grid(self, points: int) -> Grid:
         """An isotropic grid over the box with about ``points`` points along its longest side."""
         extent_mm = self.box_world[1] - self.box_world[0]
         spacing_mm = float(extent_mm.max()) / points
         shape = triple(int(length / spacing_mm) + 1 for length in extent_mm.tolist())
-        return Grid.centered(shape, spacing_mm, self.box_world.sum(0, keepdim=True) / 2)
+        return Grid.centered(shape, spacing_mm, self.box_world.sum(0, keepdim=True) / 2).to(self.device)
 
 
 def find_content(image: AbstractVolume) -> Content:
@@ -86,11 +92,11 @@ def find_content(image: AbstractVolume) -> Content:
             f"image must have content larger than a point, got {len(inside)} bright voxels of "
             f"{spacing_mm:.3g} mm in {image.name}"
         )
-    lower, upper = inside.amin(0), inside.amax(0)
+    square = (inside - inside.mean(0)).square().sum(-1).mean().expand(3)
+    center, lower, upper, square = torch.stack([center, inside.amin(0), inside.amax(0), square]).cpu()
     margin = MARGIN * float((upper - lower).max())
-    radius = float((inside - inside.mean(0)).square().sum(-1).mean().sqrt())
     box = torch.stack([lower - margin, upper + margin])
-    return Content(center[None], box, radius, margin)
+    return Content(center[None], box, math.sqrt(float(square[0])), margin, level.grid.device)
 
 
 def find_main_content(image: AbstractVolume) -> Image | None:
@@ -136,9 +142,10 @@ def _longest_mm(image: AbstractVolume) -> float:
 
 def find_truncated_faces(image: AbstractVolume) -> tuple[Face, ...]:
     """The faces of the array that cut through the content of a normalised image."""
-    fractions = torch.stack([foreground(image.overview.face(face).float()).float().mean() for face in FACES])
-    cut = (fractions > MIN_TRUNCATED_FRACTION).tolist()
-    return tuple(face for face, is_cut in zip(FACES, cut, strict=True) if is_cut)
+    faces = [image.overview.face(face) for face in FACES]
+    shown = foreground(torch.cat(faces).float()).cpu().split([len(face) for face in faces])
+    fractions = [float(one.float().mean()) for one in shown]
+    return tuple(face for face, part in zip(FACES, fractions, strict=True) if part > MIN_TRUNCATED_FRACTION)
 
 
 def foreground(values: Float[Tensor, "*n"]) -> Bool[Tensor, "*n"]:

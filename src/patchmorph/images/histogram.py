@@ -24,7 +24,7 @@ class OrderStatistics:
     On CUDA the voxels of a block must be sorted (see `sorted_blocks`).
 
     Args:
-        blocks: the voxels; or each of their values once (see `sorted_or_counted`).
+        blocks: the voxels; or each of their values once, in rising order (see `sorted_or_counted`).
         counts: how often each of these occurs; ``None``: once.
 
     Attributes:
@@ -49,13 +49,18 @@ class OrderStatistics:
         return self._selected[rank]
 
     def _select(self, rank: int) -> tuple[float, int]:
+        if self._counts is not None:
+            ((values, counts),) = self._finite(count=False)
+            assert counts is not None
+            cumulative = counts.cumsum(0)
+            place = int(torch.searchsorted(cumulative, rank))
+            return float(values[place]), int(cumulative[place])
         upper = int(torch.searchsorted(self.histogram.cumsum(0), rank))
         below = int(self.histogram[:upper].sum())
         counts = torch.zeros(DIGITS, dtype=torch.int64)
-        for values, weights in self._finite(count=False):
+        for values, _ in self._finite(count=False):
             keys = _ordered_bits(values)
-            chosen = keys >> 16 == upper - DIGITS // 2
-            counts += _histogram((keys & (DIGITS - 1))[chosen], None if weights is None else weights[chosen])
+            counts += _histogram((keys & (DIGITS - 1))[keys >> 16 == upper - DIGITS // 2])
         cumulative = below + counts.cumsum(0)
         lower = int(torch.searchsorted(cumulative, rank))
         value = _values(torch.tensor([(upper - DIGITS // 2) << 16 | lower]))
@@ -118,7 +123,9 @@ def _values(ordered_bits: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
 def _histogram(digits: Int[Tensor, " n"], counts: Int[Tensor, " n"] | None = None) -> Int[Tensor, " d"]:
     if digits.is_cuda:  # ``bincount`` would add many voxels of one value to one address there, one by one
         return histogram_of_sorted(digits).cpu()
-    return torch.bincount(digits, counts, minlength=DIGITS).long()  # counts are exact in float64, too
+    if counts is not None:
+        return torch.zeros(DIGITS, dtype=torch.int64).index_add_(0, digits.long(), counts)
+    return torch.bincount(digits, minlength=DIGITS)
 
 
 def histogram_of_sorted(digits: Int[Tensor, " n"], count: int = DIGITS) -> Int[Tensor, " d"]:

@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -45,7 +46,7 @@ class Window(IntensityMap):
 
     def __call__(self, values: Float[Tensor, "1 c x y z"], grid: Grid) -> Float[Tensor, "1 c x y z"]:
         """Values from 0 to 1."""
-        width = float(torch.tensor(self.high) - torch.tensor(self.low))
+        width = float(np.float32(self.high) - np.float32(self.low))
         scaled = (values - self.low).clamp_(min=0).div_(width).clamp_(max=1)
         scaled = 1 - scaled if self.inverted else scaled
         return scaled.masked_fill(self.is_empty(values), 0) if self.leaves_out else scaled

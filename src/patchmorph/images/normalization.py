@@ -89,10 +89,13 @@ def background_within(window: Window, faces: Sequence[Float[Tensor, " _"]]) -> f
     Such are the zeros around a brain whose intensities were standardised to a mean of 0.
     """
     border = torch.cat(list(faces))
-    value = border.median()
-    is_constant = bool((border == value).float().mean() >= UNIFORM_FRACTION)
     lower, upper = (window.low + part * (window.high - window.low) for part in INNER_BACKGROUND)
-    return float(value) if is_constant and lower < float(value) < upper else None
+    inner = border[(border > lower) & (border < upper)]
+    if len(inner) < UNIFORM_FRACTION * len(border):
+        return None
+    value = inner.median()
+    is_constant = bool((border == value).float().mean() >= UNIFORM_FRACTION)
+    return float(value) if is_constant else None
 
 
 def _shown(values: Float[Tensor, "*n"], background: float | None) -> Float[Tensor, "*n"]:
@@ -108,6 +111,8 @@ def _where(chosen: Bool[Tensor, " n"], values: Float[Tensor, " n"]) -> Float[Ten
 def _is_bright(border: Float[Tensor, " n"]) -> bool:
     """Whether relative intensities on the faces are those of a bright background."""
     if len(border) == 0:
+        return False
+    if 2 * int((border > BRIGHT_BACKGROUND).sum()) < len(border):
         return False
     median = border.clamp(0, 1).median()
     uniform = ((border.clamp(0, 1) - median).abs() <= UNIFORM).float().mean()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from patchmorph.images.abstract import AbstractImage
 from patchmorph.spatial.affine import from_linear
-from patchmorph.spatial.grid import Grid
+from patchmorph.spatial.grid import Grid, triple
 
 SIDE = 160
 """Samples along the longest side of a plane in a notebook."""
@@ -27,7 +27,10 @@ Points = Callable[[Tensor], Tensor]
 
 
 def plane_grids(
-    box_world: Float[Tensor, "2 3"], center_world: Float[Tensor, " 3"] | None = None, points: int = SIDE
+    box_world: Float[Tensor, "2 3"],
+    center_world: Float[Tensor, " 3"] | None = None,
+    points: int = SIDE,
+    device: torch.device | str = "cpu",
 ) -> list[Grid]:
     """Sagittal, coronal and axial lattice over a box, each with one point along the world axis across it.
 
@@ -35,6 +38,7 @@ def plane_grids(
         box_world: two corners of the box.
         center_world: a point in all three planes; by default the middle of the box.
         points: along the longest side of the box.
+        device: of the points.
     """
     lower, upper = box_world.double()
     center = (lower + upper) / 2 if center_world is None else center_world.double()
@@ -44,8 +48,8 @@ def plane_grids(
         shape = [max(2, 1 + round(length / spacing)) for length in (upper - lower).tolist()]
         origin = lower.clone()
         shape[normal], origin[normal] = 1, center[normal]
-        linear = torch.eye(3, dtype=torch.float64, device=lower.device) * spacing
-        grids.append(Grid((shape[0], shape[1], shape[2]), from_linear(linear[None], origin[None])))
+        linear = torch.eye(3, dtype=torch.float64) * spacing
+        grids.append(Grid(triple(shape), from_linear(linear[None], origin[None])).to(device))
     return grids
 
 

@@ -88,8 +88,7 @@ class Coarsening:
             for fine, factor, coarse in zip(grid.shape, self._factors, shape, strict=True)
         ]
         shift = torch.tensor(offset, dtype=torch.float64)
-        matrix = from_linear(linear[None], shift[None]).to(grid.device)
-        self.grid = Grid(shape, grid.voxel_to_world @ matrix)
+        self.grid = grid.framed(shape, from_linear(linear[None], shift[None]))
 
     def weights(self, axis: int, device: torch.device) -> Float[Tensor, "m n"] | None:
         """Rows of weights along an axis; ``None`` if it stays."""
@@ -120,6 +119,32 @@ class Coarsening:
             values = _weighted(values, None if weights is None else weights.to(values), axis)
         return values
 
+    def whole(self, read: Callable[[VoxelBox], Num[Tensor, "1 c x y z"]]) -> Float[Tensor, "1 c u v w"]:
+        """All voxels of the result.
+
+        The volume is read in slabs along its first axis, so that only the result is held in memory as a
+        whole.
+
+        Args:
+            read: returns the voxels of a box of the volume.
+        """
+        shape, device, data = self._from, self.grid.device, None
+        weights = [self.weights(axis, device) for axis in range(3)]
+        thickness = max(1, SLAB_VOXELS // (shape[1] * shape[2]))
+        for first in range(0, shape[0], thickness):
+            last = min(first + thickness, shape[0])
+            slab = read(VoxelBox((first, 0, 0), (last, *shape[1:]))).float()
+            for axis in (2, 1):
+                slab = _weighted(slab, weights[axis], axis)
+            if data is None:
+                data = torch.zeros(1, slab.shape[1], *self.grid.shape, device=slab.device)
+            if weights[0] is None:
+                data[:, :, first:last] = slab
+            else:
+                data += _weighted(slab, weights[0][:, first:last], 0)
+        assert data is not None
+        return data
+
 
 def downsample(
     read: Callable[[VoxelBox], Num[Tensor, "1 c x y z"]],
@@ -129,8 +154,6 @@ def downsample(
 ) -> tuple[Float[Tensor, "1 c u v w"], Grid]:
     """Resample the volume on ``grid`` to ``spacing_mm`` (one value per array axis; the same or coarser).
 
-    The volume is read in slabs along its first axis, so that only the result is held in memory as a whole.
-
     Args:
         read: returns the voxels of a box.
         grid: grid of the volume.
@@ -138,22 +161,7 @@ def downsample(
         smoothed: see `Coarsening`.
     """
     coarsening = Coarsening(grid, spacing_mm, smoothed)
-    weights = [coarsening.weights(axis, grid.device) for axis in range(3)]
-    data = None
-    thickness = max(1, SLAB_VOXELS // (grid.shape[1] * grid.shape[2]))
-    for first in range(0, grid.shape[0], thickness):
-        last = min(first + thickness, grid.shape[0])
-        slab = read(VoxelBox((first, 0, 0), (last, *grid.shape[1:]))).float()
-        for axis in (2, 1):
-            slab = _weighted(slab, weights[axis], axis)
-        if data is None:
-            data = torch.zeros(1, slab.shape[1], *coarsening.grid.shape, device=slab.device)
-        if weights[0] is None:
-            data[:, :, first:last] = slab
-        else:
-            data += _weighted(slab, weights[0][:, first:last], 0)
-    assert data is not None
-    return data, coarsening.grid
+    return coarsening.whole(read), coarsening.grid
 
 
 def _weighted(

@@ -52,4 +52,4 @@ class Turn:
         for k, axis in enumerate(self.axes):
             linear[0, axis, k] = -1.0 if k in self.flipped else 1.0
             shift[0, axis] = shape[k] - 1.0 if k in self.flipped else 0.0
-        return Grid(shape, grid.voxel_to_world @ from_linear(linear, shift).to(grid.device))
+        return grid.framed(shape, from_linear(linear, shift))

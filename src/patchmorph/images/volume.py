@@ -10,7 +10,7 @@ from torch import Tensor
 from patchmorph.errors import PatchMorphError
 from patchmorph.images.field_of_view import Bounded, Face
 from patchmorph.images.intensity import IntensityMap
-from patchmorph.images.pyramid import SAME, Coarsening, coarsest_sufficient, downsample, level_spacing
+from patchmorph.images.pyramid import SAME, Coarsening, coarsest_sufficient, level_spacing
 from patchmorph.images.turning import Turn
 from patchmorph.images.windowed import CUDA_SIDE, Windowed
 from patchmorph.spatial.grid import Grid, VoxelBox
@@ -93,14 +93,13 @@ class AbstractVolume(Bounded, Windowed):
 
     def coarsened(self, spacing_mm: tuple[float, ...], smoothed: tuple[bool, ...]) -> "AbstractVolume":
         """The volume at a coarser spacing along each axis; see `Coarsening` for the arguments."""
-        lazy = CoarsenedVolume(self, Coarsening(self.grid, spacing_mm, smoothed))
+        coarsening = Coarsening(self.grid, spacing_mm, smoothed)
+        lazy = CoarsenedVolume(self, coarsening)
         own, count = math.prod(self.grid.shape), math.prod(lazy.grid.shape)
         if not self.in_memory and count > MAX_KEPT_VOXELS:
             return lazy
-        if self.in_memory or own <= MAX_SLABS_VOXELS:
-            data, _ = downsample(self.read, self.grid, spacing_mm, smoothed)
-        else:
-            data = lazy.values()
+        in_slabs = self.in_memory or own <= MAX_SLABS_VOXELS
+        data = coarsening.whole(self.read) if in_slabs else lazy.values()
         return Image(data, lazy.grid, self.name, self.truncated_faces, self.field_of_view)
 
     def sample(self, points_world: Float[Tensor, "#b *n 3"], spacing_mm: float) -> Float[Tensor, "_ c *n"]:
@@ -279,22 +278,32 @@ class MappedImage(AbstractVolume):
         return tuple(MappedImage(one, maps, faces) for one in self.source.stored_levels[1:])
 
     def read(self, box: VoxelBox) -> Float[Tensor, "1 c x y z"]:
-        """The voxels of ``box``, mapped."""
+        """The voxels of ``box``, mapped; those of a small volume on CUDA once, and kept there."""
+        if self._is_kept:
+            return self._kept[(..., *box.slices)]
+        return self._mapped(box)
+
+    def _mapped(self, box: VoxelBox) -> Float[Tensor, "1 c x y z"]:
         values, grid = self.source.read(box).float(), self.grid.crop(box.start, box.shape)
         for intensity_map in self.intensity_maps:
             values = intensity_map(values, grid)
         return values
 
     def around(self, points_world: Float[Tensor, "#b *n 3"]) -> tuple[Float[Tensor, "1 c x y z"], Grid]:
-        """The voxels around the points, mapped; on CUDA all of them, kept in memory, if they are few."""
-        if self.grid.device.type == "cuda" and math.prod(self.grid.shape) <= CUDA_SIDE**3:
-            return self._kept, self.grid
-        return super().around(points_world)
+        """The voxels around the points, mapped; all of them where they are kept."""
+        return (self._kept, self.grid) if self._is_kept else super().around(points_world)
+
+    @property
+    def _is_kept(self) -> bool:
+        return self.grid.device.type == "cuda" and math.prod(self.grid.shape) <= CUDA_SIDE**3
 
     @functools.cached_property
     def _kept(self) -> Float[Tensor, "1 c x y z"]:
-        return self.values()
+        return self._mapped(VoxelBox((0, 0, 0), self.grid.shape))
 
     def with_truncated_faces(self, faces: tuple[Face, ...]) -> "MappedImage":
-        """The same view with ``faces`` as its truncated faces."""
-        return MappedImage(self.source, self.intensity_maps, faces)
+        """The same view with ``faces`` as its truncated faces; what is kept of its voxels is shared."""
+        view = MappedImage(self.source, self.intensity_maps, faces)
+        if "_kept" in vars(self):
+            vars(view)["_kept"] = self._kept
+        return view

@@ -4,6 +4,7 @@ import functools
 from abc import abstractmethod
 from collections.abc import Iterator
 
+import torch
 from jaxtyping import Num
 from torch import Tensor
 
@@ -66,9 +67,11 @@ class Windowed(Exportable):
         """
         if self.overview is not self:
             return self.overview.window(widest)
-        window = self._window_above(self.background, widest)
-        within = background_within(window, self._faces) if self.background is None else None
-        return window if within is None else self._window_above(within, widest)
+        if widest not in self._windows:
+            window = self._window_above(self.background, widest)
+            within = background_within(window, self._faces) if self.background is None else None
+            self._windows[widest] = window if within is None else self._window_above(within, widest)
+        return self._windows[widest]
 
     def _window_above(self, background: float | None, widest: float) -> Window:
         if background not in self._statistics:
@@ -83,10 +86,14 @@ class Windowed(Exportable):
 
     @functools.cached_property
     def _faces(self) -> list[Tensor]:
-        return [self.face(face).float().cpu() for face in FACES]
+        return [torch.cat([self.face(face) for face in FACES]).float().cpu()]
 
     @functools.cached_property
     def _statistics(self) -> dict[float | None, OrderStatistics]:
+        return {}
+
+    @functools.cached_property
+    def _windows(self) -> dict[float, Window]:
         return {}
 
     @functools.cached_property

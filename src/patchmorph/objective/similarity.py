@@ -108,9 +108,22 @@ def correlation_ratio(
     Each fixed intensity, from 0 to 1, is divided linearly between two of `BINS` bins (Roche et al., MICCAI
     1998). Points are weighted by ``weight``, if it is given.
     """
+    return explained_fraction(bin_memberships(fixed), moving, weight)
+
+
+def bin_memberships(fixed: Float[Tensor, "1 n"]) -> Float[Tensor, "n m"]:
+    """The part of each intensity in each of `BINS` bins (see `correlation_ratio`)."""
     steps = torch.arange(BINS, device=fixed.device) / (BINS - 1)
-    memberships = (1 - (fixed[0, :, None] - steps).abs() * (BINS - 1)).clamp(min=0)
-    weight = torch.ones_like(fixed) if weight is None else weight
+    return (1 - (fixed[0, :, None] - steps).abs() * (BINS - 1)).clamp(min=0)
+
+
+def explained_fraction(
+    memberships: Float[Tensor, "n m"],
+    moving: Float[Tensor, "k n"],
+    weight: Float[Tensor, "#k n"] | None = None,
+) -> Float[Tensor, " k"]:
+    """`correlation_ratio` to intensities of which the `bin_memberships` are known."""
+    weight = torch.ones_like(moving[:1]) if weight is None else weight
     sizes = (weight @ memberships).clamp(min=1e-3)
     means = (weight * moving) @ memberships / sizes
     mean = (weight * moving).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1e-3)

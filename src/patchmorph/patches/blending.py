@@ -9,6 +9,7 @@ from torch import Tensor
 
 from patchmorph.memory import release, zeros
 from patchmorph.patches.lattice import PatchLattice
+from patchmorph.spatial.affine import on_device
 from patchmorph.spatial.grid import Shape, VoxelBox, VoxelIndex
 
 MIN_WEIGHT = 1e-4
@@ -116,14 +117,15 @@ def rim(
     A velocity that vanishes at the rim of its grid yields a displacement that vanishes there, so that
     "constant beyond the border" and "zero outside" (as in ITK) agree. ``planes``: those along the first axis.
     """
-    weight = torch.ones((), device=device)
-    for axis, count in enumerate(shape):
-        index = torch.arange(count, device=device)
+    profiles = []
+    for count in shape:
+        index = torch.arange(count)
         depth = (torch.minimum(index, count - 1 - index) - inset).clamp(min=0) / width
-        profile = torch.sin(depth.clamp(max=1) * torch.pi / 2) ** 2
-        profile = profile[planes] if axis == 0 else profile
-        weight = weight * profile.reshape([-1 if k == axis else 1 for k in range(3)])
-    return weight
+        profiles.append(torch.sin(depth.clamp(max=1) * torch.pi / 2) ** 2)
+    x, y, z = on_device(torch.cat([profiles[0][planes], *profiles[1:]]), device).split(
+        [len(profiles[0][planes]), *shape[1:]]
+    )
+    return x[:, None, None] * y[:, None] * z
 
 
 def total_weight(lattice: PatchLattice, planes: slice = slice(None)) -> Float[Tensor, "x y z"]:

@@ -52,12 +52,12 @@ def map_points(
 ) -> Float[Tensor, "b x y z 3"]:
     """The ``points`` of ``patch``, mapped.
 
-    On a CPU a last velocity field, which bends most, is read along the axes where they are those of the
-    patch. What the fields before it add is interpolated between the middles of blocks of `BLOCK` voxels,
+    Without gradients a last velocity field, which bends most, is read along the axes where they are those of
+    the patch. What the fields before it add is interpolated between the middles of blocks of `BLOCK` voxels,
     since their grids are much coarser (docs/decisions/004).
     """
     *before, last = transform.parts()
-    if points.is_cuda or torch.is_grad_enabled() or not isinstance(last, VelocityField):
+    if torch.is_grad_enabled() or not isinstance(last, VelocityField):
         return transform(points)
     displacement = last.flow.along_axes(patch)
     if displacement is None or not before or any(n % BLOCK for n in patch.shape):

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from patchmorph.spatial.affine import constant, from_linear
+from patchmorph.spatial.affine import constant_scaling
 from patchmorph.spatial.grid import Grid, Shape, VoxelBox, VoxelIndex, triple
 
 ALONE = 1.25
@@ -43,6 +43,7 @@ class PatchLattice:
         overlap: float = 0.5,
         jitter: torch.Generator | None = None,
         inset: int = 0,
+        device: torch.device | None = None,
     ) -> "PatchLattice":
         """The lattice whose patches cover ``box_world`` (lower and upper corner, RAS+ mm).
 
@@ -53,8 +54,10 @@ class PatchLattice:
             overlap: minimum fraction of a patch that its neighbour covers too, from 0 to below 1.
             jitter: draws a random shift of each inner patch; the patches still cover the box.
             inset: velocity voxels at the rim of the box that need no patch.
+            device: of the points; by default that of the box.
         """
         grid = Grid.covering(box_world, spacing_mm, patch)
+        grid = grid if device is None else grid.to(device)
         axes = [_axis_starts(*sizes, overlap, inset) for sizes in zip(grid.shape, patch, strict=True)]
         rows = [
             tuple(_jittered((x, y, z), grid.shape, axes, patch, jitter) for y, z in product(*axes[1:]))
@@ -91,10 +94,9 @@ class PatchLattice:
         lower = triple(min(first) for first in zip(*starts, strict=True))
         upper = tuple(max(first) + n for first, n in zip(zip(*starts, strict=True), self.patch, strict=True))
         shape = triple(factor * (b - a) for a, b in zip(lower, upper, strict=True))
-        linear = torch.eye(3, dtype=torch.float64, device=self.grid.device) / factor
         offset = tuple(first - (factor - 1) / (2 * factor) for first in lower)
-        finer = from_linear(linear[None], constant(offset, self.grid.device)[None])
-        return lower, Grid(shape, self.grid.voxel_to_world @ finer)
+        finer = constant_scaling((1 / factor,) * 3, offset, self.grid.voxel_to_world.device)
+        return lower, self.grid.framed(shape, finer)
 
 
 def fitted_patch(

@@ -29,7 +29,8 @@ class IntensityAgreement(NamedTuple):
         """The agreement of values from 0 to 1 at the same points."""
         r = torch.corrcoef(torch.stack([first, second]))[0, 1]
         ratios = [correlation_ratio(a[None], b[None]) for a, b in ((first, second), (second, first))]
-        return cls(float(r * r.abs()), float(torch.cat(ratios).max()))
+        linear_r2, *ratios = torch.stack([r * r.abs(), *torch.cat(ratios)]).tolist()
+        return cls(linear_r2, max(ratios))
 
     @property
     def linearity(self) -> float:

@@ -41,7 +41,7 @@ def find_brain(network: nn.Module, image: AbstractVolume, content: Content) -> I
     if content.radius_mm < BRAIN.min_radius_mm:
         return None
     spacing_mm = SPACING_MM * content.radius_mm / RADIUS_MM
-    patch = Grid.centered(cube(PATCH_SIZE), spacing_mm, content.center_world)
+    patch = Grid.centered(cube(PATCH_SIZE), spacing_mm, content.center_world).to(image.grid.device)
     values = extract(image, patch, spacing_mm)
     inside = foreground(values)
     total = float(inside.sum())

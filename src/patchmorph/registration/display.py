@@ -30,7 +30,8 @@ def summary_html(registration: "Registration") -> str:
 def planes_png(registration: "Registration") -> bytes:
     """A PNG file of three planes of the fixed, the warped and both images, through the fixed content."""
     pair = registration.pair
-    grids = plane_grids(box_around(registration.fixed.grid), pair.fixed.content.center_world[0])
+    box, device = box_around(registration.fixed.grid), registration.fixed.grid.device
+    grids = plane_grids(box, pair.fixed.content.center_world[0], device=device)
     fixed = sampled_planes(registration.fixed.normalized(), grids)
     warped = sampled_planes(registration.moving.normalized(), grids, registration.transform)
     both = [np.stack([a, b, a], axis=-1) for a, b in zip(fixed, warped, strict=True)]

@@ -19,7 +19,7 @@ def _centers(pair: PreparedPair) -> History:
 
 
 def _identity(pair: PreparedPair) -> History:
-    return (AffineTransform.identity(pair.fixed.content.center_world.device),)
+    return (AffineTransform.identity(),)
 
 
 INITIAL_MAPS: dict[str, Callable[[PreparedPair], History]] = {

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from patchmorph.images.chunked import StoredImage
@@ -113,7 +114,8 @@ class PreparedPair:
         """The agreement of intensities where both show content; ``None``: they have too little in common."""
         fixed, warped = self.sampled(transform, points)
         both = foreground(fixed) & foreground(warped)
-        return IntensityAgreement.of(fixed[both], warped[both]) if int(both.sum()) >= points else None
+        values = torch.cat([fixed[None], warped[None]])[:, both]
+        return IntensityAgreement.of(*values) if values.shape[1] >= points else None
 
     def fraction_without_counterpart(self, transform: Transform) -> float:
         """Fraction of the fixed content that goes beyond a truncated face of the moving image."""

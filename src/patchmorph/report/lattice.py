@@ -35,9 +35,9 @@ def lattice_of(fixed: AbstractVolume) -> tuple[Grid, VoxelBox | None]:
         return grid, box
     ratio = [new / own for new, own in zip(wider, spacing_mm, strict=True)]
     shape = triple(max(1, int(n / r)) for n, r in zip(grid.shape, ratio, strict=True))
-    scale = torch.tensor(ratio, dtype=torch.float64, device=grid.device)
+    scale = torch.tensor(ratio, dtype=torch.float64)
     coarser = from_linear(torch.diag(scale)[None], (scale[None] - 1) / 2)
-    return Grid(shape, grid.voxel_to_world @ coarser), None
+    return grid.framed(shape, coarser), None
 
 
 def _count(grid: Grid, spacing_mm: list[float]) -> float:

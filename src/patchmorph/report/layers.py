@@ -167,12 +167,11 @@ class Layers:
         lattice, view = self.lattice, self.view
         step = max(1.0, max(lattice.shape) / COARSE_POINTS)
         shape = triple(math.ceil((n - 1) / step) + 1 for n in lattice.shape)
-        wider = torch.diag(torch.tensor([step, step, step, 1], dtype=torch.float64, device=lattice.device))
-        grid = Grid(shape, lattice.voxel_to_world @ wider)
+        grid = lattice.framed(shape, torch.diag(torch.tensor([step, step, step, 1.0]).double())[None])
         ring = grid.crop((0, 0, 0), triple(n + 1 for n in shape))  # forward differences need one more
         mapped, affine = view.transform.at_grid(ring), view.transform.affine_part()
         determinant = determinant_of_map(mapped[0], grid)
-        straight = AffineTransform(grid.world_to_voxel @ affine.inverse().matrix.to(grid.device))
+        straight = AffineTransform(grid.world_to_voxel @ affine.inverse().matrix)
         moved = (straight(mapped[:, :-1, :-1, :-1]) - grid.points_voxel()) * step
         deviation = view.uncertainty and view.uncertainty(grid).values()[0, 0].float().cpu().numpy()
         return MapLayers(

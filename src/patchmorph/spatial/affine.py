@@ -1,7 +1,9 @@
 """Algebra of batched 4×4 homogeneous matrices.
 
-Matrices are float64 ``[B, 4, 4]`` and read ``source_to_target``; points are float32 ``[B, ..., 3]``.
-No function synchronises with the GPU, so that a training step can be captured as one CUDA graph.
+Matrices are float64 ``[B, 4, 4]`` and read ``source_to_target``; points are float32 ``[B, ..., 3]``. The
+matrices of a registration stay in the processor's memory, wherever its points are: on a GPU each operation
+takes a launch. Those of a training step are where its points are; then no function synchronises with the GPU,
+so that the step can be captured as one CUDA graph.
 """
 
 import functools
@@ -25,13 +27,18 @@ def constant(values: tuple[int | float, ...], device: torch.device) -> Float[Ten
     return torch.tensor(values, dtype=torch.float64, device=device)
 
 
+def on_device(small: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """A small tensor on ``device``, without a wait for what a GPU still computes; converted where it is."""
+    return small.to(dtype or small.dtype).to(device, non_blocking=small.device.type == "cpu")
+
+
 def apply_affine(
     matrix: Float[Tensor, "#b 4 4"], points: Float[Tensor, "#b *n 3"]
 ) -> Float[Tensor, "_ *n 3"]:
     """Map ``points`` by ``matrix``; their batch axes broadcast. Points that are NaN stay NaN."""
     if len(matrix) == 1 and not points.is_cuda and not torch.is_grad_enabled() and points.sum().isfinite():
         return _map_in_rows(matrix[0].to(points.dtype), points.reshape(-1, 3)).reshape(points.shape)
-    mapped = _map_points(matrix.to(points.dtype), points.reshape(len(points), -1, 3))
+    mapped = _map_points(on_device(matrix, points.device, points.dtype), points.reshape(len(points), -1, 3))
     return mapped.reshape(len(mapped), *points.shape[1:])
 
 
@@ -52,37 +59,35 @@ def _map_points(matrix: Float[Tensor, "#b 4 4"], points: Float[Tensor, "#b n 3"]
     The backward pass of a batched matrix product of millions of points with a 3×3 matrix took most of a
     training step (docs/decisions/002), and on CUDA products may be of TF32, which moves points by 0.1 mm.
     """
-    matrix = matrix[:, None]
+    along_x, along_y, along_z, shift = matrix[:, None, :3].unbind(-1)
     x, y, z = points.split(1, dim=-1)
-    mapped = torch.addcmul(matrix[..., :3, 3], x, matrix[..., :3, 0])
-    mapped = torch.addcmul(mapped, y, matrix[..., :3, 1])
-    return torch.addcmul(mapped, z, matrix[..., :3, 2])
+    return torch.addcmul(torch.addcmul(torch.addcmul(shift, x, along_x), y, along_y), z, along_z)
 
 
 def rotate_vectors(
     linear: Float[Tensor, "#b 3 3"], vectors: Float[Tensor, "#b 3 *n"]
 ) -> Float[Tensor, "_ 3 *n"]:
     """Multiply vectors, stored as channels, by the linear part of an affine map."""
-    linear = linear.to(vectors.dtype)
-    row = (-1, 3, *(1 for _ in vectors.shape[2:]))
-    return sum(linear[:, :, k].reshape(row) * vectors[:, k : k + 1] for k in range(3))  # type: ignore[return-value]
+    rows = (-1, 3, *(1 for _ in vectors.shape[2:]))
+    along = (column.reshape(rows) for column in on_device(linear, vectors.device, vectors.dtype).unbind(2))
+    x, y, z = (column * part for column, part in zip(along, vectors.split(1, 1), strict=True))
+    return x + y + z
 
 
 def invert_affine(matrix: Matrix) -> Matrix:
     """Invert by cofactors: accurate enough in float64, and without the host synchronisation of ``inv``."""
-    rows = matrix[:, :3, :3].unbind(1)
-    cofactors = torch.stack([torch.linalg.cross(rows[k - 2], rows[k - 1]) for k in range(3)], dim=-1)
-    determinant = (rows[0] * cofactors[..., 0]).sum(-1)
-    linear = cofactors / determinant[:, None, None]
+    rows = matrix[:, :3, :3]
+    cofactors = torch.linalg.cross(rows.roll(-1, 1), rows.roll(-2, 1))
+    determinant = (rows[:, 0] * cofactors[:, 0]).sum(-1)
+    linear = cofactors.mT.contiguous() / determinant[:, None, None]
     return from_linear(linear, -(linear @ matrix[:, :3, 3:])[..., 0])
 
 
 def from_linear(linear: Float[Tensor, "b 3 3"], translation: Float[Tensor, "b 3"]) -> Matrix:
     """Homogeneous matrix of ``x ↦ linear x + translation``."""
     top = torch.cat([linear, translation[..., None]], dim=-1)
-    bottom = torch.zeros_like(top[:, :1])
-    bottom[..., 3] = 1
-    return torch.cat([top, bottom], dim=1)
+    bottom = constant((0, 0, 0, 1), top.device).to(top.dtype)
+    return torch.cat([top, bottom.expand(len(top), 1, 4)], dim=1)
 
 
 def from_translation(translation: Float[Tensor, "b 3"]) -> Matrix:
@@ -95,6 +100,14 @@ def from_translation(translation: Float[Tensor, "b 3"]) -> Matrix:
 def constant_translation(shift: tuple[int, ...], device: torch.device) -> Matrix:
     """Homogeneous matrix of a translation by ``shift``; cached as `constant` is."""
     return from_translation(constant(shift, device)[None])
+
+
+@functools.lru_cache(maxsize=4096)
+def constant_scaling(
+    factors: tuple[int | float, ...], shift: tuple[int | float, ...], device: torch.device
+) -> Matrix:
+    """Homogeneous matrix of ``x ↦ factors · x + shift``; cached as `constant` is."""
+    return from_linear(torch.diag(constant(factors, device))[None], constant(shift, device)[None])
 
 
 def about_point(linear: Float[Tensor, "b 3 3"], center: Float[Tensor, "b 3"]) -> Matrix:

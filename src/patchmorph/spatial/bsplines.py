@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from patchmorph.memory import release
-from patchmorph.spatial.affine import apply_affine
+from patchmorph.spatial.affine import apply_affine, constant, on_device
 from patchmorph.workers import one_core
 
 POLE = 3**0.5 - 2
@@ -122,7 +122,9 @@ def nearest_linear(values: Float[Tensor, "b c x y z"]) -> Float[Tensor, "b c x y
 def _along_axes(
     values: Float[Tensor, "b c x y z"], matrix_for: Callable[[int], Float[Tensor, "n n"]]
 ) -> Float[Tensor, "b c x y z"]:
-    along_x, along_y, along_z = (matrix_for(count).to(values) for count in values.shape[2:])
+    along_x, along_y, along_z = (
+        on_device(matrix_for(count), values.device, values.dtype) for count in values.shape[2:]
+    )
     with one_core():
         planes = (along_y @ (values @ along_z.T)).flatten(3)
         return (along_x @ planes).reshape(values.shape)
@@ -191,11 +193,12 @@ def _sampled(
     values = voxel.new_empty(channels, len(voxel))
     if not len(voxel):
         return values
-    last = torch.tensor(coefficients.shape[1:], device=device) - 1
+    last = (constant(tuple(coefficients.shape[1:]), device) - 1).long()
     inside = voxel.clamp(torch.zeros_like(last), last)
     lower, upper = torch.aminmax(inside.nan_to_num(0), dim=0)
     start, stop = lower.floor().int() - degree // 2, upper.floor().int() + degree // 2 + 2
-    table, shape = _table(coefficients, start.tolist(), stop.tolist(), ends, degree + 1)
+    first, beyond = torch.stack([start, stop]).tolist()
+    table, shape = _table(coefficients, first, beyond, ends, degree + 1)
     plane, row = shape[1] * shape[2], shape[2]
     taps = torch.arange(degree + 1, dtype=torch.int32, device=device)
     neighbours = (taps[:, None] * plane + taps * row).reshape(-1)
@@ -220,8 +223,8 @@ def _weights(
     By matrix products, in which a weight is repeated where several rows or channels have it.
     """
     powers = torch.cat(list(itertools.accumulate([part] * degree, torch.mul)), dim=1)
-    for constant, matrix in _repeated_basis(degree, channels, part.device):
-        yield torch.addmm(constant, powers, matrix)
+    for weights, matrix in _repeated_basis(degree, channels, part.device):
+        yield torch.addmm(weights, powers, matrix)
 
 
 @functools.lru_cache(maxsize=64)

@@ -11,7 +11,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from patchmorph.spatial.affine import apply_affine, constant, constant_translation, from_linear, invert_affine
+from patchmorph.spatial.affine import (
+    apply_affine,
+    constant,
+    constant_scaling,
+    constant_translation,
+    from_linear,
+    invert_affine,
+    on_device,
+)
 
 Shape = tuple[int, int, int]
 VoxelIndex = tuple[int, int, int]
@@ -87,10 +95,12 @@ class Grid:
     Attributes:
         shape: number of voxels along the three array axes.
         voxel_to_world: float64 ``[B, 4, 4]``, voxel indices (centres at integers) to RAS+ mm.
+        points_device: where points are made; ``None``: where the matrix is, as in a training step.
     """
 
     shape: Shape
     voxel_to_world: Float[Tensor, "b 4 4"]
+    points_device: torch.device | None = None
 
     @classmethod
     def centered(cls, shape: Shape, spacing_mm: float, center_world: Float[Tensor, "b 3"]) -> "Grid":
@@ -118,10 +128,10 @@ class Grid:
 
     @property
     def device(self) -> torch.device:
-        """Device of the pose."""
-        return self.voxel_to_world.device
+        """Device of the points."""
+        return self.points_device or self.voxel_to_world.device
 
-    @property
+    @functools.cached_property
     def spacing_mm(self) -> Float[Tensor, "b 3"]:
         """Voxel size along each array axis."""
         return self.voxel_to_world[:, :3, :3].norm(dim=1)
@@ -148,7 +158,7 @@ class Grid:
     @property
     def center_world(self) -> Float[Tensor, "b 3"]:
         """Centre of the lattice, RAS+ mm."""
-        middle = (constant(self.shape, self.device) - 1) / 2
+        middle = (constant(self.shape, self.voxel_to_world.device) - 1) / 2
         return apply_affine(self.voxel_to_world, middle[None, None])[:, 0]
 
     @functools.cached_property
@@ -167,42 +177,43 @@ class Grid:
 
     def points_world(self) -> Float[Tensor, "b x y z 3"]:
         """World position of every lattice point, RAS+ mm, float32."""
+        matrix = self.voxel_to_world[:, None, :3]
         x, y, z = (
-            torch.arange(count, dtype=torch.float64, device=self.device)[:, None]
-            * self.voxel_to_world[:, None, :3, axis]
+            torch.arange(count, dtype=torch.float64, device=matrix.device)[:, None] * matrix[..., axis]
             for axis, count in enumerate(self.shape)
         )  # [B, n, 3] each
-        plane = (self.voxel_to_world[:, None, None, :3, 3] + x[:, :, None]) + y[:, None]
-        return plane.float()[:, :, :, None] + z.float()[:, None, None]
+        ends = on_device(torch.cat([matrix[..., 3] + x, y, z], dim=1), self.device)
+        x, y, z = ends.split(self.shape, dim=1)
+        return (x[:, :, None] + y[:, None]).float()[:, :, :, None] + z.float()[:, None, None]
 
     def corners_world(self) -> Float[Tensor, "b 8 3"]:
         """World position of the eight outermost voxel centres, RAS+ mm, float64."""
-        ends = [constant((0, n - 1), self.device) for n in self.shape]
+        ends = [constant((0, n - 1), self.voxel_to_world.device) for n in self.shape]
         return apply_affine(self.voxel_to_world, torch.cartesian_prod(*ends)[None])
+
+    def framed(self, shape: Shape, to_voxel: Float[Tensor, "#b 4 4"]) -> "Grid":
+        """The lattice of ``shape`` whose voxel indices ``to_voxel`` (float64) maps to those of this one."""
+        return Grid(shape, self.voxel_to_world @ to_voxel.to(self.voxel_to_world.device), self.points_device)
 
     def coarsen(self, factor: int) -> "Grid":
         """The grid whose voxels are blocks of ``factor``³ voxels, which must divide ``shape``."""
         divisible = all(n % factor == 0 for n in self.shape)
         assert divisible, f"shape must be divisible by {factor}, got {self.shape}"
-        linear = torch.eye(3, dtype=torch.float64, device=self.device) * factor
-        offset = constant(((factor - 1) / 2,) * 3, self.device)
-        shape = triple(n // factor for n in self.shape)
-        return Grid(shape, self.voxel_to_world @ from_linear(linear[None], offset[None]))
+        matrix = constant_scaling(cube(factor), ((factor - 1) / 2,) * 3, self.voxel_to_world.device)
+        return self.framed(triple(n // factor for n in self.shape), matrix)
 
     def crop(self, start: Shape, shape: Shape) -> "Grid":
         """The lattice of ``shape`` whose first voxel is ``start``; it may extend beyond this one."""
-        return Grid(shape, self.voxel_to_world @ constant_translation(start, self.device))
+        return self.framed(shape, constant_translation(start, self.voxel_to_world.device))
 
     def resampled(self, spacing_mm: float) -> "Grid":
         """The isotropic grid of ``spacing_mm`` with the same axes and centre that covers the same voxels."""
         ratio = [spacing_mm / own for own in self.spacing_mm[0].tolist()]
         counts = zip(self.shape, ratio, strict=True)
         shape = triple(max(1, math.ceil(count / step - 1e-6)) for count, step in counts)
-        linear = torch.diag(constant(tuple(ratio), self.device))
-        middle = (constant(self.shape, self.device) - 1) / 2 - linear @ (
-            (constant(shape, self.device) - 1) / 2
-        )
-        return Grid(shape, self.voxel_to_world @ from_linear(linear[None], middle[None]))
+        sizes = zip(self.shape, shape, ratio, strict=True)
+        middle = tuple((own - 1) / 2 - step * ((count - 1) / 2) for own, count, step in sizes)
+        return self.framed(shape, constant_scaling(tuple(ratio), middle, self.voxel_to_world.device))
 
     def widened(self, halo: int) -> "Grid":
         """The lattice with ``halo`` more voxels on each side."""
@@ -232,7 +243,7 @@ class Grid:
         flat = points_world.detach().reshape(-1, 3)
         if not len(flat):
             return VoxelBox((0, 0, 0), (0, 0, 0))
-        bounds = _bounds(flat)
+        bounds = _bounds(flat).to(self.voxel_to_world.device)
         if not bounds.isfinite().all():
             return self.box_around(flat[flat.isfinite().all(-1)], margin)
         corners = torch.cartesian_prod(*bounds.double())
@@ -249,8 +260,8 @@ class Grid:
         return self.shape == other.shape and torch.equal(self.voxel_to_world, other.voxel_to_world)
 
     def to(self, device: torch.device | str) -> "Grid":
-        """The same grid on another device."""
-        return Grid(self.shape, self.voxel_to_world.to(device))
+        """The same grid with its points on another device; the matrix is kept in the processor's memory."""
+        return Grid(self.shape, self.voxel_to_world.cpu(), torch.device(device))
 
 
 def _bounds(points: Float[Tensor, "n 3"]) -> Float[Tensor, "3 2"]:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from patchmorph.spatial.affine import on_device
 from patchmorph.spatial.bsplines import Degree, SplineDegree, bspline_weights, mirrored
 from patchmorph.spatial.grid import Shape
 from patchmorph.spatial.sampling import Outside
@@ -61,7 +62,7 @@ def sample_lattice(
         taps = _linear_taps(voxel) if degree == 1 else _spline_taps(voxel, count, degree)
         first, rows = _weights(*taps, count)
         data = data.narrow(2 + axis, first, rows.shape[1])
-        weights.append(rows.to(data))
+        weights.append(on_device(rows, data.device, data.dtype))
     along_x, along_y, along_z = weights
     with one_core():
         planes = along_y @ (data @ along_z.T)

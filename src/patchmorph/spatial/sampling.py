@@ -44,14 +44,15 @@ def sample_linear(
         to_voxel: float64; combined with the conversion to ``grid_sample``'s units, so that points are mapped
             only once.
     """
-    to_unit = _voxel_to_unit(tuple(data.shape[2:]), data.device)
+    to_unit = _voxel_to_unit(tuple(data.shape[2:]), data.device if to_voxel is None else to_voxel.device)
     unit = apply_affine(to_unit if to_voxel is None else to_unit @ to_voxel, points)
     batch, size = max(len(data), len(unit)), points.shape[1:-1]
     if len(data) > 1:
         chunks, unit = batch, unit.expand(batch, *size, 3)
     else:  # a single array: one launch on CUDA, several chunks on a CPU (one thread per batch entry)
-        chunks = 1 if data.is_cuda else CPU_CHUNKS
-        unit = functional.pad(unit.reshape(-1, 3), (0, 0, 0, -(unit.numel() // 3) % chunks))
+        chunks, unit = 1 if data.is_cuda else CPU_CHUNKS, unit.reshape(-1, 3)
+        if len(unit) % chunks:
+            unit = functional.pad(unit, (0, 0, 0, -len(unit) % chunks))
     values = functional.grid_sample(
         data.expand(chunks, -1, -1, -1, -1),
         unit.reshape(chunks, -1, 1, 1, 3),

@@ -62,9 +62,9 @@ class AffineTransform(Transform):
         self.matrix = matrix.double()
 
     @classmethod
-    def identity(cls, device: torch.device | str = "cpu") -> "AffineTransform":
+    def identity(cls) -> "AffineTransform":
         """The identity."""
-        return cls(torch.eye(4, dtype=torch.float64, device=device)[None])
+        return cls(torch.eye(4, dtype=torch.float64)[None])
 
     @classmethod
     def translation(cls, shift_mm: Float[Tensor, "b 3"]) -> "AffineTransform":
@@ -76,7 +76,7 @@ class AffineTransform(Transform):
         """The least-squares affine map from ``points`` to ``mapped``."""
         columns = torch.cat([points.double(), torch.ones_like(points[..., :1], dtype=torch.float64)], dim=-1)
         solution = torch.linalg.lstsq(columns, mapped.double()).solution  # [b, 4, 3]
-        return cls(from_linear(solution[:, :3].mT, solution[:, 3]))
+        return cls(from_linear(solution[:, :3].mT, solution[:, 3]).cpu())
 
     @classmethod
     def nearest_rigid(
@@ -89,7 +89,7 @@ class AffineTransform(Transform):
         signs = torch.ones_like(left[:, 0])
         signs[:, 2] = torch.linalg.det(left @ right)  # no reflection
         rotation = (left * signs[:, None] @ right).mT
-        return cls(from_linear(rotation, (centers[1] - centers[0] @ rotation.mT)[:, 0]))
+        return cls(from_linear(rotation, (centers[1] - centers[0] @ rotation.mT)[:, 0]).cpu())
 
     def remainder(
         self, points: Float[Tensor, "#b *n 3"], mapped: Float[Tensor, "b *n 3"]
@@ -110,15 +110,15 @@ class AffineTransform(Transform):
 
     def __call__(self, points: Float[Tensor, "#b *n 3"]) -> Float[Tensor, "_ *n 3"]:
         """The mapped ``points``."""
-        return apply_affine(self.matrix.to(points.device), points)
+        return apply_affine(self.matrix, points)
 
     def inverse(self) -> "AffineTransform":
         """The transform of the inverse matrix."""
         return AffineTransform(invert_affine(self.matrix))
 
     def to(self, device: torch.device | str) -> "AffineTransform":
-        """The same map on another device."""
-        return AffineTransform(self.matrix.to(device))
+        """The same map; its matrix is kept in the processor's memory, wherever the points are."""
+        return AffineTransform(self.matrix.cpu())
 
 
 class Chain(Transform):

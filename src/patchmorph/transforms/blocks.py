@@ -87,8 +87,8 @@ def _mapped(transform: Transform, grid: Grid) -> Float[Tensor, "1 x y z 3"]:
     if step < 2:
         return transform.at_grid(grid)
     counts = triple(math.ceil((n - 1) / step) + 1 + 2 * NODES_AROUND for n in grid.shape)
-    linear = torch.diag(torch.tensor((step, step, step, 1.0), dtype=torch.float64, device=grid.device))
-    nodes = Grid(counts, grid.crop(cube(-NODES_AROUND * step), grid.shape).voxel_to_world @ linear)
+    linear = torch.diag(torch.tensor((step, step, step, 1.0), dtype=torch.float64))
+    nodes = grid.crop(cube(-NODES_AROUND * step), grid.shape).framed(counts, linear[None])
     coefficients = spline_through(transform.at_grid(nodes).movedim(-1, 1))
     to_nodes = nodes.world_to_voxel @ grid.voxel_to_world
     mapped = sample_lattice(coefficients, to_nodes, (0, 1, 2), grid.shape, "border", degree=3)
@@ -130,7 +130,6 @@ def _parts(transform: Transform, grid: Grid, halo: int) -> Iterator[tuple[VoxelB
 def _regions(transform: Transform, grid: Grid, halo: int) -> list[tuple[VoxelBox, Transform]]:
     """Boxes that partition ``grid``, each with what ``transform`` is there: affine beyond all fields."""
     affine = compose(*(part for part in transform.parts() if isinstance(part, AffineTransform)))
-    affine = affine.to(grid.device)
     box = _moved_box(transform, grid, halo)
     whole = VoxelBox((0, 0, 0), grid.shape)
     if box.is_empty:
@@ -153,7 +152,7 @@ def _moved_box(transform: Transform, grid: Grid, halo: int) -> VoxelBox:
     Points outside all fields are moved by the affine parts only, so these alone determine which points reach
     a field.
     """
-    corners, affine = [], AffineTransform.identity(grid.device)
+    corners, affine = [], AffineTransform.identity()
     for part in reversed(transform.parts()):
         if isinstance(part, AffineTransform):
             affine = AffineTransform(part.matrix @ affine.matrix)

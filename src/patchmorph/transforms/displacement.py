@@ -1,6 +1,7 @@
 """Displacement fields: a vector in mm at every point of a grid."""
 
 import functools
+import math
 from collections import deque
 
 import torch
@@ -71,10 +72,10 @@ class DisplacementField(Transform):
     def along_axes(self, grid: Grid) -> Float[Tensor, "1 3 x y z"] | None:
         """u at the points of ``grid``, interpolated along one axis after the other.
 
-        ``None`` where the axes of ``grid`` are not those of the field, or there are several of either; and on
-        CUDA, where the points themselves take fewer launches.
+        ``None`` where the axes of ``grid`` are not those of the field, or there are several of either; and in
+        a training step, whose matrices are on the GPU.
         """
-        if self.displacement.is_cuda or len(self.displacement) > 1 or len(grid.voxel_to_world) > 1:
+        if self.grid.voxel_to_world.is_cuda or len(self.displacement) > 1 or len(grid.voxel_to_world) > 1:
             return None
         if not self._is_finite:
             return None
@@ -86,7 +87,7 @@ class DisplacementField(Transform):
 
     @functools.cached_property
     def _is_finite(self) -> bool:
-        return all(bool(end.isfinite()) for end in self.displacement.aminmax())  # without a copy
+        return math.isfinite(float(self.displacement.sum()))
 
     @functools.cached_property
     def fades(self) -> bool:
@@ -156,7 +157,7 @@ class InverseDisplacement(Transform):
         points = grid.points_world()[:, ::x, ::y, ::z].reshape(len(grid.voxel_to_world), -1, 3)
         nearest = AffineTransform.nearest(points, self.forward(points))
         singular = torch.linalg.det(nearest.matrix[:, :3, :3]).abs().min() < MIN_DETERMINANT
-        return AffineTransform.identity(grid.device) if singular else nearest.inverse()
+        return AffineTransform.identity() if singular else nearest.inverse()
 
     def within(self, tolerance_mm: float) -> "InverseDisplacement":
         """The same map with another tolerance."""

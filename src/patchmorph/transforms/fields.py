@@ -45,15 +45,15 @@ def _bends(part: Transform) -> bool:
     )
 
 
-def _domain(part: Transform) -> tuple[float, torch.Tensor]:
-    """The spacing of a part's field and the corners of the part's domain (RAS+ mm)."""
+def _domain(part: Transform) -> tuple[float, torch.Tensor, torch.device]:
+    """The spacing of a part's field, the corners of the part's domain (RAS+ mm), and the device."""
     inverse = isinstance(part, InverseFlow | InverseDisplacement)
     field = part.forward if inverse else part
     assert isinstance(field, VelocityField | DisplacementField)
     corners = field.grid.corners_world()[0]
     if inverse and part.support() is None:  # the field is not zero at its faces, and moves them
-        corners = field(corners[None].float())[0].double()
-    return float(field.grid.spacing_mm.min()), corners
+        corners = field(corners[None].float().to(field.grid.device))[0].double().cpu()
+    return float(field.grid.spacing_mm.min()), corners, field.grid.device
 
 
 def _roughly(part: Transform) -> Transform:
@@ -63,10 +63,10 @@ def _roughly(part: Transform) -> Transform:
 
 def _tabulated(parts: Sequence[Transform]) -> DisplacementField:
     """The composition of ``parts`` as one displacement field on an axis-aligned grid over their domains."""
-    spacings, domains = zip(*map(_domain, parts), strict=True)
+    spacings, domains, devices = zip(*map(_domain, parts), strict=True)
     corners, spacing = torch.cat(domains), min(spacings) / REFINEMENT
     box = torch.stack([corners.amin(0) - spacing / 2, corners.amax(0) + spacing / 2])
-    grid = Grid.covering(box, spacing)
+    grid = Grid.covering(box, spacing).to(devices[0])
     whole = with_merged_splines(compose(*map(_roughly, parts)), math.prod(grid.shape))
     table = DisplacementField.tabulate(whole, grid)
     return DisplacementField(nearest_linear(table.displacement), table.grid)

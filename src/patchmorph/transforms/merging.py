@@ -85,8 +85,8 @@ def _lattice(run: Sequence[Transform]) -> Grid:
     lower, upper = (corners + ROUNDING).floor().amin(0), (corners - ROUNDING).ceil().amax(0)
     shape = triple(int(count) + 1 for count in (upper - lower).tolist())
     whole = finest.crop(triple(map(int, lower.tolist())), shape)
-    finer = torch.diag(torch.tensor((1 / FINER,) * 3 + (1,), dtype=torch.float64, device=whole.device))
-    return Grid(triple(FINER * (count - 1) + 1 for count in shape), whole.voxel_to_world @ finer)
+    finer = torch.diag(torch.tensor((1 / FINER,) * 3 + (1,), dtype=torch.float64))
+    return whole.framed(triple(FINER * (count - 1) + 1 for count in shape), finer[None])
 
 
 def _one(run: Sequence[Transform], lattice: Grid) -> DisplacementField:

@@ -52,9 +52,9 @@ class AffineDescent(Descent):
 
     def __init__(self, stage: AffineRefinementStage, pair: PreparedPair, transform: Transform):
         self.stage, self.pair, self.outer = stage, pair, transform
-        center = pair.fixed.content.center_world
-        self.patch = Grid.centered(cube(stage.patch_size), stage.spacing_mm, center)
-        numbers = {"dtype": torch.float64, "device": center.device, "requires_grad": True}
+        content, shape = pair.fixed.content, cube(stage.patch_size)
+        self.patch = Grid.centered(shape, stage.spacing_mm, content.center_world).to(content.device)
+        numbers = {"dtype": torch.float64, "requires_grad": True}
         self.linear, self.shift = torch.zeros(1, 3, 3, **numbers), torch.zeros(1, 3, 1, **numbers)
         self.optimizer = torch.optim.Adam(
             [{"params": [self.linear], "lr": LINEAR_RATE}, {"params": [self.shift], "lr": SHIFT_RATE}]

@@ -75,7 +75,8 @@ def affine_residual(
     network: nn.Module, pair: Float[Tensor, "b 2 n n n"], patch: Grid, precision: Precision, symmetric: bool
 ) -> AffineTransform:
     """The affine map of the world that a network predicts between the patches of ``pair``."""
-    matrix = exponential(predict(network, pair, precision, symmetric).double())
+    generator = predict(network, pair, precision, symmetric).to(patch.voxel_to_world)
+    matrix = exponential(generator)
     return AffineTransform(matrix_to_world(matrix, patch))
 
 
@@ -126,6 +127,7 @@ class AffineNetworkStage(Stage):
     def refine(self, pair: PreparedPair, transform: Transform) -> Transform:
         """``transform @ affine``."""
         patch = Grid.centered(cube(self.patch_size), self.spacing_mm, pair.fixed.content.center_world)
+        patch = patch.to(pair.fixed.content.device)
         with one_core():
             for _ in range(self.passes * (TRUNCATED_PASSES if pair.is_truncated else 1)):
                 images = extract_pair(pair.fixed.image, pair.moving.image, patch, self.spacing_mm, transform)
@@ -180,7 +182,7 @@ class DenseNetworkStage(Stage):
         content, spacing_mm = pair.fixed.content, self.spacing_mm * VELOCITY_STRIDE
         margin = max(1, int(content.margin_mm / spacing_mm))
         inset = max(0, margin - FADE) if len(self.sides) > 1 else 0
-        lattice = self._lattice(content.box_world, spacing_mm, inset)
+        lattice = self._lattice(content.box_world, spacing_mm, inset, content.device)
         blend, rows = Blend(lattice, self.with_variance), list(self._rows(pair, lattice))
         shape = [VELOCITY_STRIDE * n for n in lattice.patch]
         batches = Batches(device_of(self.network, lattice.grid.device), shape)
@@ -206,11 +208,13 @@ class DenseNetworkStage(Stage):
         del blend
         return _followed(transform, VelocityField(velocity, grid, self.steps, variance, FLOW_DEGREE))
 
-    def _lattice(self, box_world: Float[Tensor, "2 3"], spacing_mm: float, inset: int) -> PatchLattice:
+    def _lattice(
+        self, box_world: Float[Tensor, "2 3"], spacing_mm: float, inset: int, device: torch.device
+    ) -> PatchLattice:
         sides = [side // VELOCITY_STRIDE for side in self.sides]
         inset += len(sides) > 1  # where the fading velocity is zero
         patch = fitted_patch(box_world, spacing_mm, sides, self.overlap, inset)
-        return PatchLattice.cover(box_world, spacing_mm, patch, self.overlap, self.jitter, inset)
+        return PatchLattice.cover(box_world, spacing_mm, patch, self.overlap, self.jitter, inset, device)
 
     def _predicted(
         self,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from patchmorph.images.abstract import AbstractImage
 from patchmorph.images.foreground import foreground
-from patchmorph.objective.similarity import correlation_ratio
+from patchmorph.objective.similarity import bin_memberships, explained_fraction
 from patchmorph.registration.acceptance import MIN_COMMON_FRACTION, ROTATION_PENALTY
 from patchmorph.registration.pair import PreparedPair
 from patchmorph.registration.stages.base import Stage
@@ -75,7 +75,6 @@ def _all_poses(pair: PreparedPair, scale: float) -> Float[Tensor, "k 3 4"]:
     """All rotations about the middle of the content, and about where else it may be if it is truncated."""
     fixed, moving = pair.fixed.content, pair.moving.content
     turns = torch.cat([torch.eye(3, dtype=torch.float64)[None], rotations(ROTATIONS)])
-    turns = turns.to(fixed.center_world.device)
     shifts = [torch.zeros_like(turns[:, 0])]
     shifts += [
         -scale * TRUNCATION_SHIFT * fixed.radius_mm * turns @ normal
@@ -92,12 +91,12 @@ def _improved(
     poses: Float[Tensor, "k 3 4"], compare: "_Comparison", step: float, radius_mm: float
 ) -> Float[Tensor, "k 3 4"]:
     """The best neighbour of each pose, or the pose itself."""
-    turns, shifts = _steps(step, radius_mm, poses.device)
+    turns, shifts = _steps(step, radius_mm)
     linear = turns @ poses[:, None, :, :3]
     shift = poses[:, None, :, 3] + shifts
     around = torch.cat([linear, shift[..., None]], dim=3)
     best = compare(around.flatten(0, 1)).reshape(len(poses), -1).argmax(1)
-    return around[torch.arange(len(poses), device=poses.device), best]
+    return around[torch.arange(len(poses)), best]
 
 
 class _Comparison:
@@ -106,17 +105,19 @@ class _Comparison:
     def __init__(self, pair: PreparedPair, transform: AffineTransform, scale: float, side: int):
         content = pair.fixed.content
         spacing_mm = 2 * REACH * content.radius_mm / side
-        grid = Grid.centered(cube(side), spacing_mm, content.center_world)
+        grid = Grid.centered(cube(side), spacing_mm, content.center_world).to(content.device)
         self.points = grid.points_world().reshape(1, -1, 3)
-        self.fixed_values = pair.fixed.image.sample(self.points, spacing_mm)[:, 0]
+        fixed_values = pair.fixed.image.sample(self.points, spacing_mm)[:, 0]
+        self.memberships, self.content = bin_memberships(fixed_values), foreground(fixed_values).float()
         self.fixed_visible = pair.fixed.image.in_field_of_view(self.points)
         self.moving: AbstractImage = pair.moving.image
         self.matrix, self.center = transform.matrix, content.center_world
         self.spacing_mm = spacing_mm * scale
 
     def __call__(self, poses: Float[Tensor, "k 3 4"]) -> Float[Tensor, " k"]:
-        chunks = poses.split(len(poses) if poses.is_cuda else CHUNK)
-        ratios = torch.cat([*in_order(self._ratios, chunks, poses.device)])
+        device = self.points.device
+        chunks = poses.split(len(poses) if device.type == "cuda" else CHUNK)
+        ratios = torch.cat([*in_order(self._ratios, chunks, device)]).cpu()
         return ratios - ROTATION_PENALTY * _half_turns(poses[:, :, :3])
 
     def _ratios(self, poses: Float[Tensor, "k 3 4"]) -> Float[Tensor, " k"]:
@@ -130,11 +131,10 @@ class _Comparison:
         """The correlation ratio where both images show something, weighted down where that is little."""
         masks = [mask for mask in (self.fixed_visible, visible) if mask is not None]
         if not masks:
-            return correlation_ratio(self.fixed_values, warped)
+            return explained_fraction(self.memberships, warped)
         weight = functools.reduce(torch.logical_and, masks).float()
-        content = foreground(self.fixed_values).float()
-        common = (weight * content).sum(1) / content.sum().clamp(min=1)
-        ratio = correlation_ratio(self.fixed_values, warped, weight)
+        common = (weight * self.content).sum(1) / self.content.sum().clamp(min=1)
+        ratio = explained_fraction(self.memberships, warped, weight)
         return ratio * (common / MIN_COMMON_FRACTION).clamp(max=1)
 
 
@@ -160,9 +160,7 @@ def _half_turns(linear: Float[Tensor, "k 3 3"]) -> Float[Tensor, " k"]:
 
 
 @functools.lru_cache(maxsize=64)
-def _steps(
-    step: float, radius_mm: float, device: torch.device
-) -> tuple[Float[Tensor, "s 3 3"], Float[Tensor, "s 3"]]:
+def _steps(step: float, radius_mm: float) -> tuple[Float[Tensor, "s 3 3"], Float[Tensor, "s 3"]]:
     """No step, then one to either side along each of seven directions: linear parts and shifts."""
     axes = torch.eye(3, dtype=torch.float64)
     linear, shift = axes.repeat(15, 1, 1), axes.new_zeros(15, 3)
@@ -171,7 +169,7 @@ def _steps(
     shift[7:13] = step * SHIFT_STEP * radius_mm * both
     linear[13] *= math.exp(step * SCALE_STEP)
     linear[14] *= math.exp(-step * SCALE_STEP)
-    return linear.to(device), shift.to(device)
+    return linear, shift
 
 
 def _matrix(poses: Float[Tensor, "k 3 4"], center: Float[Tensor, "1 3"]) -> Float[Tensor, "k 4 4"]:

@@ -104,7 +104,8 @@ class VelocityDescent(Descent):
     def __init__(self, stage: VelocityRefinementStage, pair: PreparedPair, transform: Transform):
         self.stage = stage
         self.spacing_mm = stage.spacing_mm * VELOCITY_STRIDE
-        self.grid = Grid.covering(pair.fixed.content.box_world, self.spacing_mm, cube(MIN_WIDTH))
+        content = pair.fixed.content
+        self.grid = Grid.covering(content.box_world, self.spacing_mm, cube(MIN_WIDTH)).to(content.device)
         self.width = triple(_width(count, stage.patch_size // VELOCITY_STRIDE) for count in self.grid.shape)
         device = self.grid.device
         self.outer, velocity, self.variance = _split(transform, self.grid)
@@ -116,7 +117,7 @@ class VelocityDescent(Descent):
         self.fade = rim(self.grid.shape, 3, device)
         with torch.no_grad():
             shape = triple(VELOCITY_STRIDE * n for n in self.grid.shape)
-            fine = Grid.centered(shape, stage.spacing_mm, self.grid.center_world)
+            fine = Grid.centered(shape, stage.spacing_mm, self.grid.center_world).to(device)
             self.images = ComparedVolumes(pair, self.outer, fine, stage.spacing_mm)
             self.displacement = self._displacement()
             content = self.images.content()
@@ -224,7 +225,7 @@ class VelocityDescent(Descent):
             crop: velocity of the patch with its `MARGIN`.
             start: first velocity voxel of the patch.
         """
-        frame = Grid.centered(triple(crop.shape[2:]), 1.0, torch.zeros(1, 3, device=crop.device))
+        frame = Grid.centered(triple(crop.shape[2:]), 1.0, torch.zeros(1, 3)).to(crop.device)
         flow = integrate(crop, frame, SQUARINGS)
         size = triple(VELOCITY_STRIDE * n for n in self.width)
         voxels = self._voxels(start)
