@@ -61,6 +61,11 @@ COMMANDS = {
 FULL_VOLUME = (
     "our affine stage, then one pass of one network on 192³ voxels of 1 mm, as VoxelMorph and TransMorph do"
 )
+LONGER = (
+    "\nPatchMorph's packaged networks were trained for longer, and with labels "
+    "([decision 011](decisions/011-feature-pyramid.md)): what the full volume and patches do after the same time "
+    "without labels is in the lines of networks that `benchmarks/full_volume.py` trained."
+)
 Row = dict[str, Any]
 Format = Callable[[float], str]
 COLUMNS: tuple[tuple[str, str, Format], ...] = (
@@ -150,7 +155,8 @@ def commands() -> str:
     """What each tool of the table was called with."""
     shown = {row["tool"] for row in groups("t1-labelled")}
     texts = COMMANDS | {tool: _training(tool) for tool in TRAINED if tool in shown}
-    return "\n".join(f"- {NAMES[tool]}: {text}." for tool, text in texts.items() if tool in shown)
+    lines = [f"- {NAMES[tool]}: {text}." for tool, text in texts.items() if tool in shown]
+    return "\n".join([*lines, *([LONGER] if shown & TRAINED.keys() else [])])
 
 
 def _training(tool: str) -> str:
