@@ -17,7 +17,7 @@ import json
 import shutil
 import time
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import machine
@@ -140,7 +140,9 @@ def figures(folder: Path, minutes: float) -> dict[str, Any]:
         "minutes": minutes,
         "steps_per_second_median": median(line["steps_per_second"] for line in lines),
         "reserved_gib": lines[-1]["memory_gib"],
-        "loss_last": lines[-1]["loss"],
+        "loss_of_last_1000_steps": fmean(
+            line["loss"] for line in lines if line["step"] > lines[-1]["step"] - 1000
+        ),
     }
 
 

@@ -28,7 +28,7 @@ NAMES = {
     "fireants": "FireANTs",
     "full-volume-unet": "U-Net on the full volume",
     "full-volume-swin": "Swin transformer on the full volume",
-    "patches": "PatchMorph, trained as long",
+    "patches": "PatchMorph, minutes of training",
 }
 TRAINED = {"full-volume-unet": "unet", "full-volume-swin": "swin", "patches": "patches"}
 """Tools whose models `full_volume.py` trained, and the networks there."""
@@ -61,11 +61,10 @@ COMMANDS = {
 FULL_VOLUME = (
     "our affine stage, then one pass of one network on 192³ voxels of 1 mm, as VoxelMorph and TransMorph do"
 )
-LONGER = (
-    "\nPatchMorph's packaged networks were trained for longer, and with labels "
-    "([decision 011](decisions/011-feature-pyramid.md)): what the full volume and patches do after the same time "
-    "without labels is in the lines of networks that `benchmarks/full_volume.py` trained."
-)
+LONGER = """
+PatchMorph's packaged networks were trained for longer, and with labels
+([decision 011](decisions/011-feature-pyramid.md)). The lines of the networks with the settings of
+`benchmarks/full_volume.py` say what some minutes without labels give on the full volume and on patches."""
 Row = dict[str, Any]
 Format = Callable[[float], str]
 COLUMNS: tuple[tuple[str, str, Format], ...] = (
@@ -165,10 +164,14 @@ def _training(tool: str) -> str:
     found = json.loads(file.read_text(encoding="utf-8"))
     by = "the packaged command with networks" if tool == "patches" else FULL_VOLUME
     pairs = "1 pair" if found["pairs_a_step"] == 1 else f"{found['pairs_a_step']} pairs"
+    steps, planned = f"{found['steps']:,}", found["steps_planned"]
+    if found["steps"] < planned:
+        steps += f" of {planned:,} planned"
     return (
-        f"{by}, trained for {found['minutes']:.1f} minutes on one {found['machine']['gpu']} "
-        f"({found['steps']:,} steps of {pairs}, {found['people']} people, no labels) by "
-        f"`benchmarks/full_volume.py`; {found['parameters'] / 1e6:.1f} million parameters"
+        f"{by}, trained for {found['minutes']:.1f} minutes on one {found['machine']['gpu']} with the "
+        f"settings of `benchmarks/full_volume.py` ({steps} steps of {pairs}, {found['people']} people, no "
+        "labels); "
+        f"{found['parameters'] / 1e6:.1f} million parameters"
     )
 
 
