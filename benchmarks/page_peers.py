@@ -59,7 +59,8 @@ COMMANDS = {
     "[documentation](https://fireants.readthedocs.io/) does",
 }
 FULL_VOLUME = (
-    "our affine stage, then one pass of one network on 192³ voxels of 1 mm, as VoxelMorph and TransMorph do"
+    "our affine stage, then one pass of our network on 192³ voxels of 1 mm, as VoxelMorph or TransMorph is "
+    "used, without the smoothing of `patchmorph register`"
 )
 LONGER = """
 PatchMorph's packaged networks were trained for longer, and with labels
@@ -162,13 +163,13 @@ def _training(tool: str) -> str:
     """What a tool whose model `full_volume.py` trained does, and how long that was."""
     file = machine.RESULTS / f"full-volume-{TRAINED[tool]}.json"
     found = json.loads(file.read_text(encoding="utf-8"))
-    by = "the packaged command with networks" if tool == "patches" else FULL_VOLUME
+    by = "`patchmorph register FIXED MOVING -o DIR --model FILE`" if tool == "patches" else FULL_VOLUME
     pairs = "1 pair" if found["pairs_a_step"] == 1 else f"{found['pairs_a_step']} pairs"
     steps, planned = f"{found['steps']:,}", found["steps_planned"]
     if found["steps"] < planned:
         steps += f" of {planned:,} planned"
     return (
-        f"{by}, trained for {found['minutes']:.1f} minutes on one {found['machine']['gpu']} with the "
+        f"{by}; trained for {found['minutes']:.1f} minutes on one {found['machine']['gpu']} with the "
         f"settings of `benchmarks/full_volume.py` ({steps} steps of {pairs}, {found['people']} people, no "
         "labels); "
         f"{found['parameters'] / 1e6:.1f} million parameters"
