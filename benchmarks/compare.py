@@ -2,7 +2,7 @@
 
     python benchmarks/compare.py [--tools NAME ...] [--set t1-labelled|t1-tissue] [--grids]
         [--pairs 01-02 ...] [--jobs N] [--until SECONDS] [--limit SECONDS] [--device cpu|cuda] [--again]
-        [--shared] [--maps FOLDER] [--machine NAME]
+        [--shared] [--maps FOLDER] [--machine NAME] [--models FOLDER]
 
 Every tool (`tools.py`) registers every pair in a process of its own, on two cores that it has for itself;
 ``--jobs`` pairs at a time. Tools that take over 5 minutes a pair get the 6 pairs of `SIX`. Rows go into
@@ -12,7 +12,8 @@ so in ``failed``. ``--grids`` brings each moving image onto an oblique grid of o
 first. ``--maps`` keeps the maps; where a pair is registered in both directions, the row of the later one has
 the distance of ψ(φ(x)) from x, for the maps φ and ψ of both. ``--machine`` names the machine, whose seconds
 compare with each other and with no other's. ``--shared`` says that the machine does something else, too: then
-no seconds are kept.
+no seconds are kept. ``--models`` is the folder of the models that `full_volume.py` trained; without it their
+tools are left out.
 """
 
 import argparse
@@ -121,6 +122,7 @@ def map_of_exchanged(task: Task, mapped: torch.Tensor, folder: Path | None) -> I
     if folder is None:
         return None
     fixed, moving = accuracy.name(task.pair).split("-")
+    folder.mkdir(parents=True, exist_ok=True)
     kept = folder / f"{task.tool}-{fixed}-{moving}.pt"
     torch.save(mapped, kept.with_suffix(".part"))
     kept.with_suffix(".part").replace(kept)
@@ -136,7 +138,7 @@ def score(task: Task, cores: list[int], limit: float, arguments: argparse.Namesp
     with tempfile.TemporaryDirectory() as work:
         if arguments.grids:
             pair = replace(pair, moving=on_other_grid(pair.moving, Path(work)))
-        outcome = run(task.tool, pair, task.device, cores, limit)
+        outcome = run(task.tool, pair, task.device, cores, limit, arguments.models)
     assert pair.fixed_labels
     grid = load_image(pair.fixed).grid
     fixed = (
@@ -191,7 +193,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--tools", nargs="*", default=list(TOOLS), choices=list(TOOLS))
+    parser.add_argument("--tools", nargs="*", choices=list(TOOLS), help="without it, all that can run")
     parser.add_argument("--set", default="t1-labelled", choices=list(accuracy.PEOPLE))
     parser.add_argument("--grids", action="store_true", help="moving images on other grids")
     parser.add_argument("--pairs", nargs="*", help="such as 01-02 (fixed, moving); without it, all")
@@ -204,8 +206,14 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--maps", type=Path, help="folder that keeps the maps")
     parser.add_argument("--machine", default=machine.label())
     parser.add_argument("--shared", action="store_true", help="keep no seconds")
+    parser.add_argument("--models", type=Path, help="folder of models that full_volume.py trained")
     parser.add_argument("--output", type=Path, default=TABLE)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    can_run = [name for name, tool in TOOLS.items() if arguments.models or not tool.needs_models]
+    arguments.tools = can_run if arguments.tools is None else arguments.tools
+    if not set(arguments.tools) <= set(can_run):
+        parser.error("--models must be given for tools that register by models that are not packaged")
+    return arguments
 
 
 def main() -> None:

@@ -26,7 +26,12 @@ NAMES = {
     "elastix": "elastix",
     "convexadam": "ConvexAdam",
     "fireants": "FireANTs",
+    "full-volume-unet": "U-Net on the full volume",
+    "full-volume-swin": "Swin transformer on the full volume",
+    "patches": "PatchMorph, minutes of training",
 }
+TRAINED = {"full-volume-unet": "unet", "full-volume-swin": "swin", "patches": "patches"}
+"""Tools whose models `full_volume.py` trained, and the networks there."""
 OURS = ("patchmorph", "patchmorph-refine")
 DIPY = "https://docs.dipy.org/stable/examples_built/registration"
 NIFTYREG = "https://github.com/KCL-BMEIS/niftyreg/wiki"
@@ -53,6 +58,14 @@ COMMANDS = {
     "fireants": "centres of mass, affine and greedy registration as its "
     "[documentation](https://fireants.readthedocs.io/) does",
 }
+FULL_VOLUME = (
+    "our affine stage, then one pass of our network on 192³ voxels of 1 mm, as VoxelMorph or TransMorph is "
+    "used, without the smoothing of `patchmorph register`"
+)
+LONGER = """
+PatchMorph's packaged networks were trained for longer, and with labels
+([decision 011](decisions/011-feature-pyramid.md)). The lines of the networks with the settings of
+`benchmarks/full_volume.py` say what some minutes without labels give on the full volume and on patches."""
 Row = dict[str, Any]
 Format = Callable[[float], str]
 COLUMNS: tuple[tuple[str, str, Format], ...] = (
@@ -141,7 +154,26 @@ def whole_command() -> str:
 def commands() -> str:
     """What each tool of the table was called with."""
     shown = {row["tool"] for row in groups("t1-labelled")}
-    return "\n".join(f"- {NAMES[tool]}: {text}." for tool, text in COMMANDS.items() if tool in shown)
+    texts = COMMANDS | {tool: _training(tool) for tool in TRAINED if tool in shown}
+    lines = [f"- {NAMES[tool]}: {text}." for tool, text in texts.items() if tool in shown]
+    return "\n".join([*lines, *([LONGER] if shown & TRAINED.keys() else [])])
+
+
+def _training(tool: str) -> str:
+    """What a tool whose model `full_volume.py` trained does, and how long that was."""
+    file = machine.RESULTS / f"full-volume-{TRAINED[tool]}.json"
+    found = json.loads(file.read_text(encoding="utf-8"))
+    by = "`patchmorph register FIXED MOVING -o DIR --model FILE`" if tool == "patches" else FULL_VOLUME
+    pairs = "1 pair" if found["pairs_a_step"] == 1 else f"{found['pairs_a_step']} pairs"
+    steps, planned = f"{found['steps']:,}", found["steps_planned"]
+    if found["steps"] < planned:
+        steps += f" of {planned:,} planned"
+    return (
+        f"{by}; trained for {found['minutes']:.1f} minutes on one {found['machine']['gpu']} with the "
+        f"settings of `benchmarks/full_volume.py` ({steps} steps of {pairs}, {found['people']} people, no "
+        "labels); "
+        f"{found['parameters'] / 1e6:.1f} million parameters"
+    )
 
 
 def other_grids() -> str:

@@ -29,6 +29,8 @@ from patchmorph.spatial.grid import Grid
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "benchmarks" / "peers"
 DEVICE = "DEVICE"
+MODELS = "MODELS/"
+"""Begins an argument that is a file in the folder of models that `full_volume.py` trained."""
 WITHOUT_DEPENDENCIES = ("niftyreg",)
 """Environments whose package is there for the binaries that it carries."""
 MARGIN = 16
@@ -50,6 +52,11 @@ class Tool(NamedTuple):
     arguments: tuple[str, ...] = ()
     is_slow: bool = False
 
+    @property
+    def needs_models(self) -> bool:
+        """Whether it registers by a model that is not packaged."""
+        return any(argument.startswith(MODELS) for argument in self.arguments)
+
 
 TOOLS = {
     "patchmorph": Tool("run_patchmorph.py", "", (DEVICE, "0")),
@@ -66,6 +73,9 @@ TOOLS = {
     "ants-syn-cc": Tool("run_ants.py", "ants", ("antsRegistrationSyN[s]",), is_slow=True),
     "niftyreg-vel": Tool("run_niftyreg.py", "niftyreg", ("-vel",), is_slow=True),
     "greedy-nmi": Tool("run_greedy.py", "greedy", ("NMI",)),
+    "full-volume-unet": Tool("run_full_volume.py", "", (DEVICE, f"{MODELS}unet.safetensors")),
+    "full-volume-swin": Tool("run_full_volume.py", "", (DEVICE, f"{MODELS}swin.safetensors")),
+    "patches": Tool("run_patchmorph.py", "", (DEVICE, "0", f"{MODELS}patches.safetensors")),
 }
 
 
@@ -122,11 +132,13 @@ def run(
     device: str = "cpu",
     cores: Sequence[int] = (),
     limit_seconds: float | None = None,
+    models: Path | None = None,
 ) -> Outcome:
     """Register a pair by a tool.
 
     Args:
         cores: those that the tool may use; without any it may use two threads.
+        models: folder of those that `full_volume.py` trained, for a tool that needs one.
 
     Raises:
         ToolError: the tool failed, or took longer than the limit.
@@ -140,10 +152,18 @@ def run(
         write_coordinates(labels.grid, folder)
         write_coordinates(load_image(pair.fixed).grid.widened(MARGIN), folder, "fixed_")
         pinned = ["taskset", "-c", ",".join(map(str, cores))] if cores else []
-        arguments = [device if argument == DEVICE else argument for argument in tool.arguments]
+        arguments = [_given(argument, device, models) for argument in tool.arguments]
         script = [python_of(tool.environment), SCRIPTS / tool.script]
         _run([*pinned, *script, pair.fixed, pair.moving, folder, *arguments], limit_seconds)
         return _read(folder)
+
+
+def _given(argument: str, device: str, models: Path | None) -> str:
+    """What a tool's argument stands for."""
+    if argument.startswith(MODELS):
+        assert models is not None
+        return str(models / argument.removeprefix(MODELS))
+    return device if argument == DEVICE else argument
 
 
 def stop(*_: object) -> None:

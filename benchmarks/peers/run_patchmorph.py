@@ -1,28 +1,18 @@
 """PatchMorph on one pair, in the environment of the benchmark.
 
-python run_patchmorph.py FIXED MOVING FOLDER DEVICE PASSES
+python run_patchmorph.py FIXED MOVING FOLDER DEVICE PASSES [MODEL]
 """
 
 import protocol
 import torch
+import with_patchmorph
 
 from patchmorph import api
-from patchmorph.evaluation.labels import load_labels
-from patchmorph.io.images import load_image, save_image
-from patchmorph.transforms.resample import resample
 
-device, passes = protocol.ARGUMENTS[0], int(protocol.ARGUMENTS[1])
+device, passes, *model = protocol.ARGUMENTS
 clock = protocol.Clock()
-found = api.register(protocol.FIXED, protocol.MOVING, device=device, refine=passes)
+found = api.register(protocol.FIXED, protocol.MOVING, *model, device=device, refine=int(passes))
 if device == "cuda":
     torch.cuda.synchronize()
 clock.stop()
-for names, transform, grid in (
-    (protocol.FORWARD, found.transform, found.fixed.grid),
-    (protocol.BACKWARD, found.inverse, found.moving.grid),
-):
-    for name in names:
-        read = load_labels if name == "labels" else load_image
-        method = "nearest" if name == "labels" else "linear"
-        image = read(protocol.source(name)).to(grid.device)
-        save_image(resample(image, transform, grid, method), protocol.target(name))
+with_patchmorph.warp(found.transform, found.inverse, found.fixed.grid, found.moving.grid)
