@@ -19,7 +19,8 @@ clock = protocol.Clock()
 aligned = api.register(protocol.FIXED, protocol.MOVING, "t1-brain", device, transform="affine")
 model = api.load_model(path, device)
 spec, fixed, moving = model.spec, aligned.pair.fixed, aligned.pair.moving
-volume = Grid.centered(cube(spec.patch_size), spec.spacings_mm[0], fixed.content.center_world)
+content = fixed.content
+volume = Grid.centered(cube(spec.patch_size), spec.spacings_mm[0], content.center_world).to(content.device)
 with torch.no_grad():
     images = extract_pair(fixed.image, moving.image, volume, spec.spacings_mm[0], aligned.transform)
     velocity = patch_velocity(model.dense[0], images, volume, spec.precision, spec.symmetric)
