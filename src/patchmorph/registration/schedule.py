@@ -76,8 +76,7 @@ def schedule(
         if options.uncertainty:
             raise PatchMorphError("uncertainty must come from the patches of a network, got no model")
         return _classical_stages(spec, [*scales.trained, *scales.finer], options, generator)
-    if model.training:
-        model.eval()
+    model.eval()
     stages = _affine_stages(model, scales.trained[0].spacing_mm)
     passes = [scale for scale in scales.trained for _ in range(spec.stage_scales.count(scale.network))]
     dense = _dense_stages(model, passes, options, generator)
