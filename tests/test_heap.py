@@ -56,8 +56,9 @@ print(full - resident(), all(one.all() for one in used))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no glibc")
-@pytest.mark.parametrize(("above", "least", "most"), [(2**24, 0.8, 1.0), (2**30, 0.0, 0.1)])
+@pytest.mark.parametrize(("above", "least", "most"), [(2**24, 0.8, 1.0), (2**30, -0.1, 0.1)])
 def test_much_freed_memory_between_used_arrays_is_returned(above, least, most):
+    """Of 200 MiB, 180 are freed; what the process itself takes meanwhile is pages, not a tenth."""
     code = RETURNED.format(above=above)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     returned, kept = done.stdout.split()
