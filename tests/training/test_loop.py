@@ -32,7 +32,7 @@ from patchmorph.training.augmentation.draw import Draw
 from patchmorph.training.checkpoint import FILE, TrainingState
 from patchmorph.training.config import Optimization, load_config
 from patchmorph.training.interruption import Interruption, deferred
-from patchmorph.training.loop import Training, learning_rate, train
+from patchmorph.training.loop import Training, train
 from patchmorph.training.record import Record
 
 SLOT_GIB = 14 * 15 * 12 / 2**30
@@ -186,22 +186,20 @@ def test_the_learning_rate_warms_up_along_a_line_and_decays_along_a_cosine():
     cosines = {0: 1.0, 250: 0.5 + 0.5**1.5, 500: 0.5, 750: 0.5 - 0.5**1.5, 1000: 0.0}
     decayed = {step: 2 * (0.03 + 0.97 * cosine) for step, cosine in cosines.items()}
     for step in (250, 500, 750, 1000):
-        assert learning_rate(step, config) == pytest.approx(decayed[step])
-    assert learning_rate(0, config) == pytest.approx(decayed[0] / 100)
+        assert config.rate(step) == pytest.approx(decayed[step])
+    assert config.rate(0) == pytest.approx(decayed[0] / 100)
     # The cosine has hardly begun to fall when half of the warm-up, and all of it, is done.
-    assert learning_rate(49, config) == pytest.approx(2 * 0.5, rel=0.01)
-    assert learning_rate(99, config) == pytest.approx(
-        2 * (0.03 + 0.97 * 0.5 * (1 + math.cos(0.099 * math.pi)))
-    )
-    assert learning_rate(100, config) < learning_rate(99, config)
-    assert learning_rate(0, config.model_copy(update={"warmup": 0})) == pytest.approx(2.0)
+    assert config.rate(49) == pytest.approx(2 * 0.5, rel=0.01)
+    assert config.rate(99) == pytest.approx(2 * (0.03 + 0.97 * 0.5 * (1 + math.cos(0.099 * math.pi))))
+    assert config.rate(100) < config.rate(99)
+    assert config.model_copy(update={"warmup": 0}).rate(0) == pytest.approx(2.0)
 
 
 def test_each_step_takes_the_rate_that_belongs_to_it(finished):
     """Step n is the n-th: its rate is that of n − 1 steps done."""
     config = load_config(finished / "config.yaml").optimization
     rates = [line["learning_rate"] for line in log(finished / "run")]
-    assert rates == pytest.approx([learning_rate(step, config) for step in (1, 3, 5)], abs=1e-8)
+    assert rates == pytest.approx([config.rate(step) for step in (1, 3, 5)], abs=1e-8)
 
 
 def test_weights_move_by_the_rate_of_their_step(quick):

@@ -130,6 +130,12 @@ class AbstractVolume(Bounded, Windowed):
         """
         return self._normalized
 
+    def _take_after(self, source: "AbstractVolume", grid: Grid, faces: tuple[Face, ...]) -> None:
+        """Set the attributes of a volume of float32 that is computed from ``source``."""
+        self.grid, self.truncated_faces, self.field_of_view = grid, faces, source.field_of_view
+        self.name, self.channels, self.dtype = source.name, source.channels, torch.float32
+        self.notes, self.doubts = source.notes, source.doubts
+
     @functools.cached_property
     def spacing_mm(self) -> tuple[float, ...]:
         """Voxel size along each array axis."""
@@ -154,12 +160,8 @@ class Image(AbstractVolume):
     Args:
         data: ``[1, C, X, Y, Z]`` in nibabel's array order, any dtype.
         grid: grid of the same shape and of batch size one.
-        name: name in messages, usually the path.
-        truncated_faces: see `AbstractVolume`.
-        field_of_view: see `AbstractVolume`; by default ``grid``.
-        notes: see `AbstractVolume`.
-        doubts: see `AbstractVolume`.
-        background: see `AbstractVolume`.
+        name, truncated_faces, notes, doubts, background: see `AbstractVolume`.
+        field_of_view: likewise; by default ``grid``.
     """
 
     def __init__(
@@ -180,7 +182,7 @@ class Image(AbstractVolume):
         self.name = name
         self.channels, self.dtype = data.shape[1], data.dtype
         self.truncated_faces = truncated_faces
-        self.field_of_view = grid if field_of_view is None else field_of_view
+        self.field_of_view = field_of_view or grid
         self.notes, self.doubts, self.background = notes, doubts, background
 
     def read(self, box: VoxelBox) -> Num[Tensor, "1 c x y z"]:
@@ -224,20 +226,13 @@ class Image(AbstractVolume):
 
 
 class CoarsenedVolume(AbstractVolume):
-    """A volume at a coarser spacing, whose voxels are computed when they are read.
-
-    Args:
-        source: the volume.
-        coarsening: of its grid.
-    """
+    """A volume at a coarser spacing, whose voxels are computed when they are read."""
 
     in_memory = False
 
     def __init__(self, source: AbstractVolume, coarsening: Coarsening):
         self.source, self._coarsening = source, coarsening
-        self.grid, self.name, self.field_of_view = coarsening.grid, source.name, source.field_of_view
-        self.channels, self.dtype = source.channels, torch.float32
-        self.notes, self.doubts, self.truncated_faces = source.notes, source.doubts, source.truncated_faces
+        self._take_after(source, coarsening.grid, source.truncated_faces)
         factor = max(a / b for a, b in zip(self.spacing_mm, source.spacing_mm, strict=True))
         self._side = max(1, int(SOURCE_SIDE / factor))
 
@@ -264,12 +259,8 @@ class MappedImage(AbstractVolume):
         intensity_maps: tuple[IntensityMap, ...],
         truncated_faces: tuple[Face, ...] = (),
     ):
-        self.source = source
-        self.intensity_maps = intensity_maps
-        self.grid, self.name, self.field_of_view = source.grid, source.name, source.field_of_view
-        self.channels, self.dtype = source.channels, torch.float32
-        self.notes, self.doubts = source.notes, source.doubts
-        self.truncated_faces = truncated_faces
+        self.source, self.intensity_maps = source, intensity_maps
+        self._take_after(source, source.grid, truncated_faces)
         self.in_memory, self.chunk_mm = source.in_memory, source.chunk_mm
 
     @functools.cached_property
@@ -285,9 +276,7 @@ class MappedImage(AbstractVolume):
 
     def _mapped(self, box: VoxelBox) -> Float[Tensor, "1 c x y z"]:
         values, grid = self.source.read(box).float(), self.grid.crop(box.start, box.shape)
-        for intensity_map in self.intensity_maps:
-            values = intensity_map(values, grid)
-        return values
+        return functools.reduce(lambda so_far, change: change(so_far, grid), self.intensity_maps, values)
 
     def around(self, points_world: Float[Tensor, "#b *n 3"]) -> tuple[Float[Tensor, "1 c x y z"], Grid]:
         """The voxels around the points, mapped; all of them where they are kept."""

@@ -1,5 +1,6 @@
 """The YAML configuration of a training run."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,6 +27,9 @@ from patchmorph.objective.objective import Objective
 Fraction = Annotated[float, Field(ge=0, le=1)]
 PathText = Annotated[str, Field(pattern=r"^[^\x00]+$")]
 """A path or a pattern of paths; NUL is in none."""
+
+FINAL_RATE_FRACTION = 0.03
+"""Fraction of the learning rate at the end of the cosine."""
 
 
 class _Section(BaseModel):
@@ -154,6 +158,12 @@ class Optimization(_Section):
     through_chain: bool = True
     freeze_affine: bool = False
     recompute: list[NonNegativeInt] = []
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step: linear warm-up, then a cosine down to `FINAL_RATE_FRACTION`."""
+        warm = min(1.0, (step + 1) / max(1, self.warmup))
+        cosine = 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        return self.learning_rate * warm * (FINAL_RATE_FRACTION + (1 - FINAL_RATE_FRACTION) * cosine)
 
 
 class Validation(_Section):

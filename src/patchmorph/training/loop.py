@@ -1,7 +1,6 @@
 """The training loop, for one process or several, started with ``torchrun`` or ``accelerate launch``."""
 
 import atexit
-import math
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -10,6 +9,8 @@ from statistics import median
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from patchmorph.catalogue import load_model, packaged_models, save_model
 from patchmorph.errors import PatchMorphError, one_line
@@ -22,7 +23,7 @@ from patchmorph.spatial.compilation import can_compile, compiling
 from patchmorph.training.augmentation.contrast import check_labels
 from patchmorph.training.augmentation.draw import Draw
 from patchmorph.training.checkpoint import FILE, TrainingState
-from patchmorph.training.config import Optimization, TrainingConfig
+from patchmorph.training.config import TrainingConfig
 from patchmorph.training.data.cohort import Cohort
 from patchmorph.training.data.subjects import find_subjects
 from patchmorph.training.finite import FiniteWatch
@@ -38,8 +39,6 @@ STOP_CHECK_EVERY = 10
 """Steps on GPUs between checks whether any process should stop."""
 MAX_RADIUS_RATIO = 1.6
 """Largest ratio between the radius of the training images and the model's reference radius."""
-FINAL_RATE_FRACTION = 0.03
-"""Fraction of the learning rate at the end of the cosine."""
 
 
 def train(
@@ -140,20 +139,9 @@ class Training:
         with Record(self.folder, state.step, steps, self.device, main) as record:
             record.say(self.cohort.where())
             while state.step < steps:
-                self.cohort.advance(state.step)
-                gradients.buffer.zero_()
-                draw, losses = self._draw(), []
-                for first in range(0, len(draw.fixed_index), config.optimization.batch):
-                    report = add_batch(draw.part(first, config.optimization.batch).to(self.device))
-                    losses.append(report.losses.clone())  # a captured step overwrites its report
-                    record.add(report)
-                norm = gradients.finish(len(losses), ranks, config.optimization.clip)
-                rate = learning_rate(state.step, config.optimization)
-                for group in state.optimizer.param_groups:
-                    group["lr"] = rate
-                state.optimizer.step()
-                state.step += 1
-                watch.add(state.step, draw, torch.cat(losses), norm)
+                draw, rate = self._draw(), config.optimization.rate(state.step)
+                losses, norm = self._step(draw, rate, add_batch, gradients, record)
+                watch.add(state.step, draw, losses, norm)
                 watch.check()
                 late = config.run.minutes is not None and time.monotonic() - began > 60 * config.run.minutes
                 stop = self._agreed(interruption.asked or late)
@@ -174,6 +162,30 @@ class Training:
                 if state.step == steps
                 else f"stopped with a checkpoint after step {state.step}; --resume goes on"
             )
+
+    def _step(
+        self,
+        draw: Draw,
+        rate: float,
+        add_batch: Callable[[Draw], Report],
+        gradients: FlatGradients,
+        record: Record,
+    ) -> tuple[Float[Tensor, " b"], Float[Tensor, ""]]:
+        """One step of the optimiser: the losses of its chains, and the norm of the gradient."""
+        state, config = self.state, self.config.optimization
+        self.cohort.advance(state.step)
+        gradients.buffer.zero_()
+        losses = []
+        for first in range(0, len(draw.fixed_index), config.batch):
+            report = add_batch(draw.part(first, config.batch).to(self.device))
+            losses.append(report.losses.clone())  # a captured step overwrites its report
+            record.add(report)
+        norm = gradients.finish(len(losses), self.processes.num_processes, config.clip)
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate
+        state.optimizer.step()
+        state.step += 1
+        return torch.cat(losses), norm
 
     def _save(self) -> None:
         if not self.processes.is_main_process:
@@ -282,10 +294,3 @@ def _check_cohort(cohort: Cohort, config: TrainingConfig) -> None:
             f"model.reference_radius_mm must be near the images' own, {radius:.3g} (registration scales "
             f"model.spacings_mm by their ratio), or null, got {reference:g}"
         )
-
-
-def learning_rate(step: int, config: Optimization) -> float:
-    """Linear warm-up, then a cosine down to ``FINAL_RATE_FRACTION`` of the full rate."""
-    warm = min(1.0, (step + 1) / max(1, config.warmup))
-    cosine = 0.5 * (1 + math.cos(math.pi * step / config.steps))
-    return config.learning_rate * warm * (FINAL_RATE_FRACTION + (1 - FINAL_RATE_FRACTION) * cosine)

@@ -1,5 +1,6 @@
 """OME-Zarr images and plain Zarr arrays, in a folder or behind a URL of fsspec."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,32 +57,9 @@ def open_ome_zarr(path: Path) -> ChunkedFile:
 def _volume(
     image: Multiscale, arrays: list[Any], own: np.ndarray | None, place: Chosen, path: Path
 ) -> ChunkedFile:
+    _check_axes(image.names, arrays, place, path)
     names, first = image.names, arrays[0]
-    if first.dtype.kind not in "iufb":
-        raise PatchMorphError(f"image must hold plain numbers, got {first.dtype} in {path}")
-    for array in arrays:
-        for name, size in zip(names, array.shape, strict=True):
-            if size > (MAX_VOXELS if name in SPACE else MAX_FRAMES):
-                raise PatchMorphError(
-                    f"axis {name} must have a possible size, got {one_line(size)} in {path}"
-                )
-    for name, choice in (("c", place.channel), ("t", place.time)):
-        if choice is not None and name not in names:
-            raise PatchMorphError(f"image must have an axis {name}, got {', '.join(names)} in {path}")
-    others = [k for k, name in enumerate(names) if name not in SPACE]
-    others.sort(key=lambda k: names[k] == "t")  # channels, then times
-    fixed, further = {}, []
-    for k in others:
-        is_time = names[k] == "t"
-        labels = [str(index) for index in range(first.shape[k])]
-        if not is_time and len(image.channels) == len(labels):
-            labels = list(image.channels)
-        choice = place.time if is_time else place.channel
-        index = index_of(choice, labels, "time" if is_time else "channel", path)
-        if index is None:
-            further.append(k)
-        else:
-            fixed[k] = index
+    fixed, further = _other_axes(image, first.shape, place, path)
     x, y, z = (names.index(name) for name in SPACE)
 
     def levels(frame: tuple[int, ...]) -> list[FileLevel]:
@@ -103,6 +81,43 @@ def _volume(
         spacing_mm=spacing,
         without_spacing="its axes have no unit",
     )
+
+
+def _check_axes(names: Sequence[str], arrays: list[Any], place: Chosen, path: Path) -> None:
+    """Reject voxels that are no plain numbers, impossible sizes, and a choice along a missing axis."""
+    if arrays[0].dtype.kind not in "iufb":
+        raise PatchMorphError(f"image must hold plain numbers, got {arrays[0].dtype} in {path}")
+    for array in arrays:
+        for name, size in zip(names, array.shape, strict=True):
+            if size > (MAX_VOXELS if name in SPACE else MAX_FRAMES):
+                raise PatchMorphError(
+                    f"axis {name} must have a possible size, got {one_line(size)} in {path}"
+                )
+    for name, choice in (("c", place.channel), ("t", place.time)):
+        if choice is not None and name not in names:
+            raise PatchMorphError(f"image must have an axis {name}, got {', '.join(names)} in {path}")
+
+
+def _other_axes(
+    image: Multiscale, shape: Sequence[int], place: Chosen, path: Path
+) -> tuple[dict[int, int], list[int]]:
+    """Channels, then times: the index along each of these axes where one is chosen, and the axes left."""
+    names = image.names
+    others = [k for k, name in enumerate(names) if name not in SPACE]
+    others.sort(key=lambda k: names[k] == "t")
+    fixed, further = {}, []
+    for k in others:
+        is_time = names[k] == "t"
+        labels = [str(index) for index in range(shape[k])]
+        if not is_time and len(image.channels) == len(labels):
+            labels = list(image.channels)
+        choice = place.time if is_time else place.channel
+        index = index_of(choice, labels, "time" if is_time else "channel", path)
+        if index is None:
+            further.append(k)
+        else:
+            fixed[k] = index
+    return fixed, further
 
 
 def _open_array(array: Any, place: Chosen, path: Path) -> ChunkedFile:
