@@ -34,7 +34,24 @@ def stages(pair: PreparedPair, with_model: bool = True, **options) -> tuple[list
 def test_fast_leaves_out_the_finest_scale_and_best_refines(pair):
     assert stages(pair) == ([1, 2, 4], [])
     assert stages(pair, preset="fast") == ([1, 2], [])
-    assert stages(pair, preset="best") == ([1, 2, 4], [60])
+    assert stages(pair, preset="best") == ([1, 2, 4], [20])
+
+
+def test_maps_of_networks_are_refined_by_small_steps_that_keep_volumes(pair):
+    """Maps without networks, and comparisons that these settings were not measured with, have the others."""
+
+    def settings(with_model: bool, **options) -> set[tuple[float, float, float, str]]:
+        model = estimating_model(spacings_mm=SPACINGS) if with_model else None
+        found = schedule(model, pair, RegistrationOptions(refine=2, **options))
+        stages = [stage for stage in found if isinstance(stage, VelocityRefinementStage)]
+        return {
+            (one.rate, one.objective.diffusion, one.objective.volume, one.objective.similarity)
+            for one in stages
+        }
+
+    assert settings(True) == {(0.04, 0.04, 0.1, "lncc")}
+    assert settings(True, similarity="mind") == {(0.15, 0.08, 0.0, "mind")}
+    assert settings(False) == {(0.15, 0.08, 0.0, "lncc")}
 
 
 def test_a_number_of_passes_overrides_the_preset(pair):

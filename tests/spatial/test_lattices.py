@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from patchmorph.spatial.bsplines import sample_spline
+from patchmorph.spatial.bsplines import nearest_spline, sample_spline
 from patchmorph.spatial.grid import Grid
-from patchmorph.spatial.lattices import along_axes, sample_lattice
+from patchmorph.spatial.lattices import along_axes, nearest_spline_at, sample_lattice
 from patchmorph.spatial.sampling import sample_linear
 
 SHAPE = (7, 9, 11)
@@ -68,3 +68,15 @@ def test_oblique_axes_are_declined(tilt):
     assert along_axes(matrix, LATTICE) is None
     matrix[0, 0, 1] = 1e-7  # rounding of a header: a millionth of a voxel from end to end
     assert along_axes(matrix, LATTICE) == (0, 1, 2)
+
+
+@pytest.mark.parametrize("degree", [3, 5])
+def test_one_matrix_fits_a_spline_and_reads_it(degree):
+    values = torch.randn(1, 2, 9, 1, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    voxel = torch.tensor([0.0, 0.25, 3.5, 6.75, 8.0], dtype=torch.float64)
+    matrix = nearest_spline_at(voxel, 9, degree)
+    found = torch.einsum("mn,bcnxy->bcmxy", matrix, values)[..., 0, 0]
+    wide = values.expand(1, 2, 9, 9, 9)  # constant along the others
+    points = torch.stack([voxel, torch.full_like(voxel, 4.0), torch.full_like(voxel, 4.0)], -1)[None]
+    expected = sample_spline(nearest_spline(wide, degree).float(), points.float(), ends="odd", degree=degree)
+    assert torch.allclose(found.float(), expected, atol=1e-5)

@@ -1,5 +1,6 @@
 """Which stages a registration goes through, with what scales and how many passes. Decided here only."""
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 from patchmorph.errors import PatchMorphError
 from patchmorph.networks.contract import PATCH_MULTIPLE
 from patchmorph.networks.model import ModelSpec, PatchMorphModel
+from patchmorph.objective.objective import Objective
 from patchmorph.patches.detail import MIN_DETAIL
 from patchmorph.registration.acceptance import AFFINE
 from patchmorph.registration.options import RIGID, RegistrationOptions
@@ -17,7 +19,7 @@ from patchmorph.registration.stages.affine_refinement import AffineRefinementSta
 from patchmorph.registration.stages.base import GuardedStage, Stage
 from patchmorph.registration.stages.nearest_affine import NearestAffineStage
 from patchmorph.registration.stages.network import AffineNetworkStage, DenseNetworkStage
-from patchmorph.registration.stages.velocity_refinement import REFINEMENT, VelocityRefinementStage
+from patchmorph.registration.stages.velocity_refinement import RATE, REFINEMENT, VelocityRefinementStage
 from patchmorph.transforms.base import Transform
 
 CLASSICAL_PASSES = 40
@@ -26,6 +28,11 @@ CLASSICAL_PASSES = 40
 CROSS_CONTRAST_PASSES = (("mi", 10), ("mind", 10))
 """Similarities and passes by which two contrasts are refined at the end where no number was chosen. Loss of
 aseg Dice under random curves 0.041 before, 0.027 after; marmoset heads 0.54 to 0.47 mm (decision 009)."""
+
+NETWORK_REFINEMENT, NETWORK_RATE = Objective(diffusion=0.04, volume=0.1, folding=12.0), 0.04
+"""Energy and first steps of the refinement of a map that networks have found, by local correlation: large
+steps lose what the networks know of deep structures, and the volume energy keeps the map as smooth as theirs
+(docs/decisions/017)."""
 
 RESTARTS = 2
 """Restarts of the dense networks at the nearest affine map where an image is truncated. Loss of aseg Dice
@@ -96,8 +103,11 @@ def refinement_schedule(
     Coarser scales gain nothing after networks (docs/decisions/008).
     """
     generator = torch.Generator().manual_seed(options.seed)
-    passes = options.passes_after_networks
-    return _refinement(_refined_scale(model, pair, options), passes, generator, options.similarity)
+    objective, rate = NETWORK_REFINEMENT, NETWORK_RATE
+    if options.similarity != objective.similarity:
+        objective, rate = REFINEMENT.comparing_by(options.similarity), RATE
+    scale = _refined_scale(model, pair, options)
+    return _refinement(scale, options.passes_after_networks, generator, objective, rate)
 
 
 def detail_schedule(model: PatchMorphModel, pair: PreparedPair, options: RegistrationOptions) -> list[Stage]:
@@ -121,14 +131,12 @@ def cross_contrast_refinement_schedule(
     much (docs/decisions/019).
     """
     finest = _refined_scale(model, pair, options)
-    finer = patches_per_voxel(finest[0], pair)
-    return [
-        stage
-        for similarity, passes in CROSS_CONTRAST_PASSES
-        for stage in _refinement(
-            finest, passes, torch.Generator().manual_seed(options.seed), similarity, finer
-        )
-    ]
+    diffusion = patches_per_voxel(finest[0], pair) * REFINEMENT.diffusion
+    stages = list[Stage]()
+    for similarity, passes in CROSS_CONTRAST_PASSES:
+        objective = REFINEMENT.comparing_by(similarity).model_copy(update={"diffusion": diffusion})
+        stages += _refinement(finest, passes, torch.Generator().manual_seed(options.seed), objective)
+    return stages
 
 
 def _refined_scale(model: PatchMorphModel, pair: PreparedPair, options: RegistrationOptions) -> list[float]:
@@ -147,7 +155,7 @@ def _classical_stages(
         return [NearestAffineStage(rigid), affine]
     passes = CLASSICAL_PASSES if options.refine is None else options.refine
     spacings_mm = [scale.spacing_mm for scale in scales]
-    return [affine, *_refinement(spacings_mm, passes, generator, options.similarity)]
+    return [affine, *_refinement(spacings_mm, passes, generator, objective)]
 
 
 def _affine_stages(model: PatchMorphModel, spacing_mm: float) -> list[Stage]:
@@ -213,12 +221,13 @@ def _refinement(
     spacings_mm: Sequence[float],
     passes: int,
     generator: torch.Generator,
-    similarity: str,
-    smoothness: float = 1.0,
+    objective: Objective,
+    rate: float = RATE,
 ) -> list[Stage]:
-    diffusion = smoothness * REFINEMENT.diffusion
-    objective = REFINEMENT.comparing_by(similarity).model_copy(update={"diffusion": diffusion})
-    return [VelocityRefinementStage(mm, passes, generator, objective) for mm in spacings_mm if passes]
+    stage = functools.partial(
+        VelocityRefinementStage, passes=passes, generator=generator, objective=objective, rate=rate
+    )
+    return [stage(mm) for mm in spacings_mm if passes]
 
 
 def keeps_agreement(pair: PreparedPair, before: Transform, after: Transform) -> bool:

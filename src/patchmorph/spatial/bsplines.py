@@ -10,7 +10,7 @@ continue as c[−k] = 2 c[0] − c[k]: a field that ends with zeros is zero betw
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -93,18 +93,18 @@ def nearest_spline(values: Float[Tensor, "b c x y z"], degree: SplineDegree) -> 
     In least squares, axis by axis, with sampled B-splines: ``b7 * c = b5 * values`` for cubic ones, and
     ``b11 * c = b7 * values`` for those of degree 5.
     """
-    return _along_axes(values, functools.partial(_nearest_spline, degree))
+    return _filtered_by(values, functools.partial(nearest_spline_matrix, degree))
 
 
 def spline_through(values: Float[Tensor, "b c x y z"]) -> Float[Tensor, "b c x y z"]:
     """Coefficients of the cubic spline with odd ends that has these ``values`` at the grid points."""
-    return _along_axes(values, _interpolation)
+    return _filtered_by(values, _interpolation)
 
 
 def to_nearest_spline(values: Float[Tensor, "b c x y z"], degree: SplineDegree) -> None:
     """`nearest_spline` in place, a part of the array after the other: for arrays that fill the memory."""
     for axis in (2, 3, 4):
-        matrix = _nearest_spline(degree, values.shape[axis]).to(values)
+        matrix = nearest_spline_matrix(degree, values.shape[axis]).to(values)
         for part in values.split(SLAB, dim=3 if axis == 2 else 2):
             part.copy_((part.movedim(axis, -1) @ matrix.T).movedim(-1, axis))
             release()
@@ -116,22 +116,29 @@ def nearest_linear(values: Float[Tensor, "b c x y z"]) -> Float[Tensor, "b c x y
     In least squares, axis by axis: ``b3 * b3 * found = b5 * values`` with sampled B-splines. They halve the
     error of trilinear interpolation, whose mean is then zero.
     """
-    return _along_axes(values, _nearest_linear)
+    return _filtered_by(values, _nearest_linear)
 
 
-def _along_axes(
+def apply_along_axes(
+    values: Float[Tensor, "b c x y z"], matrices: Sequence[Float[Tensor, "_ _"]]
+) -> Float[Tensor, "b c u v w"]:
+    """``values``, each axis in turn multiplied by its matrix, ``[u, x]`` for the first."""
+    along_x, along_y, along_z = matrices
+    with one_core():
+        planes = along_y @ (values @ along_z.T)
+        return (along_x @ planes.flatten(3)).unflatten(3, planes.shape[3:])
+
+
+def _filtered_by(
     values: Float[Tensor, "b c x y z"], matrix_for: Callable[[int], Float[Tensor, "n n"]]
 ) -> Float[Tensor, "b c x y z"]:
-    along_x, along_y, along_z = (
-        on_device(matrix_for(count), values.device, values.dtype) for count in values.shape[2:]
-    )
-    with one_core():
-        planes = (along_y @ (values @ along_z.T)).flatten(3)
-        return (along_x @ planes).reshape(values.shape)
+    matrices = [on_device(matrix_for(count), values.device, values.dtype) for count in values.shape[2:]]
+    return apply_along_axes(values, matrices)
 
 
 @functools.lru_cache(maxsize=64)
-def _nearest_spline(degree: SplineDegree, count: int) -> Float[Tensor, "n n"]:
+def nearest_spline_matrix(degree: SplineDegree, count: int) -> Float[Tensor, "n n"]:
+    """What `nearest_spline` multiplies an axis of ``count`` values by, float64."""
     return torch.linalg.solve(_convolution(count, 2 * degree + 1), _convolution(count, degree + 2))
 
 

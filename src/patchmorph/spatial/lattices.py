@@ -9,10 +9,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from patchmorph.spatial.affine import on_device
-from patchmorph.spatial.bsplines import Degree, SplineDegree, bspline_weights, mirrored
+from patchmorph.spatial.bsplines import (
+    Degree,
+    SplineDegree,
+    apply_along_axes,
+    bspline_weights,
+    mirrored,
+    nearest_spline_matrix,
+)
 from patchmorph.spatial.grid import Shape
 from patchmorph.spatial.sampling import Outside
-from patchmorph.workers import one_core
 
 MAX_TILT_VOXELS = 1e-4
 """How far lattice points may lie from the line along an axis of the array, in its voxels."""
@@ -63,11 +69,13 @@ def sample_lattice(
         first, rows = _weights(*taps, count)
         data = data.narrow(2 + axis, first, rows.shape[1])
         weights.append(on_device(rows, data.device, data.dtype))
-    along_x, along_y, along_z = weights
-    with one_core():
-        planes = along_y @ (data @ along_z.T)
-        along = (along_x @ planes.flatten(3)).unflatten(3, planes.shape[3:])
-    return along.permute(0, 1, *(2 + axes.index(k) for k in range(3)))
+    return apply_along_axes(data, weights).permute(0, 1, *(2 + axes.index(k) for k in range(3)))
+
+
+def nearest_spline_at(voxel: Float[Tensor, " m"], count: int, degree: SplineDegree) -> Float[Tensor, "m n"]:
+    """The matrix from ``count`` values along an axis to their `bsplines.nearest_spline` at voxel indices."""
+    first, rows = _weights(*_spline_taps(voxel, count, degree), count)
+    return rows @ nearest_spline_matrix(degree, count)[first : first + rows.shape[1]]
 
 
 def _linear_taps(voxel: Float[Tensor, " m"]) -> tuple[Int[Tensor, "t m"], Float[Tensor, "t m"]]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from patchmorph.memory import release, zeros
 from patchmorph.spatial.affine import rotate_vectors
-from patchmorph.spatial.bsplines import Degree, nearest_spline, to_nearest_spline
+from patchmorph.spatial.bsplines import Degree, SplineDegree, nearest_spline, to_nearest_spline
 from patchmorph.spatial.grid import Grid, VoxelBox
 from patchmorph.spatial.sampling import sample_linear
 from patchmorph.transforms.base import Transform
@@ -18,7 +18,7 @@ from patchmorph.transforms.displacement import DisplacementField
 from patchmorph.transforms.inverse import TOLERANCE_MM, solve
 from patchmorph.workers import in_order
 
-FLOW_DEGREE: Degree = 5
+FLOW_DEGREE: SplineDegree = 5
 """Of registered flows. The Jacobian of cubic ones changes by a sixth more at grid points than between them
 (docs/decisions/018)."""
 WHOLE = 2**23

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -6,12 +7,14 @@ from synthetic import AFFINES, grid_around, rotation, smooth_image, smooth_veloc
 
 from patchmorph.images.foreground import find_content, foreground
 from patchmorph.images.volume import Image, MappedImage
+from patchmorph.patches.blending import smooth
 from patchmorph.registration.options import RegistrationOptions
 from patchmorph.registration.pipeline import register_images
 from patchmorph.registration.preparation import prepare_pair
 from patchmorph.registration.stages.affine_refinement import AffineDescent, AffineRefinementStage
 from patchmorph.registration.stages.descent import half_cosine
 from patchmorph.registration.stages.velocity_refinement import (
+    MARGIN,
     REFINEMENT,
     VelocityDescent,
     VelocityRefinementStage,
@@ -153,6 +156,49 @@ def test_steps_are_halved_after_a_pass_that_gains_less_than_a_thousandth(pair, m
     assert [rate / full for rate, full in zip(rates, falling, strict=True)] == pytest.approx(
         [1, 1, 1, 0.5, 0.5]
     )
+
+
+def test_a_patch_sees_the_flow_that_is_registered(pair, monkeypatch):
+    """At its voxels, from the velocity of the patch and its margin: what the map of the descent does there.
+
+    The spline that is read depends a little on velocities beyond the margin.
+    """
+    fixed, moving, _ = pair
+    descent = VelocityDescent(stage(patch_size=24), prepare_pair(fixed, moving), IDENTITY)
+    shape = descent.velocity.shape
+    rough = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    descent.velocity = 0.5 * smooth(rough, 0.5)
+    seen = []
+    monkeypatch.setattr(
+        type(descent.images),
+        "dissimilarity",
+        lambda self, block, moved, _: seen.append(moved) or moved.sum()[None],
+    )
+    start = (3, 2, 1)
+    padded = torch.nn.functional.pad(descent.velocity, [MARGIN] * 6)
+    inside = tuple(slice(a, a + n + 2 * MARGIN) for a, n in zip(start, descent.width, strict=True))
+    descent._energy(padded[(..., *inside)], start)
+    size = tuple(2 * n for n in descent.width)
+    voxels = descent.grid.crop(start, descent.width).resampled(SPACING)
+    assert voxels.shape == size
+    points = voxels.points_world()
+    origin = Grid.centered(tuple(2 * n for n in shape[2:]), SPACING, descent.grid.center_world)
+    expected = origin.to_voxel(descent.transform(points))
+    moves = (expected - origin.to_voxel(points)).norm(dim=-1)
+    assert moves.mean() > 0.3
+    errors = (seen[0] - expected).norm(dim=-1)
+    assert errors.mean() < 0.02  # 0.05 for trilinear interpolation of the flow
+    assert errors.max() < 0.1
+
+
+def test_first_steps_are_as_long_as_the_stage_has_them(pair):
+    prepared = prepare_pair(pair[0], pair[1])
+    lengths = []
+    for rate in (0.15, 0.05):
+        descent = VelocityDescent(replace(stage(passes=9), rate=rate), prepared, IDENTITY)
+        descent.step()
+        lengths.append(float(descent.velocity.norm()))
+    assert lengths[0] > 2 * lengths[1] > 0
 
 
 @pytest.fixture(scope="module")

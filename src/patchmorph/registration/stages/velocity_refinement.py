@@ -25,7 +25,9 @@ from patchmorph.registration.pair import PreparedPair
 from patchmorph.registration.stages.base import Stage
 from patchmorph.registration.stages.compared import ComparedVolumes
 from patchmorph.registration.stages.descent import Descent, half_cosine
+from patchmorph.spatial.bsplines import apply_along_axes
 from patchmorph.spatial.grid import Grid, VoxelBox, VoxelIndex, cube, triple
+from patchmorph.spatial.lattices import nearest_spline_at
 from patchmorph.spatial.sampling import sample_linear
 from patchmorph.transforms.base import Transform, compose
 from patchmorph.transforms.velocity import FLOW_DEGREE, VelocityField, integrate
@@ -34,9 +36,9 @@ REFINEMENT = Objective(diffusion=0.08, folding=12.0)
 """Weights of the energy, whose terms are means over the content (docs/decisions/008)."""
 
 RATE = 0.15
-"""Velocity voxels (root mean square) of the first steps where the gradient keeps its direction."""
+"""Velocity voxels (root mean square) of the first steps, unless a stage has others."""
 
-FLOOR = 0.05
+FLOOR = 0.1
 """Root mean square of the gradient, times the voxels of content, below which steps are not scaled up: where
 nothing can be gained, noise must not move anything."""
 
@@ -72,6 +74,7 @@ class VelocityRefinementStage(Stage):
         objective: similarity and weights of the energy.
         patch_size: voxels along each side of a patch, at most; fewer where that covers the box as well.
         batch: patches in a step.
+        rate: velocity voxels (root mean square) of the first steps where the gradient keeps its direction.
     """
 
     spacing_mm: float
@@ -80,6 +83,7 @@ class VelocityRefinementStage(Stage):
     objective: Objective = REFINEMENT
     patch_size: int = 80
     batch: int = 4
+    rate: float = RATE
 
     @property
     def label(self) -> str:
@@ -108,6 +112,10 @@ class VelocityDescent(Descent):
         self.grid = Grid.covering(content.box_world, self.spacing_mm, cube(MIN_WIDTH)).to(content.device)
         self.width = triple(_width(count, stage.patch_size // VELOCITY_STRIDE) for count in self.grid.shape)
         device = self.grid.device
+        self.read_at_points, self.read_at_voxels = (
+            [_reading(count, per_point).to(device) for count in self.width]
+            for per_point in (1, VELOCITY_STRIDE)
+        )
         self.outer, velocity, self.variance = _split(transform, self.grid)
         self.velocity = velocity / self.spacing_mm
         self.momentum = torch.zeros_like(self.velocity)
@@ -137,7 +145,7 @@ class VelocityDescent(Descent):
 
     def step(self) -> None:
         """One pass over the content in steps of a few patches each."""
-        rate = RATE * half_cosine((self.passes + 0.5) / self.stage.passes) / 2**self.halvings
+        rate = self.stage.rate * half_cosine((self.passes + 0.5) / self.stage.passes) / 2**self.halvings
         energy = covered = torch.zeros((), device=self.grid.device)
         for starts in self._batches():
             energy = energy + self._descend(starts, rate)
@@ -227,10 +235,10 @@ class VelocityDescent(Descent):
         """
         frame = Grid.centered(triple(crop.shape[2:]), 1.0, torch.zeros(1, 3)).to(crop.device)
         flow = integrate(crop, frame, SQUARINGS)
-        size = triple(VELOCITY_STRIDE * n for n in self.width)
+        inner = apply_along_axes(flow, self.read_at_points)
+        fine = apply_along_axes(flow, self.read_at_voxels) * VELOCITY_STRIDE
         voxels = self._voxels(start)
-        moved = _points(voxels, crop.device) + self._fine(flow, size).movedim(1, -1)
-        inner = flow[_block(cube(MARGIN), self.width)]
+        moved = _points(voxels, crop.device) + fine.movedim(1, -1)
         points = _points(_block(start, self.width), crop.device) + inner.movedim(1, -1)
         displacement = inner + sample_linear(self.displacement, points, "border")
         terms = {
@@ -240,16 +248,18 @@ class VelocityDescent(Descent):
         }
         if self.stage.objective.volume:
             terms["volume"] = volume_energy(displacement)
-        return self.stage.objective.weighted(terms).sum() * math.prod(size) / self.content_voxels
+        return self.stage.objective.weighted(terms).sum() * fine[0, 0].numel() / self.content_voxels
 
-    def _fine(self, flow: Float[Tensor, "1 3 u v w"], size: tuple[int, int, int]) -> Tensor:
-        """A patch's displacement at its image voxels, in those, from its flow with the margin."""
-        seam = MARGIN - 1  # one voxel more on each side, for what lies between the outermost
-        wider = flow[_block(cube(seam), triple(n + 2 for n in self.width))]
-        fine = functional.interpolate(
-            wider, scale_factor=VELOCITY_STRIDE, mode="trilinear", align_corners=False
-        )
-        return fine[_block(cube(VELOCITY_STRIDE), size)] * VELOCITY_STRIDE
+
+def _reading(count: int, per_point: int) -> Float[Tensor, "m n"]:
+    """The matrix that reads a flow as it is registered (`FLOW_DEGREE`), along an axis of a patch.
+
+    Args:
+        count: velocity voxels of the patch, which has `MARGIN` more at each end.
+        per_point: points in each of them at which the flow is read.
+    """
+    points = (torch.arange(count * per_point, dtype=torch.float64) + 0.5) / per_point - 0.5
+    return nearest_spline_at(MARGIN + points, count + 2 * MARGIN, FLOW_DEGREE).float()
 
 
 def _width(count: int, most: int) -> int:
