@@ -29,6 +29,7 @@ from patchmorph.evaluation.benchmark import ASEG, label_groups, merge_cortex
 from patchmorph.evaluation.labels import load_labels
 from patchmorph.evaluation.pairs import PairPaths
 from patchmorph.io.images import load_image
+from patchmorph.registration.options import BEST, PRESETS
 from patchmorph.spatial.grid import Grid
 from patchmorph.transforms.base import AffineTransform, Transform
 from patchmorph.transforms.displacement import DisplacementField
@@ -38,13 +39,15 @@ from patchmorph.transforms.resample import resample
 TABLE = machine.RESULTS / "accuracy.csv"
 KEYS = ("set", "tool", "device", "pair")
 PEOPLE = {"t1-labelled": ("01", "02", "04", "05", "06"), "t1-tissue": ("01", "05", "08", "13")}
-PASSES = 60
-"""Of refinement, at most."""
+PASSES = PRESETS[BEST].passes
+"""Of refinement, as ``--best`` has them."""
+CLASSICAL_PASSES = 60
+"""On each scale without networks, at most."""
 
 OURS = {
     "patchmorph": ("t1-brain", 0),
     "patchmorph-refine": ("t1-brain", PASSES),
-    "patchmorph-classical": ("none", PASSES),
+    "patchmorph-classical": ("none", CLASSICAL_PASSES),
 }
 """Model and passes of refinement."""
 

@@ -25,13 +25,14 @@ from patchmorph import api
 from patchmorph.images.volume import Image
 from patchmorph.io.images import load_image
 from patchmorph.networks.model import PatchMorphModel
+from patchmorph.registration.options import BEST, PRESETS
 from patchmorph.spatial.grid import Grid
 from patchmorph.transforms.base import AffineTransform
 from patchmorph.transforms.resample import resample
 
 CUDA = torch.device("cuda")
-PASSES = 60
-"""Of refinement, at most, as in `accuracy.py`."""
+PASSES = PRESETS[BEST].passes
+"""Of refinement, as in `accuracy.py`."""
 WARM_UP = 6
 """Registrations before the timed ones: networks are recorded during them."""
 COMMAND = (sys.executable, "-m", "patchmorph", "register")

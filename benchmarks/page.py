@@ -9,7 +9,6 @@ from typing import Any
 
 import machine
 import page_peers
-from accuracy import PASSES
 from matplotlib.figure import Figure
 from page_peers import table
 
@@ -136,12 +135,10 @@ def text() -> str:
         backbones=backbones(),
         unet_minutes=unet_minutes(),
         tools=page_peers.by_machine("t1-labelled"),
-        whole_command=page_peers.whole_command(),
         commands=page_peers.commands(),
         other_grids=page_peers.other_grids(),
         tissue=page_peers.compared("t1-tissue", "accuracy"),
         structures=page_peers.structures(),
-        passes=PASSES,
         accuracy_figure=ACCURACY_FIGURE,
         doubt=results("uncertainty")["spearman_mean"],
         doubts=len(results("uncertainty")["pairs"]),

@@ -38,7 +38,7 @@ NIFTYREG = "https://github.com/KCL-BMEIS/niftyreg/wiki"
 ANTS = "(https://github.com/ANTsX/ANTs/wiki/Anatomy-of-an-antsRegistration-call)"
 COMMANDS = {
     "patchmorph": "`patchmorph register FIXED MOVING -o DIR`",
-    "patchmorph-refine": "`patchmorph register FIXED MOVING -o DIR --refine 60`",
+    "patchmorph-refine": "`patchmorph register FIXED MOVING -o DIR --best`",
     "greedy": "`greedy -m NCC 2x2x2`, affine `-dof 12 -n 100x50x10` and deformable `-n 100x50x30`, from the "
     "[quick start](https://greedy.readthedocs.io/en/latest/) with 30 instead of 10 last iterations",
     "ants-syn": "`ants.registration` with `SyN`, its "
@@ -139,16 +139,6 @@ def lines_of(rows: list[Row]) -> str:
         count = f"{row['pairs']}, {row['failed']} failed" if row.get("failed") else str(row["pairs"])
         lines.append([NAMES[row["tool"]], row["device"].upper(), count, *figures])
     return table(("", "on", "pairs", *(heading for _, heading, _ in columns)), lines)
-
-
-def whole_command() -> str:
-    """What the command takes with all that it reads and writes, where that was measured beside the tools."""
-    found = json.loads((machine.RESULTS / "peers.json").read_text(encoding="utf-8"))["groups"]
-    for row in found:
-        if row["tool"] == "command-refine":
-            took = f"{row['mean']['seconds']:.0f} s ({row['machine']})"
-            return f"The whole command with `--refine 60`, files and report included: {took}.\n"
-    return ""
 
 
 def commands() -> str:

@@ -24,6 +24,7 @@ from patchmorph.evaluation.labels import load_labels
 from patchmorph.evaluation.pairs import PairPaths
 from patchmorph.images.volume import Image
 from patchmorph.io.images import load_image, save_image
+from patchmorph.registration.options import BEST, PRESETS
 from patchmorph.spatial.grid import Grid
 
 ROOT = Path(__file__).parents[1]
@@ -60,7 +61,7 @@ class Tool(NamedTuple):
 
 TOOLS = {
     "patchmorph": Tool("run_patchmorph.py", "", (DEVICE, "0")),
-    "patchmorph-refine": Tool("run_patchmorph.py", "", (DEVICE, "60")),
+    "patchmorph-refine": Tool("run_patchmorph.py", "", (DEVICE, str(PRESETS[BEST].passes))),
     "greedy": Tool("run_greedy.py", "greedy"),
     "ants-syn": Tool("run_ants.py", "ants", ("SyN",)),
     "ants-syn-quick": Tool("run_ants.py", "ants", ("antsRegistrationSyNQuick[s]",)),

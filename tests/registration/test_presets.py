@@ -34,7 +34,7 @@ def stages(pair: PreparedPair, with_model: bool = True, **options) -> tuple[list
 def test_fast_leaves_out_the_finest_scale_and_best_refines(pair):
     assert stages(pair) == ([1, 2, 4], [])
     assert stages(pair, preset="fast") == ([1, 2], [])
-    assert stages(pair, preset="best") == ([1, 2, 4], [20])
+    assert stages(pair, preset="best") == ([1, 2, 4], [12])
 
 
 def test_maps_of_networks_are_refined_by_small_steps_that_keep_volumes(pair):

@@ -29,7 +29,7 @@ class Preset(NamedTuple):
 
 
 FAST, NORMAL, BEST = "fast", "default", "best"
-PRESETS = {FAST: Preset(1, 0, False), NORMAL: Preset(), BEST: Preset(passes=20)}
+PRESETS = {FAST: Preset(1, 0, False), NORMAL: Preset(), BEST: Preset(passes=12)}
 """Presets by name; ``benchmarks/presets.py`` measures what they bring and take."""
 
 
