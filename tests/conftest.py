@@ -3,21 +3,27 @@
 import ctypes
 import locale
 import os
+import random
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import settings
+import torch
+from hypothesis import HealthCheck, settings
 from synthetic import AFFINES
-
-from patchmorph import cli
-from patchmorph.cli import display
 
 DATA = Path(os.environ.get("PATCHMORPH_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
-settings.register_profile("steady", deadline=None, max_examples=40, derandomize=True)
-settings.register_profile("thorough", deadline=None, max_examples=400)  # --hypothesis-profile thorough
+for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "PY_COLORS", "TTY_COMPATIBLE", "GITHUB_ACTIONS"):
+    os.environ.pop(name, None)  # what they make of a command's output is not what the tests read
+os.environ["TERM"] = "xterm"
+
+# The same examples everywhere, however slow the machine. A search for others: --hypothesis-profile search
+STEADY = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("steady", STEADY, max_examples=40)
+settings.register_profile("thorough", STEADY, max_examples=400)
+settings.register_profile("search", STEADY, max_examples=400, derandomize=False)
 settings.load_profile("steady")
 
 
@@ -51,9 +57,27 @@ def own_locale():
     locale.setlocale(locale.LC_ALL, chosen)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Random numbers do not depend on the tests that ran before in the same process."""
+    random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def own_threads():
+    """A test that fails while it limits PyTorch's threads does not limit those of the next ones."""
+    threads = torch.get_num_threads()
+    yield
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def run(monkeypatch, capfd):
     """Run ``patchmorph ARGUMENTS``: exit status, standard output, standard error."""
+    from patchmorph import cli  # after what its library reads of the environment has been removed
+    from patchmorph.cli import display
 
     def command(*arguments) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["patchmorph", *map(str, arguments)])

@@ -26,7 +26,7 @@ def test_results_come_in_the_order_of_the_parts(three_threads):
 
 
 def test_each_part_has_one_core_and_as_many_run_at_once_as_threads_are_allowed(three_threads):
-    together = threading.Barrier(3, timeout=20)  # breaks unless three parts are there at once
+    together = threading.Barrier(3, timeout=120)  # breaks unless three parts are there at once
 
     def meet(part: int) -> tuple[int, bool]:
         together.wait()
@@ -43,12 +43,31 @@ def test_each_part_has_one_core_and_as_many_run_at_once_as_threads_are_allowed(t
     assert started == [3]
 
 
+def test_a_thread_that_begins_when_all_is_computed_changes_nothing(three_threads, monkeypatch):
+    limit, begun, started = torch.set_num_threads, [], []
+
+    def late(threads: int) -> None:
+        begun.append(threads)
+        time.sleep(0.2 if threads == 1 and len(begun) > 1 else 0)  # all but the first thread of the pool
+        limit(threads)
+
+    monkeypatch.setattr(torch, "set_num_threads", late)
+    assert list(in_order(abs, range(6))) == list(range(6))
+    time.sleep(0.4)
+    thread = threading.Thread(target=lambda: started.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert started == [3]
+
+
 def test_no_more_parts_run_at_once_than_are_wanted(three_threads):
     running, most = [], []
+    together = threading.Barrier(2, timeout=120)  # breaks unless two parts are there at once
 
     def count(part: int) -> None:
         running.append(part)
         most.append(len(running))
+        together.wait()
         time.sleep(0.002)
         running.remove(part)
 

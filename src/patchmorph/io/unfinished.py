@@ -7,6 +7,7 @@ computers where the file system supports it. Where there are no locks, nothing i
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,9 @@ def unfinished_folder(place: Path) -> Iterator[Path]:
     folder, lock = _locked(place)
     try:
         yield folder
+    except BaseException:
+        _remove_until_gone(folder)
+        raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
@@ -80,6 +84,15 @@ def _locked(place: Path) -> tuple[Path, int]:
         if folder.exists():
             return folder, lock
         os.close(lock)
+
+
+def _remove_until_gone(folder: Path) -> None:
+    """Remove a folder into which Zarr's threads may go on to write for a moment after one of them failed."""
+    gone, until = 0, time.monotonic() + 5
+    while gone < 3 and time.monotonic() < until:
+        gone = 0 if folder.exists() else gone + 1
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.02)
 
 
 def _lock(descriptor: int, wait: bool) -> bool:
