@@ -1,16 +1,19 @@
 """CPU and CUDA give the same result within the tolerance that docs/conventions.md states."""
 
+import numpy as np
 import pytest
 import torch
 
 from patchmorph import api
 from patchmorph.evaluation.surfaces import surface_distances_mm
 from patchmorph.images.volume import Image
+from patchmorph.io.blockwise import Determinants, RoundTrips, Warping
+from patchmorph.io.formats.ome_zarr_writing import Block
 from patchmorph.io.images import load_image
 from patchmorph.io.transforms.formats import load_transform
 from patchmorph.io.transforms.native import stored
 from patchmorph.results.folder import ITK_TRANSFORM, write_transforms
-from patchmorph.spatial.grid import Grid
+from patchmorph.spatial.grid import Grid, VoxelBox
 from patchmorph.transforms.velocity import VelocityField
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -91,3 +94,22 @@ def test_distances_of_surfaces_are_the_same_on_either_device():
     for label in (1, 2):
         for one, other in zip(cpu[label], cuda[label], strict=True):
             torch.testing.assert_close(other.cpu(), one)
+
+
+@needs_cuda
+def test_blocks_that_are_written_are_the_same_on_either_device():
+    """Of images that are not in memory, but small enough for a GPU."""
+    grid = Grid.centered((16, 18, 20), 4.0, torch.zeros(1, 3))
+    generator = torch.Generator().manual_seed(0)
+    flow = VelocityField(torch.randn(1, 3, *grid.shape, generator=generator), grid, degree=5)
+    image = Image(100 * torch.rand(1, 1, *grid.shape, generator=generator), grid)
+
+    def blocks(device):
+        moved, back = flow.to(device), flow.inverse().to(device)
+        warping = Warping([image.to(device)], moved, "linear", 0)
+        block = Block(0, 0, VoxelBox((0, 0, 0), grid.shape))
+        for compute in (warping, Determinants(moved, "forward", True), RoundTrips(moved, back)):
+            yield compute(block, grid.to(device))
+
+    for cpu, cuda in zip(blocks("cpu"), blocks("cuda"), strict=True):
+        np.testing.assert_allclose(cuda, cpu, atol=0.01)
