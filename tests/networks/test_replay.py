@@ -1,11 +1,14 @@
 """Recorded passes of networks give what the networks give."""
 
+from contextlib import contextmanager
+from unittest.mock import MagicMock
+
 import pytest
 import torch
 from torch import nn
 
 from patchmorph.networks import replay
-from patchmorph.networks.replay import FIRST_PASSES, replayed
+from patchmorph.networks.replay import FIRST_PASSES, Recording, replayed
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="recordings want CUDA")
 
@@ -31,6 +34,41 @@ def test_networks_on_a_cpu_are_not_recorded():
             assert torch.equal(replayed(network, patches), network.layer(patches))
     assert network.passes == FIRST_PASSES + 3
     assert network not in replay._passes
+
+
+def test_a_pass_is_recorded_on_the_device_of_its_patches(monkeypatch):
+    """Another GPU than the current one would compute at once, and its recording would be empty."""
+    inside, other = [], torch.device("meta")
+
+    @contextmanager
+    def entered(name):
+        inside.append(name)
+        yield
+        inside.remove(name)
+
+    class Watched(Static):
+        def forward(self, patches):
+            assert inside == [("current", other), ("recording on", other)]
+            return super().forward(patches)
+
+    graph = MagicMock(spec=torch.cuda.CUDAGraph)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: graph)
+    monkeypatch.setattr(replay, "_stream", lambda device: device)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: entered(("current", device)))
+    monkeypatch.setattr(torch.cuda, "graph", lambda *_, stream, **__: entered(("recording on", stream)))
+    network = Watched().to(other)
+    Recording.of(network, torch.empty(1, 2, 4, 4, 4, device=other))
+    assert network.passes == 1
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_a_pass_on_the_second_gpu_is_that_of_the_network():
+    network = Static().eval().to("cuda:1")
+    with torch.no_grad():
+        for _ in range(FIRST_PASSES + 3):
+            patches = torch.randn(1, 2, 4, 4, 4, device="cuda:1")
+            torch.testing.assert_close(replayed(network, patches), network.layer(patches))
+    assert network.passes == FIRST_PASSES + 1
 
 
 @needs_cuda

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from patchmorph.spatial.affine import on_device
 from patchmorph.spatial.grid import Grid
 from patchmorph.workers import in_order
 
@@ -90,6 +91,7 @@ def _nearest(
     distance = torch.full((len(index),), math.inf, dtype=torch.float64, device=source.device)
     steps, lengths = _steps(linear)
     margin = int(steps.abs().max())
+    steps, lengths = on_device(steps, source.device), on_device(lengths, source.device)
     padded = torch.nn.functional.pad(target, (margin,) * 6)
     strides = torch.tensor(padded.stride(), device=source.device)
     place, jumps, flat = ((index + margin) * strides).sum(-1), (steps * strides).sum(-1), padded.flatten()
@@ -142,7 +144,7 @@ def _by_all_pairs(
     """Distance (mm) of each point from the nearest of ``others``; infinite without any."""
     if not len(others):
         return torch.full((len(points),), math.inf, dtype=torch.float64, device=points.device)
-    middle = others.double().mean(0)
+    middle, linear = others.double().mean(0), on_device(linear, points.device)
     source, target = ((index - middle) @ linear.T for index in (points, others))
     # |a − b|² without |a|², in float32: enough to choose the nearest, whose distance is computed in float64.
     across, squared = -2 * target.float().T, target.float().square().sum(-1)

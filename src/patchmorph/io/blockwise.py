@@ -59,7 +59,7 @@ class Warping:
         """The voxels ``[x, y, z]`` of a block."""
         image = self.images[block.channel]
         warped = resample(image, self.transform, local, self.interpolation, self.background)
-        return typed(warped.data[0, 0].numpy(), number_type(image))
+        return typed(warped.data[0, 0].cpu().numpy(), number_type(image))
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Determinants:
     def __call__(self, block: Block, local: Grid) -> np.ndarray:
         """The voxels ``[x, y, z]`` of a block."""
         determinant = jacobian_determinant(self.transform, local, self.differences)
-        return (log_determinant(determinant) if self.log else determinant).numpy()
+        return (log_determinant(determinant) if self.log else determinant).cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class RoundTrips:
 
     def __call__(self, block: Block, local: Grid) -> np.ndarray:
         """The voxels ``[x, y, z]`` of a block."""
-        return round_trip_mm(self.transform, self.inverse, local).numpy()
+        return round_trip_mm(self.transform, self.inverse, local).cpu().numpy()
 
 
 def write_blocks(

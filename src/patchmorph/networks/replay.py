@@ -3,6 +3,7 @@
 A pass of a network on a few patches has hundreds of small kernels, so that a GPU waits for their launches.
 """
 
+import functools
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -29,10 +30,15 @@ class Recording:
 
     @classmethod
     def of(cls, network: nn.Module, patches: Tensor) -> "Recording":
-        """Record a pass of ``network`` on patches of this shape, in the autocast mode of the caller."""
-        graph, patches = torch.cuda.CUDAGraph(), patches.clone()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            output = network(patches)
+        """Record a pass of ``network`` on patches of this shape, in the autocast mode of the caller.
+
+        On a stream of the GPU of the patches: kernels on another GPU than the current one are not recorded.
+        """
+        with torch.cuda.device(patches.device):
+            graph, patches = torch.cuda.CUDAGraph(), patches.clone()
+            stream = _stream(patches.device)
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                output = network(patches)
         return cls(graph, patches, output)
 
     def replay(self, patches: Tensor) -> Tensor:
@@ -40,6 +46,11 @@ class Recording:
         self.patches.copy_(patches)
         self.graph.replay()
         return self.output.clone()
+
+
+@functools.cache  # workspaces of libraries are per stream
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
 
 
 _passes: "WeakKeyDictionary[nn.Module, dict[Key, int | Recording]]" = WeakKeyDictionary()

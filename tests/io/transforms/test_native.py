@@ -8,7 +8,7 @@ from synthetic import grid_around, rotation, smooth_velocity
 from patchmorph.errors import PatchMorphError
 from patchmorph.io.tensors import read_tensors
 from patchmorph.io.transforms.formats import load_transform, save_transform
-from patchmorph.io.transforms.native import stored
+from patchmorph.io.transforms.native import _restore, stored
 from patchmorph.transforms.base import AffineTransform
 from patchmorph.transforms.steps import to_whole_steps
 from patchmorph.transforms.velocity import VelocityField
@@ -59,6 +59,20 @@ def test_velocities_in_steps_keep_their_flows():
     found = stored(rotation() @ kept @ other).parts()
     assert found[1] is kept
     assert found[2] is not other
+
+
+@pytest.mark.parametrize("kind", ["velocity", "displacement", "gaps"])
+def test_points_are_made_where_the_values_are(kind):
+    """Those of a registration on a GPU go through `stored`; the matrix is in the processor's memory there."""
+    entry = {"kind": kind, "unit_mm": 0.5, "steps": 4, "outside": "border", "inverse": False}
+    names = {"k.values": (3, torch.int16), "k.missing": (1, torch.uint8)}
+    tensors = {
+        name: torch.zeros(1, count, 4, 5, 6, dtype=dtype, device="meta")
+        for name, (count, dtype) in names.items()
+    }
+    part = _restore(entry, "k", tensors | {"k.voxel_to_world": torch.eye(4, dtype=torch.float64)[None]})
+    assert part.grid.device.type == "meta"
+    assert part.grid.voxel_to_world.device.type == "cpu"
 
 
 def test_parts_may_share_what_they_are_made_of(tmp_path, chain):

@@ -110,7 +110,7 @@ def _restore(entry: dict[str, Any], name: str, tensors: dict[str, Tensor]) -> Tr
     if kind == "affine":
         return AffineTransform(tensors[f"{name}.matrix"])
     numbers = tensors[f"{name}.missing" if kind == "gaps" else f"{name}.values"]
-    grid = Grid(triple(numbers.shape[2:]), tensors[f"{name}.voxel_to_world"])
+    grid = Grid(triple(numbers.shape[2:]), tensors[f"{name}.voxel_to_world"], numbers.device)
     if kind == "gaps":
         return Gaps(numbers.bool(), grid)
     values = (numbers.double() * entry["unit_mm"]).float()
