@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOM = 250
-"""Bytes that a file may have where the disk is nearly full: fewer than in any output of the tests. The line on
-standard error goes to a file, too: paths in it must be short."""
+"""Bytes that a file may have where the disk is nearly full: fewer than in any output of the tests. The line
+on standard error goes to a file, too: paths in it must be short."""
 
 
 @contextmanager

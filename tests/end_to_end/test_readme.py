@@ -122,6 +122,8 @@ def test_the_figures_are_those_of_the_result_files():
                 ("fold", "folding_percent", " %"),
             )
         ),
+        "SD of the log-Jacobian | "
+        + " | ".join(f"{mean['sd_log_jacobian']:.2f}" for mean in (packaged, refined)),
         f"| {on_gpu['seconds_median']:.2f} s, {on_gpu['peak_allocated_gib']:.1f} GiB |",
         f"| {packaged['seconds']:.0f} s | {refined['seconds']:.0f} s |",
         f"Greedy reaches {greedy['dice_aseg']:.3f} and {greedy['dice_cortex']:.3f} on the same pairs, "

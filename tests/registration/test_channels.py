@@ -80,7 +80,7 @@ def distance_mm(one: Transform, other: Transform) -> float:
     return float((one(points) - other(points)).norm(dim=-1).mean())
 
 
-@pytest.mark.parametrize(("find", "gain"), [(refined, 0.6), (by_networks, 0.85)])
+@pytest.mark.parametrize(("find", "gain"), [(refined, 0.65), (by_networks, 0.85)])
 def test_each_region_is_right_where_a_channel_shows_it(find, gain):
     """Less so by networks, which see the mean, where the structure is half as strong."""
     left_alone, both = errors_mm(find(pair())), errors_mm(find(pair(Channel(*RIGHT))))

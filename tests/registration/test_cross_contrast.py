@@ -31,7 +31,7 @@ from patchmorph.registration.result import Registration
 from patchmorph.registration.schedule import RESTARTS
 from patchmorph.registration.stages import network
 from patchmorph.registration.stages.base import Stage
-from patchmorph.registration.stages.velocity_refinement import REFINEMENT, VelocityRefinementStage
+from patchmorph.registration.stages.velocity_refinement import BY_OTHERS, VelocityRefinementStage
 from patchmorph.spatial.affine import from_translation
 from patchmorph.spatial.grid import Grid
 from patchmorph.transforms.base import AffineTransform, Transform
@@ -365,8 +365,8 @@ def test_two_contrasts_are_refined_by_what_they_share_and_smoother_between_voxel
     assert [stage.generator.initial_seed() for stage in stages] == [6, 6]
     assert [stage.spacing_mm for stage in stages] == pytest.approx([finest] * 2)
     weights = [stage.objective.diffusion for stage in stages]
-    assert weights == pytest.approx([smoothness * REFINEMENT.diffusion] * 2)
-    assert {stage.objective.folding for stage in stages} == {REFINEMENT.folding}
+    assert weights == pytest.approx([smoothness * BY_OTHERS.diffusion] * 2)
+    assert {stage.objective.folding for stage in stages} == {BY_OTHERS.folding}
 
 
 @pytest.fixture(scope="module")

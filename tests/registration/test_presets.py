@@ -37,8 +37,8 @@ def test_fast_leaves_out_the_finest_scale_and_best_refines(pair):
     assert stages(pair, preset="best") == ([1, 2, 4], [12])
 
 
-def test_maps_of_networks_are_refined_by_small_steps_that_keep_volumes(pair):
-    """Maps without networks, and comparisons that these settings were not measured with, have the others."""
+def test_maps_of_networks_are_refined_by_small_steps_and_volumes_are_kept_where_lncc_compares(pair):
+    """Other comparisons have the settings that they were measured with."""
 
     def settings(with_model: bool, **options) -> set[tuple[float, float, float, str]]:
         model = estimating_model(spacings_mm=SPACINGS) if with_model else None
@@ -51,7 +51,8 @@ def test_maps_of_networks_are_refined_by_small_steps_that_keep_volumes(pair):
 
     assert settings(True) == {(0.04, 0.04, 0.1, "lncc")}
     assert settings(True, similarity="mind") == {(0.15, 0.08, 0.0, "mind")}
-    assert settings(False) == {(0.15, 0.08, 0.0, "lncc")}
+    assert settings(False) == {(0.15, 0.04, 0.1, "lncc")}
+    assert settings(False, similarity="mi") == {(0.15, 0.08, 0.0, "mi")}
 
 
 def test_a_number_of_passes_overrides_the_preset(pair):

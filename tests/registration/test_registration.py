@@ -22,7 +22,7 @@ from patchmorph.registration.schedule import CLASSICAL_PASSES, RESTARTS, keeps_a
 from patchmorph.registration.stages.affine_refinement import AffineRefinementStage
 from patchmorph.registration.stages.nearest_affine import NearestAffineStage
 from patchmorph.registration.stages.network import DenseNetworkStage, affine_residual, patch_velocity
-from patchmorph.registration.stages.velocity_refinement import REFINEMENT, VelocityRefinementStage
+from patchmorph.registration.stages.velocity_refinement import VelocityRefinementStage, refinement_by
 from patchmorph.spatial.grid import Grid
 from patchmorph.transforms.base import AffineTransform
 from patchmorph.transforms.jacobian import jacobian_determinant
@@ -240,7 +240,7 @@ def test_options_of_refinement_reach_its_stages(monkeypatch, model, without_netw
     spec, radius = ModelSpec() if without_networks else model.spec, pair.fixed.content.radius_mm
     spacings = spec.spacings_for(radius) if without_networks else spec.spacings_for(radius)[-1:]
     assert [stage.spacing_mm for stage in dense] == pytest.approx(spacings)
-    objective = REFINEMENT.comparing_by("mind")
+    objective = refinement_by("mind")
     assert (objective.similarity, objective.diffusion, objective.folding) == ("mind", 0.08, 12.0)
     for stage in dense:
         assert (stage.passes, stage.generator.initial_seed(), stage.objective) == (7, 13, objective)

@@ -19,7 +19,12 @@ from patchmorph.registration.stages.affine_refinement import AffineRefinementSta
 from patchmorph.registration.stages.base import GuardedStage, Stage
 from patchmorph.registration.stages.nearest_affine import NearestAffineStage
 from patchmorph.registration.stages.network import AffineNetworkStage, DenseNetworkStage
-from patchmorph.registration.stages.velocity_refinement import RATE, REFINEMENT, VelocityRefinementStage
+from patchmorph.registration.stages.velocity_refinement import (
+    RATE,
+    REFINEMENT,
+    VelocityRefinementStage,
+    refinement_by,
+)
 from patchmorph.transforms.base import Transform
 
 CLASSICAL_PASSES = 40
@@ -29,10 +34,9 @@ CROSS_CONTRAST_PASSES = (("mi", 10), ("mind", 10))
 """Similarities and passes by which two contrasts are refined at the end where no number was chosen. Loss of
 aseg Dice under random curves 0.041 before, 0.027 after; marmoset heads 0.54 to 0.47 mm (decision 009)."""
 
-NETWORK_REFINEMENT, NETWORK_RATE = Objective(diffusion=0.04, volume=0.1, folding=12.0), 0.04
-"""Energy and first steps of the refinement of a map that networks have found, by local correlation: large
-steps lose what the networks know of deep structures, and the volume energy keeps the map as smooth as theirs
-(docs/decisions/017)."""
+NETWORK_RATE = 0.04
+"""Rate of a refinement that compares by LNCC what networks have found: larger steps lose what the networks
+know of deep structures (docs/decisions/017)."""
 
 RESTARTS = 2
 """Restarts of the dense networks at the nearest affine map where an image is truncated. Loss of aseg Dice
@@ -103,11 +107,9 @@ def refinement_schedule(
     Coarser scales gain nothing after networks (docs/decisions/008).
     """
     generator = torch.Generator().manual_seed(options.seed)
-    objective, rate = NETWORK_REFINEMENT, NETWORK_RATE
-    if options.similarity != objective.similarity:
-        objective, rate = REFINEMENT.comparing_by(options.similarity), RATE
-    scale = _refined_scale(model, pair, options)
-    return _refinement(scale, options.passes_after_networks, generator, objective, rate)
+    rate = NETWORK_RATE if options.similarity == REFINEMENT.similarity else RATE
+    scale, passes = _refined_scale(model, pair, options), options.passes_after_networks
+    return _refinement(scale, passes, generator, refinement_by(options.similarity), rate)
 
 
 def detail_schedule(model: PatchMorphModel, pair: PreparedPair, options: RegistrationOptions) -> list[Stage]:
@@ -131,10 +133,11 @@ def cross_contrast_refinement_schedule(
     much (docs/decisions/019).
     """
     finest = _refined_scale(model, pair, options)
-    diffusion = patches_per_voxel(finest[0], pair) * REFINEMENT.diffusion
+    smoothness = patches_per_voxel(finest[0], pair)
     stages = list[Stage]()
     for similarity, passes in CROSS_CONTRAST_PASSES:
-        objective = REFINEMENT.comparing_by(similarity).model_copy(update={"diffusion": diffusion})
+        objective = refinement_by(similarity)
+        objective = objective.model_copy(update={"diffusion": smoothness * objective.diffusion})
         stages += _refinement(finest, passes, torch.Generator().manual_seed(options.seed), objective)
     return stages
 
@@ -149,7 +152,7 @@ def _refined_scale(model: PatchMorphModel, pair: PreparedPair, options: Registra
 def _classical_stages(
     spec: ModelSpec, scales: Sequence[Scale], options: RegistrationOptions, generator: torch.Generator
 ) -> list[Stage]:
-    objective, rigid = REFINEMENT.comparing_by(options.similarity), options.transform == RIGID
+    objective, rigid = refinement_by(options.similarity), options.transform == RIGID
     affine = AffineRefinementStage(scales[0].spacing_mm, spec.patch_size, objective, rigid)
     if options.is_linear:
         return [NearestAffineStage(rigid), affine]

@@ -18,6 +18,7 @@ from patchmorph.registration.stages.velocity_refinement import (
     REFINEMENT,
     VelocityDescent,
     VelocityRefinementStage,
+    refinement_by,
 )
 from patchmorph.spatial.grid import Grid
 from patchmorph.transforms.base import AffineTransform
@@ -40,7 +41,7 @@ def pair():
 
 def stage(passes=12, seed=0, patch_size=32, similarity="lncc") -> VelocityRefinementStage:
     generator = torch.Generator().manual_seed(seed)
-    objective = REFINEMENT.comparing_by(similarity)
+    objective = refinement_by(similarity)
     return VelocityRefinementStage(SPACING, passes, generator, objective, patch_size)
 
 

@@ -32,8 +32,11 @@ from patchmorph.spatial.sampling import sample_linear
 from patchmorph.transforms.base import Transform, compose
 from patchmorph.transforms.velocity import FLOW_DEGREE, VelocityField, integrate
 
-REFINEMENT = Objective(diffusion=0.08, folding=12.0)
-"""Weights of the energy, whose terms are means over the content (docs/decisions/008)."""
+REFINEMENT = Objective(diffusion=0.04, volume=0.1, folding=12.0)
+"""Weights of the energy, whose terms are means over the content (docs/decisions/017)."""
+
+BY_OTHERS = Objective(diffusion=0.08, folding=12.0)
+"""The same where images are not compared by LNCC (docs/decisions/008)."""
 
 RATE = 0.15
 """Velocity voxels (root mean square) of the first steps, unless a stage has others."""
@@ -61,6 +64,11 @@ MIN_WIDTH = 8
 
 CELL = 16
 """Image voxels along each side of the cells in which content is sought."""
+
+
+def refinement_by(similarity: str) -> Objective:
+    """The energy of a refinement that compares images by ``similarity``."""
+    return REFINEMENT if similarity == REFINEMENT.similarity else BY_OTHERS.comparing_by(similarity)
 
 
 @dataclass(frozen=True)
