@@ -160,8 +160,12 @@ class Image(AbstractVolume):
     Args:
         data: ``[1, C, X, Y, Z]`` in nibabel's array order, any dtype.
         grid: grid of the same shape and of batch size one.
-        name, truncated_faces, notes, doubts, background: see `AbstractVolume`.
-        field_of_view: likewise; by default ``grid``.
+        name: name in messages, usually the path.
+        truncated_faces: see `AbstractVolume`.
+        field_of_view: see `AbstractVolume`; by default ``grid``.
+        notes: see `AbstractVolume`.
+        doubts: see `AbstractVolume`.
+        background: see `AbstractVolume`.
     """
 
     def __init__(
@@ -177,9 +181,7 @@ class Image(AbstractVolume):
     ):
         if tuple(data.shape[2:]) != grid.shape:
             raise PatchMorphError(f"data must be [1, C, *{grid.shape}] on its grid, got {list(data.shape)}")
-        self.data = data
-        self.grid = grid
-        self.name = name
+        self.data, self.grid, self.name = data, grid, name
         self.channels, self.dtype = data.shape[1], data.dtype
         self.truncated_faces = truncated_faces
         self.field_of_view = field_of_view or grid
@@ -213,16 +215,15 @@ class Image(AbstractVolume):
         """
         data = self.data
         if turn != Turn():
-            axes = (2 + axis for axis in turn.axes)
-            data = data.permute(0, 1, *axes).flip([2 + k for k in turn.flipped]).contiguous()
+            data = data.permute(0, 1, *(2 + k for k in turn.axes)).flip([2 + k for k in turn.flipped])
+            data = data.contiguous()
         image = Image(data, grid, self.name, faces, grid, self.notes, self.doubts, self.background)
         vars(image)["_statistics"] = self._statistics
         return image
 
     def _copy(self, data: Num[Tensor, "1 c x y z"], background: float | None) -> "Image":
-        grid, field_of_view = (grid.to(data.device) for grid in (self.grid, self.field_of_view))
-        remarks = (self.notes, self.doubts, background)
-        return Image(data, grid, self.name, self.truncated_faces, field_of_view, *remarks)
+        grid, view = (grid.to(data.device) for grid in (self.grid, self.field_of_view))
+        return Image(data, grid, self.name, self.truncated_faces, view, self.notes, self.doubts, background)
 
 
 class CoarsenedVolume(AbstractVolume):
