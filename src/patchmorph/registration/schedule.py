@@ -35,8 +35,8 @@ CROSS_CONTRAST_PASSES = (("mi", 10), ("mind", 10))
 aseg Dice under random curves 0.041 before, 0.027 after; marmoset heads 0.54 to 0.47 mm (decision 009)."""
 
 NETWORK_RATE = 0.04
-"""Rate of a refinement that compares by LNCC what networks have found: larger steps lose what the networks
-know of deep structures (docs/decisions/017)."""
+"""Rate of a refinement by LNCC from the map of networks on: larger steps lose Dice of deep structures
+(docs/decisions/017)."""
 
 RESTARTS = 2
 """Restarts of the dense networks at the nearest affine map where an image is truncated. Loss of aseg Dice

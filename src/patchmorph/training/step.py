@@ -143,9 +143,8 @@ def _dense_stage(
     moving_points = pair.moving.transform(before)
     moving = pair.moving.intensities(moving_points, spacing)
     inputs = pair.fixed.shown(fixed, fixed_points, spacing), pair.moving.shown(moving, moving_points, spacing)
-    patches = torch.cat(inputs, 1)
     velocity = patch_velocity(
-        model.dense[scale], patches, patch, config.model.precision, config.model.symmetric
+        model.dense[scale], torch.cat(inputs, 1), patch, config.model.precision, config.model.symmetric
     )
     residual = VelocityField(velocity, patch.coarsen(VELOCITY_STRIDE), config.model.integration_steps)
     after = transform @ residual
