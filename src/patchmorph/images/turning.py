@@ -48,8 +48,8 @@ class Turn:
     def grid(self, grid: Grid) -> Grid:
         """The grid of a turned array, whose voxels stay where they are."""
         shape = self.shape(grid.shape)
-        linear, shift = torch.zeros(1, 3, 3, dtype=torch.float64), torch.zeros(1, 3, dtype=torch.float64)
+        linear, shift = np.zeros((1, 3, 3)), np.zeros((1, 3))
         for k, axis in enumerate(self.axes):
             linear[0, axis, k] = -1.0 if k in self.flipped else 1.0
             shift[0, axis] = shape[k] - 1.0 if k in self.flipped else 0.0
-        return grid.framed(shape, from_linear(linear, shift))
+        return grid.framed(shape, from_linear(torch.from_numpy(linear), torch.from_numpy(shift)))

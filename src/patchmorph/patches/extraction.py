@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchmorph.images.abstract import AbstractImage
-from patchmorph.spatial.affine import from_linear, invert_affine, rotate_vectors
+from patchmorph.spatial.affine import constant_scaling, rotate_vectors
 from patchmorph.spatial.grid import Grid
 from patchmorph.spatial.lattices import along_axes, sample_lattice
 from patchmorph.transforms.base import AffineTransform, Transform, compose
@@ -39,12 +39,24 @@ def extract_pair(
 
     Outside the field of view of either image both are zero: regions without a counterpart have no effect.
     """
-    points = patch.points_world()
-    mapped = map_points(transform, patch, points)
-    pair = torch.cat([fixed.sample_grid(patch, spacing_mm), moving.sample(mapped, spacing_mm)], dim=1)
-    for in_view in (fixed.in_field_of_view(points), moving.in_field_of_view(mapped)):
-        pair = pair if in_view is None else pair * in_view[:, None]
-    return pair
+    return FixedPatch(fixed, patch, spacing_mm).with_moving(moving, transform)
+
+
+class FixedPatch:
+    """A patch of a fixed image, sampled once for any number of maps (see `extract_pair`)."""
+
+    def __init__(self, fixed: AbstractImage, patch: Grid, spacing_mm: float):
+        self.patch, self.spacing_mm = patch, spacing_mm
+        self.points, self.values = patch.points_world(), fixed.sample_grid(patch, spacing_mm)
+        self.in_view = fixed.in_field_of_view(self.points)
+
+    def with_moving(self, moving: AbstractImage, transform: Transform) -> Float[Tensor, "b 2 x y z"]:
+        """The patch, and ``moving`` pulled through ``transform`` at its points."""
+        mapped = map_points(transform, self.patch, self.points)
+        pair = torch.cat([self.values, moving.sample(mapped, self.spacing_mm)], dim=1)
+        for in_view in (self.in_view, moving.in_field_of_view(mapped)):
+            pair = pair if in_view is None else pair * in_view[:, None]
+        return pair
 
 
 def map_points(
@@ -78,8 +90,10 @@ def map_points(
 
 def matrix_to_world(matrix: Float[Tensor, "b 4 4"], patch: Grid) -> Float[Tensor, "b 4 4"]:
     """An affine map in the frame of ``patch`` as a map of the world, float64."""
-    patch_to_world = from_linear(patch.voxel_to_world[:, :3, :3], patch.center_world)
-    return patch_to_world @ matrix.double() @ invert_affine(patch_to_world)
+    middle, device = [(count - 1) / 2 for count in patch.shape], patch.voxel_to_world.device
+    from_center = constant_scaling((1, 1, 1), tuple(middle), device)
+    to_center = constant_scaling((1, 1, 1), tuple(-half for half in middle), device)
+    return patch.voxel_to_world @ from_center @ matrix.double() @ to_center @ patch.world_to_voxel
 
 
 def velocity_to_world(velocity: Float[Tensor, "b 3 u v w"], patch: Grid) -> Float[Tensor, "b 3 u v w"]:

@@ -127,9 +127,9 @@ def exponential(
     identity = torch.eye(generator.shape[-1], dtype=generator.dtype, device=generator.device)
     result = identity.expand_as(scaled)
     for k in range(order, 0, -1):
-        result = identity + scaled @ result / k
+        result = torch.baddbmm(identity, scaled, result, alpha=1 / k)
     for _ in range(squarings):
-        result = result @ result
+        result = torch.bmm(result, result)
     return result
 
 

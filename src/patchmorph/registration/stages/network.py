@@ -21,7 +21,13 @@ from patchmorph.networks.batches import PATCH_VOXELS, Batches
 from patchmorph.networks.contract import VELOCITY_STRIDE, Precision, device_of, predict
 from patchmorph.patches.blending import Blend, smooth
 from patchmorph.patches.detail import detail
-from patchmorph.patches.extraction import extract, extract_pair, matrix_to_world, velocity_to_world
+from patchmorph.patches.extraction import (
+    FixedPatch,
+    extract,
+    extract_pair,
+    matrix_to_world,
+    velocity_to_world,
+)
 from patchmorph.patches.lattice import PatchLattice, fitted_patch
 from patchmorph.patches.rows import LATTICE_ORDER, Row, divided, lines, merged_rows, shortened, swept
 from patchmorph.progress import advance, step
@@ -126,11 +132,12 @@ class AffineNetworkStage(Stage):
 
     def refine(self, pair: PreparedPair, transform: Transform) -> Transform:
         """``transform @ affine``."""
-        patch = Grid.centered(cube(self.patch_size), self.spacing_mm, pair.fixed.content.center_world)
-        patch = patch.to(pair.fixed.content.device)
+        content = pair.fixed.content
+        patch = Grid.centered(cube(self.patch_size), self.spacing_mm, content.center_world).to(content.device)
         with one_core():
+            fixed = FixedPatch(pair.fixed.image, patch, self.spacing_mm)
             for _ in range(self.passes * (TRUNCATED_PASSES if pair.is_truncated else 1)):
-                images = extract_pair(pair.fixed.image, pair.moving.image, patch, self.spacing_mm, transform)
+                images = fixed.with_moving(pair.moving.image, transform)
                 transform = transform @ affine_residual(
                     self.network, images, patch, self.precision, self.symmetric
                 )
@@ -269,8 +276,7 @@ class DenseNetworkStage(Stage):
             around = block.widened(CONTENT_MARGIN)
             near = foreground(extract(pair.fixed.image, around, self.spacing_mm * VELOCITY_STRIDE)).float()
             for axis in range(3):  # one after the other, which takes a fifth of the time
-                size = [1, 1, 1]
-                size[axis] = 2 * CONTENT_MARGIN + 1
+                size = [2 * CONTENT_MARGIN + 1 if k == axis else 1 for k in range(3)]
                 near = functional.max_pool3d(near, size, 1)
             found[box.slices] = near[0, 0].bool().cpu().numpy()
         return found
