@@ -136,6 +136,8 @@ class Coarsening:
             slab = read(VoxelBox((first, 0, 0), (last, *shape[1:]))).float()
             for axis in (2, 1):
                 slab = _weighted(slab, weights[axis], axis)
+            if last - first == shape[0] and weights[0] is not None:
+                return _weighted(slab, weights[0], 0).contiguous()
             if data is None:
                 data = torch.zeros(1, slab.shape[1], *self.grid.shape, device=slab.device)
             if weights[0] is None:

@@ -123,11 +123,16 @@ def explained_fraction(
     weight: Float[Tensor, "#k n"] | None = None,
 ) -> Float[Tensor, " k"]:
     """`correlation_ratio` to intensities of which the `bin_memberships` are known."""
-    weight = torch.ones_like(moving[:1]) if weight is None else weight
-    sizes = (weight @ memberships).clamp(min=1e-3)
-    means = (weight * moving) @ memberships / sizes
-    mean = (weight * moving).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1e-3)
-    variance = (weight * (moving - mean).square()).sum(1)
+    if weight is None:
+        weighted, total, sizes = moving, moving.shape[1], torch.ones_like(moving[:1]) @ memberships
+    else:
+        weighted, total = weight * moving, weight.sum(1, keepdim=True).clamp(min=1e-3)
+        sizes = weight @ memberships
+    sizes = sizes.clamp(min=1e-3)
+    means = weighted @ memberships / sizes
+    mean = weighted.sum(1, keepdim=True) / total
+    squares = (moving - mean).square()
+    variance = (squares if weight is None else weight * squares).sum(1)
     return (sizes * (means - mean).square()).sum(1) / variance.clamp(min=1e-6)
 
 

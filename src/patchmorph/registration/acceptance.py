@@ -27,10 +27,11 @@ class IntensityAgreement(NamedTuple):
     @classmethod
     def of(cls, first: Float[Tensor, " n"], second: Float[Tensor, " n"]) -> "IntensityAgreement":
         """The agreement of values from 0 to 1 at the same points."""
-        r = torch.corrcoef(torch.stack([first, second]))[0, 1]
         ratios = [correlation_ratio(a[None], b[None]) for a, b in ((first, second), (second, first))]
-        linear_r2, *ratios = torch.stack([r * r.abs(), *torch.cat(ratios)]).tolist()
-        return cls(linear_r2, max(ratios))
+        a, b = first - first.mean(), second - second.mean()
+        moments = torch.stack([a.dot(b), a.dot(a), b.dot(b)])
+        common, variance, other, *ratios = torch.cat([moments, *ratios]).tolist()  # one wait for a GPU
+        return cls(common * abs(common) / (variance * other or 1.0), max(ratios))
 
     @property
     def linearity(self) -> float:

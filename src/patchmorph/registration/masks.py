@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from patchmorph.errors import PatchMorphError
 from patchmorph.images.abstract import AbstractImage
 from patchmorph.images.chunked import StoredImage
-from patchmorph.images.foreground import find_content, foreground
+from patchmorph.images.foreground import Content, find_content, foreground
 from patchmorph.images.inpainting import inpainted
 from patchmorph.images.intensity import Masked, NonZero
 from patchmorph.images.volume import Image, MappedImage
@@ -40,12 +40,14 @@ class Region:
         holes: filled from their surroundings before.
         left_out: what lies outside, one sentence each; none: nothing does.
         doubts: why a mask may be another than the user meant.
+        content: of the image, if it was measured and nothing is left out.
     """
 
     masks: tuple[Masked, ...] = ()
     holes: AbstractImage | None = None
     left_out: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
+    content: Content | None = None
 
     def of(self, image: MappedImage) -> MappedImage:
         """The image, zero outside the region, with its holes filled."""

@@ -123,7 +123,7 @@ def prepare_image(
         if given.channels != 1:
             raise PatchMorphError(f"image must have one channel, got {given.channels} in {given.name}")
     view, notes, region = _tissue(image, selection, None, brain_network)
-    content = find_content(view)
+    content = region.content or find_content(view)
     views = [view.with_truncated_faces(find_truncated_faces(view))]
     notes += (CUT,) if views[0].truncated_faces else ()
     remarks = [f"{image.name}: {note}" for note in notes]
@@ -166,6 +166,7 @@ def _tissue(
         notes = (notes or more) + left_out
     elif brain_network is not None and _differ(image):
         view, notes = _normalized(image, MAX_BRAIN_WINDOW, selection)
+        region = replace(region, content=None)
     return view, notes, region
 
 
@@ -215,8 +216,11 @@ def _region(image: MappedImage, selection: Selection, brain_network: nn.Module |
 
 def _brain_region(image: MappedImage, brain_network: nn.Module | None) -> Region:
     """The brain in a head; everything, if the image shows a brain only."""
-    brain = None if brain_network is None else find_brain(brain_network, image, find_content(image))
-    if brain is None:
+    if brain_network is None:
         return Region()
+    content = find_content(image)
+    brain = find_brain(brain_network, image, content)
+    if brain is None:
+        return Region(content=content)
     half = float(brain.values().max()) / 2
     return Region((Masked(brain, half, min(image.spacing_mm)),), left_out=(BRAIN_FOUND,))

@@ -59,12 +59,11 @@ def sample_linear(
         mode="bilinear",
         padding_mode=outside,
         align_corners=False,
-    )[..., 0, 0]
-    if len(data) == 1:  # [chunks, C, n] -> [batch, C, n]
-        count = batch * math.prod(size)
-        values = values.transpose(0, 1).reshape(data.shape[1], -1)[:, :count]
-        values = values.reshape(data.shape[1], batch, -1).transpose(0, 1)
-    return values.reshape(batch, data.shape[1], *size)
+    )
+    if len(data) > 1:
+        return values.reshape(batch, data.shape[1], *size)
+    values = values.transpose(0, 1).reshape(data.shape[1], -1)[:, : batch * math.prod(size)]
+    return values.reshape(data.shape[1], batch, *size).transpose(0, 1)
 
 
 def sample_nearest(
