@@ -1,13 +1,14 @@
 """Label maps for T1 brains that have none, from label maps of other people that have no image.
 
-    python recipes/label_images.py --maps FOLDER --images FOLDER --output FOLDER [--minutes 7]
+    python recipes/label_images.py --maps FOLDER --images FOLDER --output FOLDER [--minutes 7] [--networks 4]
+        [--votes FOLDER]
 
 The labels that the packaged model t1-brain learned with (docs/decisions/008 and 011). Segmentation networks
 see only images made of label maps: every structure gets a grey value near that of T1, then come pose, warp,
 blur, bias, noise and a rough skull stripping, all at random (as SynthSeg does; Billot et al., Med Image Anal
-2023). Their mean answer labels each image: ``NAME_labels.nii`` (FreeSurfer's ids) and ``manifest.csv`` for
-``patchmorph train``. Maps are whole heads with SynthSeg's ids; images are brains without skull, 1 mm. Wants
-a GPU.
+2023). Their mean answer, or its mean with the votes of `vote_labels.py`, labels each image:
+``NAME_labels.nii`` (FreeSurfer's ids) and ``manifest.csv`` for ``patchmorph train``. Maps are whole heads
+with SynthSeg's ids; images are brains without skull, 1 mm. Wants a GPU.
 """
 
 import argparse
@@ -313,8 +314,8 @@ def train(maps: Maps, minutes: float, spread: float) -> Segmenter:
 
 
 @torch.no_grad()
-def label(networks: Sequence[Segmenter], voxels: np.ndarray) -> np.ndarray:
-    """FreeSurfer's ids for a brain of 1 mm in RAS order: the mean answer for it and its mirror image."""
+def shares(networks: Sequence[Segmenter], voxels: np.ndarray) -> np.ndarray:
+    """The mean answer for a brain of 1 mm in RAS order and its mirror image: ``[classes + 1, X, Y, Z]``."""
     device = next(networks[0].parameters()).device
     box, source, target = _boxed(voxels.astype(np.float32))
     image = normalized(torch.from_numpy(box)[None, None].to(device))
@@ -323,10 +324,10 @@ def label(networks: Sequence[Segmenter], voxels: np.ndarray) -> np.ndarray:
         for network in networks:
             share += network(image).float().softmax(1)
             share += network(image.flip(2)).float().softmax(1).flip(2)[:, swapped(device)]
-    ids = np.array([0, *CLASSES], np.uint8)
-    labels = np.zeros(voxels.shape, np.uint8)
-    labels[source] = ids[share.argmax(1)[0].cpu().numpy()][target]
-    return labels
+    answer = np.zeros((len(CLASSES) + 1, *voxels.shape), np.float32)
+    answer[0] = 1
+    answer[(slice(None), *source)] = share[0].cpu().numpy()[(slice(None), *target)] / (2 * len(networks))
+    return answer
 
 
 def _boxed(voxels: np.ndarray) -> tuple[np.ndarray, tuple[slice, ...], tuple[slice, ...]]:
@@ -351,17 +352,23 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=7, help="training of each network")
+    parser.add_argument("--networks", type=int, default=len(SPREADS), choices=range(1, len(SPREADS) + 1))
+    parser.add_argument("--votes", type=Path, help="folder of vote_labels.py's files, which count as much")
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     maps = read_maps(arguments.maps, device)
-    networks = [train(maps, arguments.minutes, spread) for spread in SPREADS]
+    networks = [train(maps, arguments.minutes, spread) for spread in SPREADS[: arguments.networks]]
     arguments.output.mkdir(parents=True, exist_ok=True)
     rows = []
     for path in sorted(arguments.images.glob("*.nii*")):
         voxels, affine = read_ras(path)
-        name = path.name.partition(".")[0].removesuffix("_T1w") + "_labels.nii"
-        nib.save(nib.Nifti1Image(label(networks, voxels), affine), arguments.output / name)  # type: ignore
+        person = path.name.partition(".")[0].removesuffix("_T1w")
+        share, name = shares(networks, voxels), f"{person}_labels.nii"
+        if arguments.votes:
+            share += np.load(arguments.votes / f"{person}_votes.npy") / 255
+        labels = np.array([0, *CLASSES], np.uint8)[share.argmax(0)]
+        nib.save(nib.Nifti1Image(labels, affine), arguments.output / name)  # type: ignore[attr-defined]
         rows.append((path.resolve(), name))
     with (arguments.output / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("image", "labels"), *rows])
