@@ -21,7 +21,6 @@ from patchmorph.registration.cross_contrast import (
     in_one_contrast,
     mean_by_intensity,
     register_any_contrast,
-    roughness,
     shared_information,
 )
 from patchmorph.registration.options import RegistrationOptions
@@ -35,8 +34,6 @@ from patchmorph.registration.stages.velocity_refinement import BY_OTHERS, Veloci
 from patchmorph.spatial.affine import from_translation
 from patchmorph.spatial.grid import Grid
 from patchmorph.transforms.base import AffineTransform, Transform
-from patchmorph.transforms.displacement import DisplacementField
-from patchmorph.transforms.velocity import VelocityField
 
 IDENTITY = AffineTransform.identity()
 SAME, ANY = PatchMorphModel(ModelSpec()), PatchMorphModel(ModelSpec())
@@ -59,9 +56,19 @@ def inverted(image: Image) -> Image:
     return Image(torch.where(image.data > 0.05, 1.1 - image.data, 0), image.grid, "inverted")
 
 
+def folded(image: Image) -> Image:
+    """Dark and bright alike: intensities are lost, so nothing brings this into another contrast."""
+    return Image(torch.where(image.data > 0.05, 0.1 + (image.data - 0.55).abs(), 0), image.grid, "folded")
+
+
 @functools.cache
 def inverted_pair() -> PreparedPair:
     return prepare_pair(image_of(), inverted(image_of()))
+
+
+@functools.cache
+def folded_pair() -> PreparedPair:
+    return prepare_pair(image_of(), folded(image_of()))
 
 
 @functools.cache
@@ -75,8 +82,8 @@ def register(pair: PreparedPair, options=DEFAULT, models=MODELS) -> Registration
 
 @pytest.fixture
 def few_points(monkeypatch):
-    """Images are compared at a 27th of the points: mutual information at all of them takes seconds."""
-    monkeypatch.setattr(cross_contrast, "POINTS", 32)
+    """Images are compared at a third of the points: mutual information at all of them takes seconds."""
+    monkeypatch.setattr(cross_contrast, "POINTS", 64)
 
 
 @dataclass(frozen=True)
@@ -233,21 +240,20 @@ def test_the_linearity_that_one_contrast_needs(candidates, monkeypatch, fraction
 
 
 @pytest.mark.usefixtures("few_points")
-@pytest.mark.parametrize(("ratio", "is_taken"), [(1.12, True), (1.28, False)])
-def test_a_last_map_may_be_a_fifth_rougher_than_the_one_before(candidates, ratio, is_taken):
-    pair = inverted_pair()
-    flow = smooth_velocity(image_of().grid, 2.0)
-    rougher = VelocityField(flow.velocity * ratio, flow.grid)
-    maps = {"last": IDENTITY @ rougher, "better": shifted(4.0) @ flow, "rough": shifted(9.0) @ flow}
-    assert roughness(pair, maps["last"]) == pytest.approx(ratio * roughness(pair, maps["better"]), rel=0.02)
-    values = [shared_information(pair, maps[name]) for name in ("last", "better", "rough")]
-    assert values == sorted(values, reverse=True)  # or else it would not be taken anyway
+@pytest.mark.parametrize(("mm", "is_taken"), [(1.0, True), (3.0, False)])
+def test_the_agreement_that_images_brought_into_one_contrast_need(candidates, mm, is_taken):
+    pair, rough, last = inverted_pair(), IDENTITY, shifted(0.5)
+    in_one = in_one_contrast(pair, rough, "moving")
+    linear_r2 = in_one.agreement(shifted(mm), 64).linear_r2
+    assert 0.92 < linear_r2 < 0.97 if is_taken else 0.8 < linear_r2 < 0.88
 
     def found_by(given, model):
-        return maps["last" if model is SAME else "rough" if given is pair else "better"]
+        return last if model is SAME else rough if given is pair else shifted(mm)
 
-    candidates(found_by)
-    assert register(pair).transform is maps["last" if is_taken else "better"]
+    runs = candidates(found_by)
+    found = register(pair)
+    assert [run.model for run, *_ in runs] == [ANY, ANY, ANY, SAME][: 4 if is_taken else 3]
+    assert found.transform is (last if is_taken else rough)
 
 
 @pytest.mark.usefixtures("few_points")
@@ -255,39 +261,28 @@ def test_a_remapped_pair_begins_at_the_affine_part_and_keeps_its_truncated_faces
     given = inverted_pair()
     faces = ((2, 0),)
     pair = replace(given, moving=replace(given.moving, image=given.moving.image.with_truncated_faces(faces)))
-    flow = smooth_velocity(image_of().grid, 2.0)
-
-    rough, better = shifted(1.0) @ flow, shifted(2.0) @ flow
+    flow = smooth_velocity(image_of().grid, 0.5)
+    rough, better, last = shifted(0.5) @ flow, shifted(1.0) @ flow, shifted(0.2) @ flow
 
     def found_by(given, model):
-        return rough if given is pair else better
+        return last if model is SAME else rough if given is pair else better
 
     runs = candidates(found_by)
     found = register(pair)
     assert len(runs) == 4
-    for (_, remapped, before), mm in zip(runs[1:], (1.0, 1.0, 2.0), strict=True):
+    for (_, remapped, before), mm in zip(runs[1:], (0.5, 0.5, 1.0), strict=True):
         torch.testing.assert_close(before.matrix, shifted(mm).matrix)
         assert remapped.moving.image.truncated_faces == faces
         assert remapped.fixed.image.truncated_faces == ()
-    assert found.transform is runs[0][0].found  # of the least shift
-    assert found.history == (*AT_IDENTITY, found.transform)
+    assert found.transform is last
+    assert found.history[: len(AT_IDENTITY)] == AT_IDENTITY
+    assert len(found.history) == len(AT_IDENTITY) + 2  # where the last one began, and what it found
     moving = runs[1][1].moving
+    by_rough = in_one_contrast(pair, rough, "moving").moving.image.values()
+    torch.testing.assert_close(moving.image.values(), by_rough, atol=0, rtol=0)
     background = pair.moving.image.values() <= 0.02
     assert (moving.image.values()[background] == 0).all()
     assert (moving.image.values() != pair.moving.image.values()).float().mean() > 0.1
-
-
-def test_roughness_is_the_spread_of_the_logarithm_of_volume():
-    assert roughness(alike(), AffineTransform(torch.diag(torch.tensor([2.0, 1, 1, 1]))[None])) < 1e-4
-    grid = Grid.centered((64, 64, 64), 4.0, torch.zeros(1, 3))
-    x = grid.points_world()[..., 0]
-    displacement = torch.zeros(1, 3, 64, 64, 64)
-    displacement[:, 0] = 0.001 * x.square() / 2  # so that the volume changes by 1 + x / 1000
-    # Points of an ellipsoid with a semi-axis of 68 mm spread by 68 / √5 along it.
-    expected = 0.068 / 5**0.5
-    assert roughness(alike(), IDENTITY @ DisplacementField(displacement, grid)) == pytest.approx(
-        expected, rel=0.05
-    )
 
 
 @pytest.mark.usefixtures("few_points")
@@ -297,8 +292,10 @@ def test_two_contrasts_take_the_better_side(candidates, refinements, side):
     options = RegistrationOptions(refine=3, jitter=True, seed=4)
 
     def found_by(given, model):
+        if model is SAME:
+            return IDENTITY
         remapped = getattr(given, side) is not getattr(pair, side)
-        return IDENTITY if model is SAME else shifted(2.0 if remapped else 6.0)
+        return shifted(0.5 if given is pair else 0.25 if remapped else 6.0)
 
     runs = candidates(found_by)
     found = register(pair, options)
@@ -307,7 +304,7 @@ def test_two_contrasts_take_the_better_side(candidates, refinements, side):
         (model, networks_alone, 0) for model in (ANY, ANY, ANY, SAME)
     ]
     assert [type(part) for part in found.history] == [AffineTransform] * 5
-    torch.testing.assert_close(found.history[2].matrix, shifted(2.0).matrix)  # where the last one began
+    torch.testing.assert_close(found.history[2].matrix, shifted(0.25).matrix)  # where the last one began
     assert found.transform is IDENTITY
     note = f"the contrasts differ: model any, then one with the {side} image in the contrast of the other"
     assert found.notes == (note,)
@@ -317,26 +314,31 @@ def test_two_contrasts_take_the_better_side(candidates, refinements, side):
     assert before is IDENTITY
     refinements.clear()
     assert register(pair, replace(options, refine=0)).notes == (note,)
-    assert register(pair, replace(options, refine=None)).notes == (note, REFINED)
-    assert refinements == []  # `CROSS_CONTRAST_PASSES` is empty here
+    assert register(pair, replace(options, refine=None)).notes == (note,)
+    assert refinements == []
 
 
 @pytest.mark.usefixtures("few_points")
-def test_a_worse_last_map_is_not_taken(candidates):
-    candidates(lambda pair, model: shifted(11.0) if model is SAME else IDENTITY)
-    found = register(inverted_pair())
-    assert found.transform is IDENTITY
-    assert found.notes == ("the contrasts differ: model any", REFINED)
+@pytest.mark.parametrize(("rough", "turned", "note"), [(0, 4, ""), (4, 0, ", with the ")])
+def test_lost_intensities_take_the_map_that_tells_most(candidates, rough, turned, note):
+    """The model for one contrast would follow wrong edges, and is not run."""
+    pair = folded_pair()
+    runs = candidates(lambda given, model: shifted(rough if given is pair else turned))
+    found = register(pair)
+    assert [run.model for run, *_ in runs] == [ANY] * 3
+    assert found.transform is runs[0 if rough < turned else 1][0].found
+    assert found.notes[0].startswith(f"the contrasts differ: model any{note}")
+    assert found.notes[1:] == (REFINED,)
 
 
 @pytest.mark.usefixtures("few_points")
 def test_the_last_map_of_two_contrasts_is_refined_by_what_they_share(candidates, monkeypatch):
-    pair, flow = inverted_pair(), smooth_velocity(image_of().grid, 2.0)
+    pair, flow = folded_pair(), smooth_velocity(image_of().grid, 2.0)
     before = IDENTITY @ flow
     candidates(lambda pair, model: before)
     monkeypatch.setattr(schedules, "CROSS_CONTRAST_PASSES", (("mi", 3), ("mind", 3)))
-    model = PatchMorphModel(ModelSpec(spacings_mm=(6.0,)))
-    after = register(pair, models=Models(lambda name: model, "one", "any"))
+    models = {name: PatchMorphModel(ModelSpec(spacings_mm=(6.0,))) for name in ("one", "any")}
+    after = register(pair, models=Models(models.__getitem__, "one", "any"))
     assert after.notes[-1] == REFINED
     assert len(after.notes) == 2
     kept = len(after.history) - 2  # two stages
@@ -344,7 +346,7 @@ def test_the_last_map_of_two_contrasts_is_refined_by_what_they_share(candidates,
     assert after.history[-1] is after.transform
     points = pair.fixed.content.center_world[:, None].float() + torch.randn(1, 500, 3) * 25
     errors = [(found(points) - points).norm(dim=-1).mean() for found in (before, after.transform)]
-    assert errors[1] < 0.8 * errors[0]
+    assert errors[1] < 0.9 * errors[0]  # 0.83 here, by six passes of which some intensities tell nothing
 
 
 @pytest.mark.parametrize(("voxel", "smoothness"), [(0.7, 1), (1.3, 1), (1.5, 1.5), (3, 3)])
@@ -374,7 +376,7 @@ def small_pair() -> PreparedPair:
     """Two contrasts at 4 mm, on which networks take a second."""
     image = smooth_image(grid_around((40, 46, 38), AFFINES["RAS"] * 4))
     moved = Grid(image.grid.shape, shifted(5.0).matrix @ image.grid.voxel_to_world)
-    return prepare_pair(image, inverted(Image(image.data, moved)))
+    return prepare_pair(image, folded(Image(image.data, moved)))
 
 
 @pytest.mark.usefixtures("few_points")
@@ -395,7 +397,7 @@ def test_networks_run_as_often_whatever_the_options_and_refinement_runs_once(
         return found, list(calls)
 
     default, networks = counted(DEFAULT)
-    assert len(networks) >= 4 * 3  # four candidates of three stages each
+    assert len(networks) >= 3 * 3  # three candidates of three stages each
     assert [run[0].objective.similarity for run in refinements] == ["mi", "mind"]
     assert all(run[1] is small_pair for run in refinements)  # the images as given
     seeded, again = counted(RegistrationOptions(seed=1))

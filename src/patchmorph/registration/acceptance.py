@@ -94,17 +94,17 @@ class AffineAcceptance:
 
 @dataclass(frozen=True)
 class ContrastAcceptance:
-    """Whether two images show one contrast, and whether the last map of two contrasts is used.
+    """Whether two images show one contrast, or can be brought into one.
 
     Attributes:
         min_linearity_of_pose: linearity under the pose above which one contrast is possible: 0.93 to 1 for T1
             of many scanners.
         min_linear_r2: under the map of the same-contrast model, above which the images have one contrast: T1
-            of one scanner 0.92 to 0.94, of two 0.81 to 0.87, other contrasts at most 0.91.
+            of one scanner 0.92 to 0.94, of two 0.81 to 0.87, other contrasts at most 0.91. Of images of which
+            one was brought into the contrast of the other: 0.92 to 0.95 where no intensities were lost, at
+            most 0.88 through random curves.
         min_linearity: under the map of the any-contrast model, likewise: T1 of any scanner 0.95 to 1, other
             contrasts at most 0.95, mostly below 0.9.
-        max_roughness_ratio: SD of the log-Jacobian of a last map over that of the map before, at most: 0.9 to
-            1.1 where the last map is better, 1.4 where it is worse.
         max_opposite_r2: linear R² of two channels inside one image, below which bright in one is dark in the
             other: marmoset T1 and T2 -0.67, channels of different structures about 0 (decision 014).
     """
@@ -112,7 +112,6 @@ class ContrastAcceptance:
     min_linearity_of_pose: float = 0.92
     min_linear_r2: float = 0.9
     min_linearity: float = 0.95
-    max_roughness_ratio: float = 1.2
     max_opposite_r2: float = -0.1
 
     def may_be_one(self, agreement: IntensityAgreement | None) -> bool:
@@ -126,10 +125,6 @@ class ContrastAcceptance:
     def is_linear(self, agreement: IntensityAgreement | None) -> bool:
         """Whether the agreement under the map of the any-contrast model is that of one contrast."""
         return agreement is not None and agreement.linearity > self.min_linearity
-
-    def is_smooth(self, roughness: float, roughness_before: float) -> bool:
-        """Whether a last map is about as smooth as the map before."""
-        return roughness <= self.max_roughness_ratio * roughness_before
 
     def is_opposite(self, linear_r2: float) -> bool:
         """Whether bright in one channel of an image is dark in another one."""

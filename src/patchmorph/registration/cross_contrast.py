@@ -5,8 +5,10 @@ differ. So its map is used where the images then agree very well, or where the m
 shows that bright corresponds to bright. Otherwise the images are brought into one contrast first: once they
 are roughly aligned, the mean intensity of one image wherever the other has one value maps the other into
 its contrast (the relation that the correlation ratio measures; Roche et al., MICCAI 1998). All detail stays,
-since every voxel is mapped alike. Both directions are tried. At the end, the images as given refine the map
-by what any two contrasts share: mutual information and self-similarity (docs/decisions/009).
+since every voxel is mapped alike. Both directions are tried. If the images then agree as those of one
+contrast do, the same-contrast model registers them. If they do not, intensities were lost, and the images as
+given refine the map by what any two contrasts share: mutual information and self-similarity
+(docs/decisions/009).
 """
 
 from collections.abc import Callable
@@ -35,8 +37,8 @@ from patchmorph.registration.schedule import (
     schedule,
 )
 from patchmorph.transforms.base import Transform
-from patchmorph.transforms.jacobian import jacobian_determinant, log_determinant
 
+IN_ONE = "in the contrast of the other"
 REFINED = "the map is refined by what two contrasts share (--refine 0 leaves that out)"
 BINS = 48
 """Knots of the curve that maps intensities."""
@@ -46,6 +48,7 @@ POINTS = 96
 """Points along the longest side of the fixed content's box in which contrasts are compared."""
 
 Side = Literal["fixed", "moving"]
+SIDES: tuple[Side, ...] = ("moving", "fixed")
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ def register_any_contrast(
     if direct and CONTRAST.is_linear(pair.agreement(rough.transform, POINTS)):
         return _refined(pair, direct, options)
     best = _best_candidate(rough, history, models, options)
-    if not options.refines_between_contrasts:
+    if best.model is models.same_contrast or not options.refines_between_contrasts:
         return _refined(pair, best, options)
     history = refine(pair, best.history, cross_contrast_refinement_schedule(best.model, pair, options))
     finer = detail_schedule(best.model, best.pair, options)
@@ -139,31 +142,26 @@ def register_any_contrast(
 def _best_candidate(
     rough: Candidate, history: History, models: Models, options: RegistrationOptions
 ) -> Candidate:
-    """Of a rough map and those with one image in the contrast of the other, the one that tells most.
+    """The map of the same-contrast model where one image can be brought into the contrast of the other.
 
-    The direction is chosen among maps of the any-contrast model: maps of the other model agree well even
-    where they are wrong, but are rougher then.
+    Where intensities were lost it follows wrong edges. Then, of the rough map and those with one image about
+    in the contrast of the other, the one that tells most.
     """
     pair = rough.pair
 
-    def remapped(side: Side, known: Candidate, model: PatchMorphModel, note: str) -> Candidate:
-        in_one = in_one_contrast(pair, known.transform, side)
+    def remapped(side: Side, known: Candidate, model: PatchMorphModel, by: str) -> Candidate:
+        in_one, note = in_one_contrast(pair, known.transform, side), f"{by} with the {side} image {IN_ONE}"
         return Candidate.run(in_one, (*history, known.transform.affine_part()), model, options, note)
 
-    sides: tuple[Side, ...] = ("moving", "fixed")
-    how = "with the {} image in the contrast of the other"
-    by_side = {
-        side: remapped(side, rough, models.any_contrast, f"{rough.note}, {how.format(side)}")
-        for side in sides
-    }
-    side = max(sides, key=lambda side: shared_information(pair, by_side[side].transform))
+    def information(candidate: Candidate) -> float:
+        return shared_information(pair, candidate.transform)
+
+    by_side = {side: remapped(side, rough, models.any_contrast, f"{rough.note},") for side in SIDES}
+    side = max(SIDES, key=lambda side: information(by_side[side]))
     better = by_side[side]
-    note = f"{rough.note}, then {models.same_name} {how.format(side)}"
-    last = remapped(side, better, models.same_contrast, note)
-    candidates = [rough, better]
-    if CONTRAST.is_smooth(roughness(pair, last.transform), roughness(pair, better.transform)):
-        candidates.append(last)
-    return max(candidates, key=lambda candidate: shared_information(pair, candidate.transform))
+    if CONTRAST.is_one(better.pair.agreement(better.transform, POINTS)):
+        return remapped(side, better, models.same_contrast, f"{rough.note}, then {models.same_name}")
+    return max((rough, *by_side.values()), key=information)
 
 
 def _refined(pair: PreparedPair, found: Candidate, options: RegistrationOptions) -> Registration:
@@ -176,13 +174,6 @@ def _refined(pair: PreparedPair, found: Candidate, options: RegistrationOptions)
 def shared_information(pair: PreparedPair, transform: Transform) -> float:
     """Normalised mutual information of the images as given, 0 to 1."""
     return 1 - float(mutual_information(*pair.sampled(transform, POINTS)))
-
-
-def roughness(pair: PreparedPair, transform: Transform) -> float:
-    """Standard deviation of the logarithm of the Jacobian determinant inside the fixed content."""
-    grid = pair.fixed.content.grid(POINTS)
-    content = foreground(pair.fixed.image.sample(grid.points_world(), float(grid.spacing_mm.max())))
-    return float(log_determinant(jacobian_determinant(transform, grid)[content[0, 0]]).std())
 
 
 def in_one_contrast(pair: PreparedPair, transform: Transform, side: Side) -> PreparedPair:
