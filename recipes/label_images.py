@@ -3,7 +3,7 @@
     python recipes/label_images.py --maps FOLDER --images FOLDER --output FOLDER [--minutes 7] [--networks 4]
         [--votes FOLDER]
 
-The labels that the packaged model t1-brain learned with (docs/decisions/008 and 011). Segmentation networks
+The labels that the packaged models learned with (docs/decisions/008 and 011). Segmentation networks
 see only images made of label maps: every structure gets a grey value near that of T1, then come pose, warp,
 blur, bias, noise and a rough skull stripping, all at random (as SynthSeg does; Billot et al., Med Image Anal
 2023). Their mean answer, or its mean with the votes of `vote_labels.py`, labels each image:
@@ -66,8 +66,8 @@ OTHERS = 8
 WIDTHS = (48, 64, 96, 128, 160)
 RATE, WARMUP = 1.5e-3, 50
 
-SPREADS = (0.1, 0.15, 0.2, 0.25)
-"""Standard deviation of the tones that each network sees."""
+SPREADS = (0.15, 0.1, 0.2, 0.25)
+"""Standard deviation of the tones that each network sees; of fewer networks, the first ones."""
 
 
 class Maps(NamedTuple):
@@ -344,6 +344,11 @@ def _boxed(voxels: np.ndarray) -> tuple[np.ndarray, tuple[slice, ...], tuple[sli
     return box, source, target
 
 
+def vote_file(folder: Path, person: str) -> Path:
+    """Where `vote_labels.py` writes the votes for a person."""
+    return folder / f"{person}_votes.npy"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -358,15 +363,19 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     maps = read_maps(arguments.maps, device)
+    paths = sorted(arguments.images.glob("*.nii*"))
+    people = [path.name.partition(".")[0].removesuffix("_T1w") for path in paths]
+    missing = [one for one in people if arguments.votes and not vote_file(arguments.votes, one).is_file()]
+    if missing:
+        parser.error(f"--votes must hold NAME_votes.npy of every image, got none of {', '.join(missing)}")
     networks = [train(maps, arguments.minutes, spread) for spread in SPREADS[: arguments.networks]]
     arguments.output.mkdir(parents=True, exist_ok=True)
     rows = []
-    for path in sorted(arguments.images.glob("*.nii*")):
+    for path, person in zip(paths, people, strict=True):
         voxels, affine = read_ras(path)
-        person = path.name.partition(".")[0].removesuffix("_T1w")
         share, name = shares(networks, voxels), f"{person}_labels.nii"
         if arguments.votes:
-            share += np.load(arguments.votes / f"{person}_votes.npy") / 255
+            share += np.load(vote_file(arguments.votes, person)) / 255
         labels = np.array([0, *CLASSES], np.uint8)[share.argmax(0)]
         nib.save(nib.Nifti1Image(labels, affine), arguments.output / name)  # type: ignore[attr-defined]
         rows.append((path.resolve(), name))

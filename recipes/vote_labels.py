@@ -15,7 +15,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import torch
-from label_images import CLASSES, OUTSIDE_FROM, SAME_CLASS, TONES, read_ras
+from label_images import CLASSES, OUTSIDE_FROM, SAME_CLASS, TONES, read_ras, vote_file
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional
@@ -55,6 +55,7 @@ def painted(path: Path, random: np.random.Generator) -> Painted:
     affine[:3, 3] += affine[:3, :3] @ lower
     for label, known in SAME_CLASS.items():
         ids[ids == label] = known
+    ids[~np.isin(ids, CLASSES)] = 0  # background, as for the networks
     values = image[crop].clip(0).astype(np.float32), ids[crop].astype(np.int16)
     return nib.Nifti1Image(values[0], affine), nib.Nifti1Image(values[1], affine)
 
@@ -102,9 +103,9 @@ def main() -> None:
     model = api.load_model("t1-brain", arguments.device)
     arguments.output.mkdir(parents=True, exist_ok=True)
     for path in sorted(arguments.images.glob("*.nii*")):
-        name = path.name.partition(".")[0].removesuffix("_T1w") + "_votes.npy"
+        person = path.name.partition(".")[0].removesuffix("_T1w")
         share = (255 * votes(path, maps, model)).round().byte()
-        np.save(arguments.output / name, share.cpu().numpy())
+        np.save(vote_file(arguments.output, person), share.cpu().numpy())
 
 
 if __name__ == "__main__":

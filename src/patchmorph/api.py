@@ -138,7 +138,8 @@ def register(
             result say which. ``none``: no network; affine and dense registration by refinement alone.
         device: ``auto`` (CUDA if there is one), ``cpu`` or ``cuda``.
         refine: passes of refinement over every part of the pair, at most; it ends by itself where it gains
-            no more. By default 0 with a network, 40 without, 20 for two contrasts.
+            no more. By default 0 with a network, 40 without, 20 for two contrasts that
+            cannot be brought into one.
         uncertainty: keep what ``.uncertainty()`` of the result needs; takes more patches and some memory.
         seed: of every random draw.
         fixed_mask: what of the fixed image counts, not zero inside, in its world; else its brain is found.

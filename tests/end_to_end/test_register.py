@@ -75,7 +75,7 @@ def test_registration_without_a_network_through_the_command_line(run, brains, tm
 
 @pytest.mark.slow
 def test_another_contrast_is_detected_and_the_map_is_found(mni):
-    """The moving image is inverted and moved; refinement, which takes minutes, is left to its own tests."""
+    """The moving image is inverted and moved."""
     pose, flow = demo.known_map(mni.grid)
     truth = pose @ flow
     moving = resample(mni, truth.inverse(), demo.moving_grid(pose, mni.grid.center_world))

@@ -68,7 +68,7 @@ class MethodOptions:
         int | None,
         _option(
             METHOD,
-            "Maximum of refinement passes. [default: 0; 20 for two contrasts; 40 without a model]",
+            "Maximum of refinement passes. [default: 0; 40 without a model; 20 for contrasts that stay two]",
             min=0,
         ),
     ] = None

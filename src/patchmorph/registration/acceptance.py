@@ -101,8 +101,8 @@ class ContrastAcceptance:
             of many scanners.
         min_linear_r2: under the map of the same-contrast model, above which the images have one contrast: T1
             of one scanner 0.92 to 0.94, of two 0.81 to 0.87, other contrasts at most 0.91. Of images of which
-            one was brought into the contrast of the other: 0.92 to 0.95 where no intensities were lost, at
-            most 0.88 through random curves.
+            one was brought into the contrast of the other: 0.92 to 0.95 where no intensities were lost (below
+            0.9 with a noisy image of another scanner), at most 0.88 through random curves.
         min_linearity: under the map of the any-contrast model, likewise: T1 of any scanner 0.95 to 1, other
             contrasts at most 0.95, mostly below 0.9.
         max_opposite_r2: linear R² of two channels inside one image, below which bright in one is dark in the
@@ -119,7 +119,11 @@ class ContrastAcceptance:
         return agreement is None or agreement.linearity > self.min_linearity_of_pose
 
     def is_one(self, agreement: IntensityAgreement | None) -> bool:
-        """Whether the agreement under the map of the same-contrast model is that of one contrast."""
+        """Whether images agree as those of one contrast do.
+
+        As given, under the map of the same-contrast model; or one in the contrast of the other, under that of
+        the any-contrast model.
+        """
         return agreement is not None and agreement.linear_r2 > self.min_linear_r2
 
     def is_linear(self, agreement: IntensityAgreement | None) -> bool:

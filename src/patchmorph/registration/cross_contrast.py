@@ -6,9 +6,9 @@ shows that bright corresponds to bright. Otherwise the images are brought into o
 are roughly aligned, the mean intensity of one image wherever the other has one value maps the other into
 its contrast (the relation that the correlation ratio measures; Roche et al., MICCAI 1998). All detail stays,
 since every voxel is mapped alike. Both directions are tried. If the images then agree as those of one
-contrast do, the same-contrast model registers them. If they do not, intensities were lost, and the images as
-given refine the map by what any two contrasts share: mutual information and self-similarity
-(docs/decisions/009).
+contrast do, the same-contrast model registers them. If they do not (intensities were lost, or noise, scanner
+or species differ too much), the images as given refine the map by what any two contrasts share: mutual
+information and self-similarity (docs/decisions/009).
 """
 
 from collections.abc import Callable
@@ -124,8 +124,7 @@ def register_any_contrast(
     if CONTRAST.may_be_one(pair.agreement(history[-1])):
         note = f"the contrasts are alike: model {models.same_name}"
         direct = Candidate.run(pair, history, models.same_contrast, options, note, RESTARTS)
-        is_one = CONTRAST.is_linear if options.is_linear else CONTRAST.is_one
-        if is_one(pair.agreement(direct.transform, POINTS)):
+        if _is_one(direct, options):
             return _refined(pair, direct, options)
     differ = f"the contrasts differ: model {models.any_name}"
     rough = Candidate.run(pair, history, models.any_contrast, options, differ)
@@ -139,13 +138,22 @@ def register_any_contrast(
     return Registration(pair, refine(best.pair, history, finer), (best.note, REFINED))
 
 
+def _is_one(candidate: Candidate, options: RegistrationOptions) -> bool:
+    """Whether the images that a candidate compared have one contrast under its map.
+
+    A linear map leaves two brains different, so only the shape of the relation counts there.
+    """
+    accepts = CONTRAST.is_linear if options.is_linear else CONTRAST.is_one
+    return accepts(candidate.pair.agreement(candidate.transform, POINTS))
+
+
 def _best_candidate(
     rough: Candidate, history: History, models: Models, options: RegistrationOptions
 ) -> Candidate:
     """The map of the same-contrast model where one image can be brought into the contrast of the other.
 
-    Where intensities were lost it follows wrong edges. Then, of the rough map and those with one image about
-    in the contrast of the other, the one that tells most.
+    Elsewhere it follows wrong edges. Then, of the rough map and the two with one image about in the contrast
+    of the other, the one under which the images as given have most information in common.
     """
     pair = rough.pair
 
@@ -159,7 +167,7 @@ def _best_candidate(
     by_side = {side: remapped(side, rough, models.any_contrast, f"{rough.note},") for side in SIDES}
     side = max(SIDES, key=lambda side: information(by_side[side]))
     better = by_side[side]
-    if CONTRAST.is_one(better.pair.agreement(better.transform, POINTS)):
+    if _is_one(better, options):
         return remapped(side, better, models.same_contrast, f"{rough.note}, then {models.same_name}")
     return max((rough, *by_side.values()), key=information)
 

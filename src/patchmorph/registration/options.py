@@ -19,8 +19,9 @@ class Preset(NamedTuple):
 
     Attributes:
         skipped_scales: finest scales that the networks leave out.
-        passes: of refinement after the networks, at most, for one contrast.
-        between_contrasts: whether a map between two contrasts is refined by what they share.
+        passes: of refinement after the networks, at most, for one contrast or two that were brought into one.
+        between_contrasts: whether a map between two contrasts that cannot be brought into one is refined by
+            what they share.
     """
 
     skipped_scales: int = 0
