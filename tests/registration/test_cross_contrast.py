@@ -259,7 +259,7 @@ def test_the_agreement_that_images_brought_into_one_contrast_need(candidates, mm
 @pytest.mark.usefixtures("few_points")
 @pytest.mark.parametrize(("transform", "runs_of_one"), [("affine", 1), ("deformable", 0)])
 def test_linear_maps_need_a_straight_relation_alone(candidates, transform, runs_of_one):
-    """Brains stay different under them: 3 mm away R² is below 0.9, and still all that any function explains."""
+    """Brains stay different under them: 3 mm away R² is below 0.9, yet all that any function explains."""
     pair = inverted_pair()
     agreement = in_one_contrast(pair, IDENTITY, "moving").agreement(shifted(3.0), 64)
     assert agreement.linear_r2 < 0.88
