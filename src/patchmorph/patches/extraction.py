@@ -43,7 +43,15 @@ def extract_pair(
 
 
 class FixedPatch:
-    """A patch of a fixed image, sampled once for any number of maps (see `extract_pair`)."""
+    """A patch of a fixed image, sampled once for any number of maps (see `extract_pair`).
+
+    Attributes:
+        patch: its grid.
+        spacing_mm: of the levels that are sampled.
+        points: ``[B, X, Y, Z, 3]``, RAS+ mm.
+        values: ``[B, 1, X, Y, Z]``.
+        in_view: ``[B, X, Y, Z]``, whether the fixed image was acquired there; ``None``: everywhere.
+    """
 
     def __init__(self, fixed: AbstractImage, patch: Grid, spacing_mm: float):
         self.patch, self.spacing_mm = patch, spacing_mm
