@@ -349,13 +349,23 @@ def vote_file(folder: Path, person: str) -> Path:
     return folder / f"{person}_votes.npy"
 
 
-def main() -> None:
+def images_by_person(folder: Path) -> dict[str, Path]:
+    """The images of a folder by the name of the person: ``NAME_T1w.nii`` is of NAME."""
+    return {path.name.partition(".")[0].removesuffix("_T1w"): path for path in sorted(folder.glob("*.nii*"))}
+
+
+def parser_of_folders(description: str | None) -> argparse.ArgumentParser:
+    """A parser of ``--maps``, ``--images`` and ``--output``."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--maps", type=Path, required=True)
-    parser.add_argument("--images", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
+    for name in ("--maps", "--images", "--output"):
+        parser.add_argument(name, type=Path, required=True)
+    return parser
+
+
+def main() -> None:
+    parser = parser_of_folders(__doc__)
     parser.add_argument("--minutes", type=float, default=7, help="training of each network")
     parser.add_argument("--networks", type=int, default=len(SPREADS), choices=range(1, len(SPREADS) + 1))
     parser.add_argument("--votes", type=Path, help="folder of vote_labels.py's files, which count as much")
@@ -363,15 +373,14 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     maps = read_maps(arguments.maps, device)
-    paths = sorted(arguments.images.glob("*.nii*"))
-    people = [path.name.partition(".")[0].removesuffix("_T1w") for path in paths]
-    missing = [one for one in people if arguments.votes and not vote_file(arguments.votes, one).is_file()]
+    images = images_by_person(arguments.images)
+    missing = [one for one in images if arguments.votes and not vote_file(arguments.votes, one).is_file()]
     if missing:
         parser.error(f"--votes must hold NAME_votes.npy of every image, got none of {', '.join(missing)}")
     networks = [train(maps, arguments.minutes, spread) for spread in SPREADS[: arguments.networks]]
     arguments.output.mkdir(parents=True, exist_ok=True)
     rows = []
-    for path, person in zip(paths, people, strict=True):
+    for person, path in images.items():
         voxels, affine = read_ras(path)
         share, name = shares(networks, voxels), f"{person}_labels.nii"
         if arguments.votes:

@@ -9,13 +9,21 @@ brought to each image by the packaged model t1-brain, and weighs by the fourth p
 order. Wants a GPU.
 """
 
-import argparse
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import torch
-from label_images import CLASSES, OUTSIDE_FROM, SAME_CLASS, TONES, read_ras, vote_file
+from label_images import (
+    CLASSES,
+    OUTSIDE_FROM,
+    SAME_CLASS,
+    TONES,
+    images_by_person,
+    parser_of_folders,
+    read_ras,
+    vote_file,
+)
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional
@@ -90,20 +98,14 @@ def votes(path: Path, maps: list[Painted], model: PatchMorphModel) -> Tensor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--maps", type=Path, required=True)
-    parser.add_argument("--images", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
+    parser = parser_of_folders(__doc__)
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
     random = np.random.default_rng(0)
     maps = [painted(path, random) for path in sorted(arguments.maps.glob("*.nii*"))]
     model = api.load_model("t1-brain", arguments.device)
     arguments.output.mkdir(parents=True, exist_ok=True)
-    for path in sorted(arguments.images.glob("*.nii*")):
-        person = path.name.partition(".")[0].removesuffix("_T1w")
+    for person, path in images_by_person(arguments.images).items():
         share = (255 * votes(path, maps, model)).round().byte()
         np.save(vote_file(arguments.output, person), share.cpu().numpy())
 
