@@ -122,6 +122,25 @@ def test_what_is_done_is_kept_by_later_runs(command, registered, cohort, tmp_pat
     assert {name.rsplit("/", 1)[0] for name in registered} == {"2/results", "pairs/results"}
 
 
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [(("--refine", 2), "refine"), (("--finest", 2), "finest"), (("--save", "all,uncertainty"), "uncertainty")],
+)
+def test_what_only_deformable_maps_have_is_left_to_their_rounds(
+    command, registered, cohort, monkeypatch, options, name
+):
+    asked, register = {}, batch.register_files
+
+    def recorded(request):
+        method = request.method
+        asked.setdefault(request.output.parts[-3], (method.transform, bool(getattr(method, name))))
+        return register(request)
+
+    monkeypatch.setattr(batch, "register_files", recorded)
+    assert command(cohort, "--rounds", 1, *options)[0] == 0
+    assert asked == {"0": ("rigid", False), "1": ("deformable", True), "pairs": ("deformable", True)}
+
+
 def test_a_start_replaces_the_rigid_round_and_gives_the_grid(command, registered, cohort, tmp_path):
     grid = grid_around((40, 42, 30), AFFINES["LPS"] * 5, (1, 2, 3))
     save_image(lopsided(grid), tmp_path / "start.nii.gz")

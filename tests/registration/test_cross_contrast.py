@@ -203,6 +203,15 @@ def test_one_contrast_is_not_refined_by_default(candidates, refinements):
     assert refinements == []
 
 
+@pytest.mark.parametrize("transform", ["rigid", "affine"])
+def test_a_linear_map_is_not_refined_whatever_the_preset(candidates, refinements, transform):
+    """Velocities would make it deformable."""
+    candidates(lambda pair, model: shifted(0.1))
+    found = register(alike(), RegistrationOptions(transform=transform, preset="best"))
+    assert refinements == []
+    assert isinstance(found.transform, AffineTransform)
+
+
 def test_a_poor_agreement_takes_a_run_of_the_other_model(candidates):
     """Its map tells whether bright corresponds to bright."""
     runs = candidates(lambda pair, model: shifted(8.0) if model is SAME else IDENTITY)

@@ -1,4 +1,5 @@
 import functools
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +18,7 @@ from patchmorph.registration.options import RegistrationOptions
 from patchmorph.registration.pair import PreparedPair
 from patchmorph.registration.pipeline import register_images, register_pair
 from patchmorph.registration.preparation import prepare_pair
-from patchmorph.registration.result import Registration
+from patchmorph.registration.result import Registration, fill_of
 from patchmorph.registration.schedule import CLASSICAL_PASSES, RESTARTS, keeps_agreement, schedule
 from patchmorph.registration.stages.affine_refinement import AffineRefinementStage
 from patchmorph.registration.stages.nearest_affine import NearestAffineStage
@@ -389,3 +390,34 @@ def test_the_nearest_affine_map_of_an_affine_map_is_itself():
     bent = (pose @ flow)(points)
     assert isinstance(near, AffineTransform)
     assert ((near(points) - bent) ** 2).mean() < ((pose(points) - bent) ** 2).mean()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "background", "fill"),
+    [
+        (torch.float32, -1024.0, -1024),
+        (torch.int16, -1024.0, -1024),
+        (torch.uint8, -1024.0, 0),
+        (torch.int16, -0.5, 0),
+        (torch.int16, math.nan, 0),
+        (torch.bool, 1.0, 0),
+        (torch.int16, None, 0),
+    ],
+)
+def test_outside_the_moving_image_is_its_background_where_it_holds_it(dtype, background, fill):
+    image = Image(torch.ones(1, 1, 8, 8, 8, dtype=dtype), grid_around((8, 8, 8), AFFINES["RAS"]))
+    moving = image.with_background(background)
+    beyond = AffineTransform.translation(torch.tensor([[4.0, 0.0, 0.0]]))
+    found = Registration(given_pair(image, moving), (beyond,))
+    assert fill_of(moving) == fill
+    for warped in (found.warped(), found.warped(moving, "nearest")):
+        assert warped.data[0, 0, :4].eq(1).all()
+        assert warped.data[0, 0, 4:].eq(fill).all()
+
+
+def test_outside_a_moving_image_whose_background_is_nan_is_nan():
+    image = Image(torch.ones(1, 1, 8, 8, 8), grid_around((8, 8, 8), AFFINES["RAS"]))
+    beyond = AffineTransform.translation(torch.tensor([[4.0, 0.0, 0.0]]))
+    found = Registration(given_pair(image, image.with_background(math.nan)), (beyond,))
+    assert found.warped().data[0, 0, 4:].isnan().all()
+    assert found.warped(image).data[0, 0, 4:].eq(0).all()

@@ -161,6 +161,9 @@ def test_resume_gives_the_weights_of_an_uninterrupted_run(finished, change, tmp_
     while not (tmp_path / "interrupted" / "model.safetensors").exists():
         train(interrupted, CPU, resume=True)
     assert_same_weights(tmp_path / "interrupted", finished / "run")
+    (tmp_path / "interrupted" / "model.safetensors").unlink()
+    train(interrupted, CPU, resume=True)  # nothing is left to do but to write it
+    assert_same_weights(tmp_path / "interrupted", finished / "run")
 
 
 def test_the_log_and_the_board_have_the_means_of_the_same_steps(finished):

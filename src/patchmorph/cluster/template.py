@@ -34,6 +34,8 @@ PAIRS, ROUNDS = "pairs", "rounds"
 """Folders of cohorts in that of the template: the registrations to it, and those of each round."""
 SAVED = ("transform",)
 """What is kept of the registrations of a round."""
+RIGIDLY = {"transform": RIGID, "refine": None, "finest": None, "uncertainty": False}
+"""The method of the first alignment, which takes none of what only deformable maps have."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def _aligned(
     method, folder = request.method, request.output / place
     stated = method.stated("moving")
     own = {"fixed_orientation": method.moving_orientation, "fixed_spacing": method.moving_spacing}
-    request = replace(request, output=folder, save=SAVED, method=replace(method, transform=RIGID, **own))
+    request = replace(request, output=folder, save=SAVED, method=replace(method, **RIGIDLY, **own))
     tasks = _tasks({key: path for key, path in named.items() if key != name}, fixed, request)
     yield from _registered(tasks, place, workers)
     with step("average"):

@@ -95,7 +95,9 @@ class RegistrationOptions:
 
     @property
     def passes_after_networks(self) -> int:
-        """Passes of refinement of a map that networks found, at most."""
+        """Passes of refinement of a map that networks found, at most; none of one that is to stay a matrix."""
+        if self.is_linear:
+            return 0
         return self.takes.passes if self.refine is None else self.refine
 
     @property

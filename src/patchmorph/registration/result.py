@@ -1,8 +1,10 @@
 """The result of a registration."""
 
 import functools
+import math
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -101,10 +103,25 @@ class Registration:
         return self.transform.inverse()
 
     def warped(self, image: StoredImage | None = None, interpolation: Interpolation = "linear") -> Image:
-        """The moving image, or another one in its space such as its labels, on the fixed grid."""
+        """The moving image, or another one in its space such as its labels, on the fixed grid.
+
+        Outside the image are zeros, or its background where that was given.
+        """
         image = self.moving if image is None else image.to(self.fixed.grid.device)
-        return resample(image, self.transform, self.fixed.grid, interpolation)
+        return resample(image, self.transform, self.fixed.grid, interpolation, fill_of(image))
 
     def jacobian(self) -> Float[Tensor, "x y z"]:
         """Jacobian determinant of ``transform`` on the fixed grid."""
         return jacobian_determinant(self.transform, self.fixed.grid)
+
+
+def fill_of(image: StoredImage) -> int | float:
+    """What an image shows outside: its background, where that was given and its number type holds it; else 0."""
+    background = image.background
+    if background is None or image.dtype == torch.bool:
+        return 0
+    if image.dtype.is_floating_point:
+        return background
+    limits = torch.iinfo(image.dtype)
+    holds = math.isfinite(background) and background.is_integer()
+    return int(background) if holds and limits.min <= background <= limits.max else 0

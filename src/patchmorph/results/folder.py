@@ -13,7 +13,7 @@ from patchmorph.io.images import save_image
 from patchmorph.io.placement import SCANNER
 from patchmorph.io.transforms.formats import save_transform
 from patchmorph.progress import step
-from patchmorph.registration.result import Registration
+from patchmorph.registration.result import Registration, fill_of
 from patchmorph.results.log import LOG_FILE
 from patchmorph.results.summary import SUMMARY
 from patchmorph.transforms.base import Transform, compose
@@ -134,6 +134,7 @@ def write_images(
         save_image(warped, folder / image_name(WARPED, image_format), code)
     elif "warped" in save:
         moving, grid = registration.moving, registration.fixed.grid
-        warp_blocks([moving], registration.transform, grid, folder / f"{WARPED}{ENDING}", "linear", 0, {})
+        target, fill = folder / f"{WARPED}{ENDING}", fill_of(moving)
+        warp_blocks([moving], registration.transform, grid, target, "linear", fill, {})
     if "uncertainty" in save:
         save_image(registration.uncertainty(), folder / image_name(UNCERTAINTY, image_format), code)

@@ -157,6 +157,8 @@ class Training:
                     self._save()
                 if stop:
                     break
+            if state.step == steps and not (self.folder / MODEL).exists():
+                self._save()  # a finished training, resumed after its model was moved away
             record.say(
                 f"wrote {self.folder / MODEL}"
                 if state.step == steps
