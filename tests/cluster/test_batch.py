@@ -45,7 +45,9 @@ def registered(monkeypatch, summary) -> list[str]:
         found = summary("fail" if text.startswith(b"wrong") else "pass")
         request.output.mkdir(parents=True, exist_ok=True)
         found.save(request.output)
-        for name in ("warped.nii.gz", "transform.h5"):
+        for earlier in request.output.glob("warped.*"):
+            earlier.unlink()
+        for name in (f"warped.{request.image_format}", "transform.h5"):
             (request.output / name).write_text(f"{name} of {request.output.name}")
         return found
 
@@ -262,15 +264,34 @@ def test_links_follow_the_format_and_go_with_what_they_name(run, bids, registere
         bids.parent / "atlas_1mm.nii.gz",
     )
     assert run(*command, "--format", "mgz")[0] == 0
-    assert not list((out / place).glob("*.nii.gz"))  # these tests write NIfTI whatever the format
+    other, warped = (out / place / f"sub-01_space-atlas1mm_T1w.{name}" for name in ("mgz", "nii.gz"))
+    assert (other.exists(), warped.exists()) == (True, False)
     assert run(*command)[0] == 0
-    warped = out / place / "sub-01_space-atlas1mm_T1w.nii.gz"
-    assert warped.exists()
+    assert (other.exists(), warped.exists()) == (False, True)
     stale = out / place / "sub-01_from-atlas1mm_to-T1w_mode-image_xfm.h5"
     stale.write_text("of an earlier run, which saved the inverse")
     assert run(*command, "--seed", 2)[0] == 0
     assert warped.exists()
     assert not stale.exists()
+
+
+def test_a_pair_that_fails_now_loses_the_names_of_its_earlier_results(run, bids, registered, scheduler):
+    out, image = bids.parent / "out", bids / "sub-01" / "anat" / "sub-01_T1w.nii.gz"
+    fixed = ("--fixed", bids.parent / "atlas_1mm.nii.gz")
+    command = ("batch", bids, "-o", out, "--scheduler", scheduler, *fixed)
+    assert run(*command)[0] == 0
+    warped = out / "sub-01/anat/sub-01_space-atlas1mm_T1w.nii.gz"
+    assert warped.exists()
+    kept = (out / "results/sub-01_T1w/warped.nii.gz").read_text()
+    (out / "results/sub-01_T1w/report.html").write_text("of the earlier run")
+    assert run(*command)[0] == 0  # nothing to do but the page
+    assert "results/sub-01_T1w/report.html" in (out / "index.html").read_text()
+    image.write_bytes(b"damaged")
+    assert run(*command)[0] == 1
+    assert rows(out)["sub-01_T1w"]["verdict"] == "failed"
+    assert not warped.exists()
+    assert (out / "results/sub-01_T1w/warped.nii.gz").read_text() == kept
+    assert "results/sub-01_T1w/report.html" not in (out / "index.html").read_text()
 
 
 def test_the_uncertainty_is_estimated_where_it_is_saved(run, folder, scheduler, monkeypatch, summary):

@@ -72,7 +72,9 @@ def register_cohort(tasks: list[Task], folder: Path, workers: Workers) -> Iterat
             task = futures.pop(future)
             error = future.exception()
             outcome = future.result() if error is None else _failed(task, f"{type(error).__name__}: {error}")
-            if outcome.verdict != FAILED:
+            if outcome.verdict == FAILED:
+                unlink_results(task, folder)
+            else:
                 link_results(task, folder)
             ledger.add(outcome)
             advance(pairs)
@@ -113,6 +115,12 @@ def link_results(task: Task, folder: Path) -> None:
                     os.link(source, temporary)
                 except OSError:
                     temporary.write_bytes(source.read_bytes())
+
+
+def unlink_results(task: Task, folder: Path) -> None:
+    """Take the further names from results of an earlier run, which are not those of the pair as it is now."""
+    for link in task.links.values():
+        (folder / link).unlink(missing_ok=True)
 
 
 def _failed(task: Task, reason: str) -> Outcome:

@@ -16,7 +16,7 @@ from patchmorph.io.formats.registry import is_image
 from patchmorph.io.templates import image_path
 from patchmorph.jobs import RegistrationRequest
 from patchmorph.registration.options import RegistrationOptions
-from patchmorph.results.folder import WARPED, image_name, saved
+from patchmorph.results.folder import FORMATS, WARPED, image_name, saved
 from patchmorph.version import VERSION
 
 SUMMARY_NAME = "summary"
@@ -113,7 +113,9 @@ def _bids_tasks(folder: Path, template: RegistrationRequest, fixed: str | None, 
     for image in find_images(folder, suffix):
         task = task_of(stem(image), PairPaths(reference, image), template)
         place = image.parent.relative_to(folder)
-        names = derivative_names(image, space, template.image_format)
+        names = {}  # of all formats: links of an earlier run in another one go
+        for image_format in FORMATS:
+            names |= derivative_names(image, space, image_format)
         tasks.append(replace(task, links={name: place / link for name, link in names.items()}))
     names = [task.name for task in tasks]
     for name in names:

@@ -140,5 +140,5 @@ def row_of(outcome: Outcome, folder: Path) -> Row:
         "seconds": outcome.seconds,
     }
     numbers = {name: math.nan if value == "" else float(value) for name, value in figures.items()}
-    page = folder / RESULTS / outcome.name / REPORT
+    page = None if outcome.verdict == FAILED else folder / RESULTS / outcome.name / REPORT
     return Row(outcome.name, outcome.verdict, outcome.reasons, numbers, page)
