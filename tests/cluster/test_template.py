@@ -124,7 +124,11 @@ def test_what_is_done_is_kept_by_later_runs(command, registered, cohort, tmp_pat
 
 @pytest.mark.parametrize(
     ("options", "name"),
-    [(("--refine", 2), "refine"), (("--finest", 2), "finest"), (("--save", "all,uncertainty"), "uncertainty")],
+    [
+        (("--refine", 2), "refine"),
+        (("--finest", 2), "finest"),
+        (("--save", "all,uncertainty"), "uncertainty"),
+    ],
 )
 def test_what_only_deformable_maps_have_is_left_to_their_rounds(
     command, registered, cohort, monkeypatch, options, name

@@ -212,6 +212,26 @@ def test_padding_and_a_marker_together_leave_the_window(kind):
     assert window.empty_below > -3024
 
 
+@pytest.mark.parametrize("value", [-1024.0, -3024.0, -200.0])
+def test_a_negative_background_far_below_all_others_shows_nothing(value):
+    """A brain without skull has no other background: its window is that of the brain in zeros."""
+    plain = scan("brain")
+    inside = plain.data > 0.06 * WHITE
+    zeros = changed(plain, torch.where(inside, plain.data, 0))
+    padded = changed(plain, torch.where(inside, plain.data, value))
+    assert padded.window().background == value
+    assert same_tissue(padded.window(), zeros.window())
+    assert torch.equal(shown(padded), shown(zeros))
+
+
+@pytest.mark.parametrize("value", [-20.0, 0.0])
+def test_a_background_near_all_others_is_the_lower_end_of_the_window(value):
+    plain = scan("brain")
+    image = changed(plain, torch.where(plain.data > 0.06 * WHITE, plain.data, value))
+    assert image.window().background is None
+    assert image.window().low == value
+
+
 # The user says what shows nothing
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from patchmorph.errors import PatchMorphError
 from patchmorph.images.histogram import Blocks, OrderStatistics
 from patchmorph.images.intensity import Window, is_background
-from patchmorph.images.padding import BRIGHT_FRACTION, MAX_WINDOW, Bins
+from patchmorph.images.padding import BRIGHT_FRACTION, MAX_WINDOW, NEGATIVE_GAP, Bins
 
 DARK_FRACTION = 0.01
 """Fraction of the voxels that are mapped to 0: a few voxels far below the background (such as undershoot of
@@ -23,6 +23,9 @@ they show background: tissue on the faces varies more."""
 INNER_BACKGROUND = 0.1, 0.75
 """Intensities relative to the window between which a background lies among the tissue's: 0.3 to 0.6 for the
 zeros around standard scores."""
+
+AIR_HU = -1000.0
+"""Intensity of air in a CT."""
 
 
 def normalizing_window(
@@ -88,12 +91,33 @@ def background_within(window: Window, faces: Sequence[Float[Tensor, " _"]]) -> f
 
     Such are the zeros around a brain whose intensities were standardised to a mean of 0.
     """
-    border = torch.cat(list(faces))
     lower, upper = (window.low + part * (window.high - window.low) for part in INNER_BACKGROUND)
-    inner = border[(border > lower) & (border < upper)]
-    if len(inner) < UNIFORM_FRACTION * len(border):
+    value = _constant(faces)
+    return value if value is not None and lower < value < upper else None
+
+
+def background_below(window: Window, faces: Sequence[Float[Tensor, " _"]]) -> float | None:
+    """The one intensity of three quarters of the faces' voxels, if it is negative and the smallest of all.
+
+    Such is the −1024 around a brain without skull, which is no padding, as nothing else is background.
+    Whether all others are far above it is to be seen (see `is_far_below`). `AIR_HU` stays: where padding
+    surrounds the air of a CT, the window begins at the air, and two CTs must have one window.
+    """
+    value = _constant(faces)
+    if value is None or value >= 0 or value == AIR_HU:
         return None
-    value = inner.median()
+    return value if value <= window.low and math.isinf(window.empty_below) else None
+
+
+def is_far_below(background: float, others: Window) -> bool:
+    """Whether the window of all other voxels is far above a negative background, as above padding."""
+    return others.low - background > NEGATIVE_GAP * (others.high - others.low)
+
+
+def _constant(faces: Sequence[Float[Tensor, " _"]]) -> float | None:
+    """The intensity that three quarters of the faces' voxels have, if there is one."""
+    border = torch.cat(list(faces))
+    value = border.median()
     is_constant = bool((border == value).float().mean() >= UNIFORM_FRACTION)
     return float(value) if is_constant else None
 

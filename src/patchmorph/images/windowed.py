@@ -3,6 +3,7 @@
 import functools
 from abc import abstractmethod
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from jaxtyping import Num
@@ -12,7 +13,13 @@ from patchmorph.images.exports import Exportable
 from patchmorph.images.field_of_view import FACES, Face
 from patchmorph.images.histogram import OrderStatistics, sorted_or_counted
 from patchmorph.images.intensity import Window
-from patchmorph.images.normalization import background_within, normalizing_window, voxel_statistics
+from patchmorph.images.normalization import (
+    background_below,
+    background_within,
+    is_far_below,
+    normalizing_window,
+    voxel_statistics,
+)
 from patchmorph.images.padding import MAX_WINDOW
 from patchmorph.spatial.grid import BLOCK_SIDE, VoxelBox, triple
 
@@ -63,15 +70,27 @@ class Windowed(Exportable):
     def window(self, widest: float = MAX_WINDOW) -> Window:
         """The window of `normalizing_window`, whose faces are those of the array.
 
-        The background is that of `background_within` if it is not known.
+        The background is that of `background_within` if it is not known, or a negative one far below all
+        other intensities.
         """
         if self.overview is not self:
             return self.overview.window(widest)
         if widest not in self._windows:
             window = self._window_above(self.background, widest)
-            within = background_within(window, self._faces) if self.background is None else None
-            self._windows[widest] = window if within is None else self._window_above(within, widest)
+            if self.background is None:
+                window = self._above_background(window, widest)
+            self._windows[widest] = window
         return self._windows[widest]
+
+    def _above_background(self, window: Window, widest: float) -> Window:
+        """``window`` without the background that the faces show, where they show one."""
+        if (within := background_within(window, self._faces)) is not None:
+            return self._window_above(within, widest)
+        below = background_below(window, self._faces)
+        others = window if below is None else self._window_above(below, widest)
+        if below is None or not is_far_below(below, others):
+            return window
+        return replace(others, low=min(others.low, 0.0))  # of a brain in zeros, the usual ones
 
     def _window_above(self, background: float | None, widest: float) -> Window:
         if background not in self._statistics:

@@ -95,7 +95,7 @@ class RegistrationOptions:
 
     @property
     def passes_after_networks(self) -> int:
-        """Passes of refinement of a map that networks found, at most; none of one that is to stay a matrix."""
+        """Passes of refinement of a map that networks found, at most; a matrix is not refined."""
         if self.is_linear:
             return 0
         return self.takes.passes if self.refine is None else self.refine

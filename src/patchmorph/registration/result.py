@@ -116,7 +116,7 @@ class Registration:
 
 
 def fill_of(image: StoredImage) -> int | float:
-    """What an image shows outside: its background, where that was given and its number type holds it; else 0."""
+    """What an image shows outside: its background, if it was given and the number type holds it, else 0."""
     background = image.background
     if background is None or image.dtype == torch.bool:
         return 0
