@@ -49,7 +49,7 @@ def register_command(
     *,
     written: OutputOptions,
 ) -> None:
-    """Register MOVING to FIXED: write the warped image, transform and inverse, report and summary."""
+    """Register MOVING to FIXED: write the warped image, the transform, a report and a summary."""
     from patchmorph.jobs import register_files
 
     paths = files.paths(fixed, moving)
