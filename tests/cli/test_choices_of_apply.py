@@ -84,6 +84,16 @@ def test_several_images_are_chosen_for_one_by_one(run, folder):
     assert out.count("nearest interpolation (as asked for)") == 3
 
 
+@pytest.mark.parametrize("name", ["out.nii.gz", "out.ome.zarr"])
+def test_several_images_go_into_a_folder_that_is_not_named_as_an_image(run, folder, name):
+    write_nifti(folder / "T1.nii.gz", intensities().astype(np.uint8), matrix_of(GRID))
+    images = ("T1.nii.gz", "fixed.nii.gz")
+    code, _, error = run("apply", "turn.tfm", *images, "--reference", "fixed.nii.gz", "-o", name)
+    assert code == 2
+    assert error == f"patchmorph: output must be a folder, got the name of an image file: {name}\n"
+    assert not (folder / name).exists()
+
+
 @pytest.mark.parametrize("frames", [2, 5])
 def test_a_series_of_either_kind(run, folder, frames):
     for kind, values in (("label", ids(17)), ("linear", intensities())):

@@ -16,7 +16,7 @@ from patchmorph.io.blockwise import ENDING
 from patchmorph.io.formats.registry import ENDINGS
 from patchmorph.io.formats.tiff import TIFF
 from patchmorph.io.grids import GridPair
-from patchmorph.io.images import Reference, check_ending, load_reference
+from patchmorph.io.images import Reference, check_ending, check_folder_name, load_reference
 from patchmorph.io.placement import Placement
 from patchmorph.io.stated import Stated, parse_spacing
 from patchmorph.io.templates import image_path
@@ -102,6 +102,7 @@ def targets_of(images: list[Path], output: Path) -> list[Path]:
         check_ending(output)
         return [output]
     check_folder(output)
+    check_folder_name(output)
     names = [image.name if image.name.endswith(ENDINGS) else f"{image.name}.nii.gz" for image in images]
     targets = [output / name for name in names]
     if len(set(targets)) < len(targets):

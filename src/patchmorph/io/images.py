@@ -12,7 +12,7 @@ from patchmorph.images.volume import AbstractVolume, Image
 from patchmorph.io.atomic import FOLDER_ENDING, whole_file, whole_zarr
 from patchmorph.io.formats.base import Layout, shape_of
 from patchmorph.io.formats.chosen import chosen
-from patchmorph.io.formats.registry import writer_of
+from patchmorph.io.formats.registry import ENDINGS, writer_of
 from patchmorph.io.grids import matrix_of
 from patchmorph.io.paths import AnyPath, as_path
 from patchmorph.io.placement import SCANNER, Placement, code_of, placement
@@ -148,6 +148,16 @@ def check_ending(path: Path) -> None:
         PatchMorphError: another ending.
     """
     writer_of(path)
+
+
+def check_folder_name(folder: Path) -> None:
+    """Check, before any work starts, that a folder to be made has not the name of an image file.
+
+    Raises:
+        PatchMorphError: it has.
+    """
+    if not folder.exists() and folder.name.endswith(ENDINGS):
+        raise PatchMorphError(f"output must be a folder, got the name of an image file: {folder}")
 
 
 def _reference(path: Path, stated: Stated | str | None) -> Reference:

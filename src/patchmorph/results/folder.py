@@ -9,7 +9,7 @@ from patchmorph.errors import PatchMorphError
 from patchmorph.images.volume import Image
 from patchmorph.io.blockwise import ENDING, warp_blocks
 from patchmorph.io.formats.registry import ENDINGS
-from patchmorph.io.images import save_image
+from patchmorph.io.images import check_folder_name, save_image
 from patchmorph.io.placement import SCANNER
 from patchmorph.io.transforms.formats import save_transform
 from patchmorph.progress import step
@@ -83,8 +83,7 @@ def check_results(folder: Path, overwrite: bool) -> None:
     Raises:
         PatchMorphError: it holds some, or has the name of an image file and is not there yet.
     """
-    if not folder.exists() and folder.name.endswith(ENDINGS):
-        raise PatchMorphError(f"output must be a folder, got the name of an image file: {folder}")
+    check_folder_name(folder)
     found = [name for name in RESULTS if (folder / name).exists()]
     if found and not overwrite:
         raise PatchMorphError(
