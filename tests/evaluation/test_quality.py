@@ -8,7 +8,9 @@ import torch
 from registered import registered
 from synthetic import grid_around, lopsided, rotation, smooth_image, smooth_velocity
 
-from patchmorph.evaluation.quality import measure_quality
+from patchmorph.evaluation.labels import PairLabels
+from patchmorph.evaluation.measured import measure_map
+from patchmorph.evaluation.quality import measure_quality, warp_and_measure
 from patchmorph.images.volume import Image
 from patchmorph.registration.result import Registration
 from patchmorph.transforms.base import AffineTransform, Transform
@@ -113,3 +115,14 @@ def test_voxels_without_a_number_are_left_out_of_the_similarity(linear):
     expected = np.corrcoef(normal[known].double().numpy(), before[known].double().numpy())[0, 1]
     found = measure_quality(registration, registration.fixed)
     assert found.similarity_before == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("background", [-7.0, math.nan])
+def test_what_is_written_shows_the_given_background_outside_the_moving_image(background):
+    image = lopsided(grid_around((40, 36, 32), np.eye(3) * 4))
+    beyond = AffineTransform.translation(torch.tensor([[60.0, 0.0, 0.0]]))
+    found = registered(image, image.with_background(background), beyond)
+    for warped in (warp_and_measure(found)[0], measure_map(found, PairLabels()).warped, found.warped()):
+        torch.testing.assert_close(warped.data, found.warped().data, equal_nan=True)
+        outside = warped.data[0, 0, 26:]
+        assert outside.isnan().all() if math.isnan(background) else (outside == background).all()

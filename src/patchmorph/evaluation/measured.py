@@ -12,7 +12,7 @@ from patchmorph.evaluation.labels import PairLabels
 from patchmorph.evaluation.metrics import inverse_consistency_mm
 from patchmorph.evaluation.quality import Measurement, Quality, Sums
 from patchmorph.images.volume import Image
-from patchmorph.registration.result import Registration
+from patchmorph.registration.result import Registration, fill_of
 from patchmorph.spatial.affine import apply_affine
 from patchmorph.spatial.grid import Grid, VoxelBox
 from patchmorph.transforms.blocks import MappedBlock, over_blocks
@@ -66,7 +66,7 @@ def measure_map(registration: Registration, labels: PairLabels, in_detail: bool 
     """
     grid, device = registration.fixed.overview.grid, registration.fixed.grid.device
     fixed, moving = None, None
-    resampled = [Resampling(registration.moving, grid)]
+    resampled = [Resampling(registration.moving, grid, background=fill_of(registration.moving))]
     if labels.fixed is not None and labels.moving is not None:
         fixed, moving = labels.fixed_on(grid), Resampling(labels.moving.to(device), grid, "nearest")
         resampled.append(moving)

@@ -11,7 +11,7 @@ from patchmorph.evaluation.metrics import Moments, log_jacobian
 from patchmorph.images.foreground import foreground
 from patchmorph.images.interpolation import interpolator
 from patchmorph.images.volume import AbstractVolume, Image
-from patchmorph.registration.result import Registration
+from patchmorph.registration.result import Registration, fill_of
 from patchmorph.spatial.grid import VoxelBox
 from patchmorph.transforms.blocks import MappedBlock, over_blocks
 from patchmorph.transforms.jacobian import determinant_of_map
@@ -61,7 +61,7 @@ def warp_and_measure(registration: Registration) -> tuple[Image, Quality]:
     """
     measurement = Measurement(registration, None)
     grid = measurement.grid
-    resampled = Resampling(registration.moving, grid)
+    resampled = Resampling(registration.moving, grid, background=fill_of(registration.moving))
 
     def fill_and_measure(block: MappedBlock) -> Sums:
         resampled.fill(block.without_halo(1))

@@ -13,10 +13,12 @@ from patchmorph.io.formats.registry import is_image
 from patchmorph.io.images import load_image
 from patchmorph.io.stated import stated_of
 from patchmorph.io.transforms.formats import load_transform
+from patchmorph.registration.result import fill_of
 from patchmorph.report.layers import PairView
 from patchmorph.results.folder import FORMATS, TRANSFORM, UNCERTAINTY, WARPED, WARPED_LABELS
 from patchmorph.results.summary import SUMMARY, Summary
 from patchmorph.spatial.grid import Grid
+from patchmorph.transforms.base import Transform
 from patchmorph.transforms.merging import with_merged_splines
 from patchmorph.transforms.resample import resample
 
@@ -38,11 +40,15 @@ def load_view(folder: Path, summary: Summary) -> PairView:
     return PairView(
         **images,
         transform=transform,
-        warped=open_image(warped) if warped else resample(images["moving"], transform, grid),
+        warped=open_image(warped) if warped else _warped(images["moving"], transform, grid),
         fixed_labels=load_labels(path, stated) if labels and path and is_image(path) else None,
         warped_labels=load_labels(labels) if labels else None,
         uncertainty=_on_grids(load_image(uncertainty)) if uncertainty else None,
     )
+
+
+def _warped(moving: StoredImage, transform: Transform, grid: Grid) -> Image:
+    return resample(moving, transform, grid, background=fill_of(moving))
 
 
 def _source(folder: Path, summary: Summary, side: str) -> StoredImage:
