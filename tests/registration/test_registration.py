@@ -400,7 +400,6 @@ def test_the_nearest_affine_map_of_an_affine_map_is_itself():
         (torch.uint8, -1024.0, 0),
         (torch.int16, -0.5, 0),
         (torch.int16, math.nan, 0),
-        (torch.bool, 1.0, 0),
         (torch.int16, None, 0),
     ],
 )

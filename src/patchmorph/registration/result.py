@@ -118,7 +118,7 @@ class Registration:
 def fill_of(image: StoredImage) -> int | float:
     """What an image shows outside: its background, if it was given and the number type holds it, else 0."""
     background = image.background
-    if background is None or image.dtype == torch.bool:
+    if background is None:
         return 0
     if image.dtype.is_floating_point:
         return background
