@@ -123,5 +123,5 @@ def fill_of(image: StoredImage) -> int | float:
     if image.dtype.is_floating_point:
         return background
     limits = torch.iinfo(image.dtype)
-    holds = math.isfinite(background) and background.is_integer()
+    holds = math.isfinite(background) and float(background).is_integer()
     return int(background) if holds and limits.min <= background <= limits.max else 0
