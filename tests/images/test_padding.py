@@ -224,6 +224,13 @@ def test_a_negative_background_far_below_all_others_shows_nothing(value):
     assert torch.equal(shown(padded), shown(zeros))
 
 
+@pytest.mark.parametrize("value", [-1.0, -1024.0])
+def test_two_intensities_are_the_ends_of_the_window(value):
+    plain = scan("brain")
+    window = changed(plain, torch.where(plain.data > 0.06 * WHITE, 1.0, value)).window()
+    assert (window.low, window.high, window.background) == (value, 1, None)
+
+
 @pytest.mark.parametrize("value", [-20.0, 0.0])
 def test_a_background_near_all_others_is_the_lower_end_of_the_window(value):
     plain = scan("brain")

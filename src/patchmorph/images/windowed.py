@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Num
 from torch import Tensor
 
+from patchmorph.errors import PatchMorphError
 from patchmorph.images.exports import Exportable
 from patchmorph.images.field_of_view import FACES, Face
 from patchmorph.images.histogram import OrderStatistics, sorted_or_counted
@@ -86,9 +87,13 @@ class Windowed(Exportable):
         """``window`` without the background that the faces show, where they show one."""
         if (within := background_within(window, self._faces)) is not None:
             return self._window_above(within, widest)
-        below = background_below(window, self._faces)
-        others = window if below is None else self._window_above(below, widest)
-        if below is None or not is_far_below(below, others):
+        if (below := background_below(window, self._faces)) is None:
+            return window
+        try:
+            others = self._window_above(below, widest)
+        except PatchMorphError:  # one intensity only, as in a mask of −1 and 1
+            return window
+        if not is_far_below(below, others):
             return window
         return replace(others, low=min(others.low, 0.0))  # of a brain in zeros, the usual ones
 
